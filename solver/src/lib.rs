@@ -1,0 +1,15 @@
+//! The solver: a build as a graph of vertices, and the rules by which it is answered from caches or run.
+//!
+//! - [`graph`]: what a build is. Plain data, no IO.
+//! - [`llb`]: its wire form.
+//! - [`event`]: what happens while it is solved.
+//!
+//! Nothing here knows of OCI, files or Dockerfiles.
+//!
+//! Words: *definition* (LLB of a build), *vertex* (one op in it), *step* (a vertex as the user sees it), *pin* (what a
+//! floating source resolved to), *record* (the kept result of a step under a cache key), *snapshot* (a committed file
+//! tree), *layer* (a diff as OCI blob), *lease* (what keeps things alive), *selector* (the part of an input that an op
+//! reads).
+
+pub mod event;
+pub mod graph;
