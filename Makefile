@@ -29,8 +29,9 @@ soak: prerequisites
 	RBUILD_SOAK=1 RBUILD_PLAN_GRAPHS=20000 $(CARGO) test --release --locked -p solver
 	RBUILD_SOAK=1 $(CARGO) test --locked --test crash -- --nocapture
 
+# BUILDERS="buildah buildkit=SOCKET" compares with these.
 bench: build
-	benches/builders.sh $(RBUILD)
+	benches/builders.py rbuild=$(RBUILD) $(BUILDERS)
 
 lint:
 	$(CARGO) fmt --all --check
