@@ -13,3 +13,7 @@
 
 pub mod event;
 pub mod graph;
+pub mod llb;
+mod name;
+
+pub use name::name;
