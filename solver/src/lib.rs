@@ -11,6 +11,8 @@
 //! tree), *layer* (a diff as OCI blob), *lease* (what keeps things alive), *selector* (the part of an input that an op
 //! reads).
 
+#[cfg(test)]
+mod dice;
 pub mod event;
 pub mod graph;
 pub mod llb;

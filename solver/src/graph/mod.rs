@@ -25,3 +25,5 @@ pub use vertex::{
     Hints, Input, LinuxResources, Location, Origin, OutputIndex, OutputRef, Position, ProgressGroup, Range, SourceInfo,
     Vertex,
 };
+
+pub(crate) use check::check;

@@ -9,6 +9,7 @@ use super::OutputIndex;
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant)] // most vertices are of the large kinds
 pub enum Op {
     /// Makes a tree out of nothing: an image, a local context, a git checkout, a download.
     Source(SourceOp),

@@ -49,6 +49,7 @@ pub struct Op {
 /// What an op does.
 #[derive(Clone, PartialEq, Oneof, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[allow(clippy::large_enum_variant)] // lives as long as one op is decoded
 pub enum OpKind {
     /// Runs a process.
     #[prost(message, tag = "2")]
