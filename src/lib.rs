@@ -1,1 +1,4 @@
 //! rbuild
+
+pub mod image;
+pub mod rfc3339;
