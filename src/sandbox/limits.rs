@@ -9,6 +9,15 @@ use super::error::{check, Error};
 /// No core files on the host, and the traditional number of open files.
 const FIXED: [(u32, u64, u64); 2] = [(libc::RLIMIT_CORE as u32, 0, 0), (libc::RLIMIT_NOFILE as u32, 1024, 1 << 20)];
 
+/// Whether `kernel.pid_max` belongs to the pid namespace, as it does since Linux 6.14, and limits only what is in it.
+/// On an older kernel a step's limit would become the host's.
+pub(super) fn pid_namespaces_limit() -> bool {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
+}
+
 /// Sets the fixed limits, then the asked-for ones.
 pub(super) fn apply(asked: &[(u32, u64, u64)]) -> Result<(), Error> {
     for (resource, soft, hard) in FIXED.iter().chain(asked) {

@@ -28,6 +28,7 @@ mod placement;
 mod program;
 mod root;
 mod running;
+mod seccomp;
 mod spawner;
 mod spec;
 mod stage;
