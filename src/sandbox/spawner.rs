@@ -11,17 +11,22 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, CWD};
 use rustix::mount::{open_tree, MountAttrFlags, OpenTreeFlags};
 use rustix::pipe::{pipe_with, PipeFlags};
 
 use super::error::Error;
+use super::limits::pid_namespaces_limit;
 use super::mounting::{restrict, Reach};
 use super::running::{read_report, Running};
+use super::seccomp;
 use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio};
 use super::wire::{Kind, Mount, Order, Report};
+
+/// Compiled once.
+static FILTER: LazyLock<Vec<u64>> = LazyLock::new(seccomp::step_filter);
 
 /// Starts processes in sandboxes.
 #[derive(Debug)]
@@ -208,9 +213,12 @@ fn order(spec: &ProcessSpec, report: RawFd) -> Result<Order, Error> {
         own_network: spec.network == Network::None,
         insecure: spec.security == Security::Insecure,
         rlimits: spec.rlimits.iter().map(|limit| (limit.resource, limit.soft, limit.hard)).collect(),
-        pid_max: 0,
+        pid_max: if pid_namespaces_limit() { spec.limits.pids } else { 0 },
         cgroups: Vec::new(),
-        filter: Vec::new(),
+        filter: match spec.security {
+            Security::Sandbox => FILTER.clone(),
+            Security::Insecure => Vec::new(),
+        },
         report,
     })
 }
