@@ -1,4 +1,5 @@
 //! rbuild
 
+pub mod export;
 pub mod image;
 pub mod rfc3339;
