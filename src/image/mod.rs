@@ -14,7 +14,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod name;
 
-pub use assemble::{assemble, Assembled, Assembly, LayerInfo};
+pub use assemble::{assemble, assemble_index, Assembled, Assembly, LayerInfo};
 pub use config::ImageConfig;
 pub use descriptor::Descriptor;
 pub use digest::{DiffId, Digest, InvalidDigest};
