@@ -2,6 +2,7 @@
 
 pub mod ast;
 pub mod diagnostic;
+pub mod expand;
 mod lint;
 mod parser;
 mod source;
