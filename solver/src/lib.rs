@@ -11,5 +11,11 @@
 //! tree), *layer* (a diff as OCI blob), *lease* (what keeps things alive), *selector* (the part of an input that an op
 //! reads).
 
+#[cfg(test)]
+mod dice;
 pub mod event;
 pub mod graph;
+pub mod llb;
+mod name;
+
+pub use name::name;
