@@ -18,7 +18,6 @@ mod text;
 mod words;
 
 pub(crate) use duration::go_duration;
-pub(crate) use words::is_blank;
 
 use crate::ast::{Ast, Instruction, Kind};
 use crate::diagnostic::Diagnostic;
