@@ -2,4 +2,5 @@
 
 pub mod export;
 pub mod image;
+pub mod progress;
 pub mod rfc3339;
