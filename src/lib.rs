@@ -1,5 +1,6 @@
 //! rbuild
 
+pub mod cli;
 pub mod export;
 pub mod image;
 pub mod progress;
