@@ -218,7 +218,7 @@ impl View {
 
     /// How the build ended; `None` while it runs.
     pub fn outcome(&self) -> Option<Result<(), &str>> {
-        self.outcome.as_ref().map(|outcome| outcome.as_ref().map(|()| ()).map_err(String::as_str))
+        self.outcome.as_ref().map(|outcome| outcome.as_ref().copied().map_err(String::as_str))
     }
 
     /// All warnings.
