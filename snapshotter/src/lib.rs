@@ -1,1 +1,4 @@
 //! placeholder
+
+pub mod pattern;
+pub mod tree;
