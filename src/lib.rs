@@ -1,1 +1,4 @@
 //! rbuild
+
+pub mod engine;
+pub mod source;

@@ -232,7 +232,7 @@ impl Pattern {
 /// Removes what a path can do without: empty and `.` components, and `..` with the one before it.
 ///
 /// The rules are those of <https://pkg.go.dev/path/filepath#Clean>; an empty path becomes `.`.
-pub(crate) fn clean(path: &str) -> String {
+pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

@@ -1,0 +1,3 @@
+//! Where builds are carried out.
+
+pub mod steps;
