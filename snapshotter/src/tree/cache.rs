@@ -196,3 +196,14 @@ fn parse_record(bytes: &[u8]) -> Option<Record> {
         used: AtomicBool::new(false),
     })
 }
+
+#[cfg(test)]
+impl StatCache {
+    pub(super) fn len(&self) -> usize {
+        self.old.len()
+    }
+
+    pub(super) fn learned(&self) -> usize {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

@@ -52,11 +52,18 @@ pub(super) fn scan(tree: Tree<'_>, what: &SelectPath) -> Result<Vec<Scan>, Error
     let exclude = Patterns::new(&what.exclude)?;
     let mut scans = Vec::new();
     for (path, base) in matches(tree, what)? {
-        let found = resolve(tree.root, &path, what.follow, tree.filter)?;
-        let Found::Entry(entry) = found else {
-            return Err(Error::NotFound { path: rooted(&path) });
+        let missing = || Error::NotFound { path: rooted(&path) };
+        let found = match resolve(tree.root, &path, what.follow, tree.filter) {
+            Err(Error::NotDirectory { .. }) => return Err(missing()),
+            other => other?,
         };
-        scans.extend(scan::walk(tree, entry, base, &include, &exclude)?);
+        let Found::Entry(entry) = found else { return Err(missing()) };
+        match scan::walk(tree, entry, base, &include, &exclude)? {
+            Some(scan) => scans.push(scan),
+            // A pattern may have met a directory of which the filter leaves nothing.
+            None if what.is_pattern() => {}
+            None => return Err(missing()),
+        }
     }
     Ok(scans)
 }
