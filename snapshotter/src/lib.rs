@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! One directory on disk: blobs, snapshots, layers and the records of steps.
 //!
 //! Everything blocks, nothing is async, and nothing here knows what a build is. Any number of processes may use one
@@ -29,3 +30,9 @@ pub use store::{Lease, Store};
 
 #[cfg(test)]
 mod testing;
+=======
+//! placeholder
+
+pub mod pattern;
+pub mod tree;
+>>>>>>> tree
