@@ -14,7 +14,9 @@
 #[cfg(test)]
 mod dice;
 pub mod event;
+pub mod explain;
 pub mod graph;
+pub mod key;
 pub mod llb;
 mod name;
 
