@@ -23,6 +23,7 @@ pub mod llb;
 mod name;
 pub mod plan;
 pub mod question;
+pub mod sheet;
 #[cfg(test)]
 mod sim;
 pub mod submit;

@@ -20,6 +20,8 @@ pub struct Submit {
     pub no_cache: Vec<bool>,
     pub(crate) steps: Vec<Step>,
     pub(crate) targets: Vec<usize>,
+    /// For each vertex the positions of those that have it as input.
+    pub(crate) users: Vec<Vec<usize>>,
 }
 
 /// What is computed once of a vertex.
@@ -66,7 +68,11 @@ impl Submit {
         let steps = steps.collect();
         let no_cache = graph.vertices().iter().map(|vertex| vertex.hints.ignore_cache).collect();
         let targets = graph.targets().iter().filter_map(|target| graph.position(&target.vertex)).collect();
-        Submit { build, number, graph, no_cache, steps, targets }
+        let mut users = vec![Vec::new(); graph.vertices().len()];
+        for at in 0..users.len() {
+            graph.inputs_of(at).iter().for_each(|input| users[*input].push(at));
+        }
+        Submit { build, number, graph, no_cache, steps, targets, users }
     }
 
     /// Takes no result from a cache.

@@ -3,6 +3,7 @@
 //! `RBUILD_PLAN_GRAPHS` says how many random graphs are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::drive::{drive, record_of, Outcome, Prices, Weather};
 use super::ops::{is_context, is_step, truth, Sources};
@@ -10,9 +11,11 @@ use super::random::{Kinds, Project};
 use super::world::World;
 use crate::dice::Dice;
 use crate::event::BuildId;
-use crate::graph::{Graph, OutputIndex, Vertex, Via};
+use crate::graph::{Graph, Vertex, Via};
 use crate::key::{CacheKey, RecordId, ResultRef};
-use crate::question::{Question, SubmitNumber};
+use crate::plan::{plan, plan_on};
+use crate::question::{Answer, Answers, Question, SubmitNumber};
+use crate::sheet::FactSheet;
 use crate::submit::Submit;
 
 fn seeds() -> impl Iterator<Item = u64> {
@@ -316,11 +319,21 @@ fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Pric
 
 #[test]
 fn a_build_takes_no_longer_than_its_critical_path() {
+    let mut tried = 0;
     for seed in seeds() {
         let dice = &mut Dice::new(seed ^ 0xABCD);
         let size = 4 + dice.below(32);
         let project = Project::random(dice, size, Kinds::default());
         let submit = project.submit(0, size - 1);
+        let edited = project.edited(dice);
+        // Of two vertices with one key the later one takes what the earlier one ran, which `ideal` does not know.
+        let unique = |sources| {
+            step_keys(&submit.graph, sources).len() == submit.graph.vertices().iter().filter(|v| is_step(v)).count()
+        };
+        if !unique(&project.sources) || !unique(&edited.sources) {
+            continue;
+        }
+        tried += 1;
         let mut world = World::default();
         for prices in [price as Prices, price_with_pins] {
             let empty = World::with(&project.sources);
@@ -330,7 +343,7 @@ fn a_build_takes_no_longer_than_its_critical_path() {
         }
         // An edit on a fresh machine with a remote cache: fetches overlap runs.
         let mut fresh = world.imported();
-        fresh.sources = project.edited(dice).sources;
+        fresh.sources = edited.sources;
         let mut before = fresh.clone();
         let out = drive(vec![submit.clone()], &mut fresh, dice, Weather { prices: Some(price), ..calm() });
         for vertex in submit.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
@@ -338,24 +351,40 @@ fn a_build_takes_no_longer_than_its_critical_path() {
         }
         assert_eq!(out.makespan, ideal(&submit, &before, &out.ran(), price), "after an edit");
     }
+    assert!(tried > 20, "{tried}");
 }
 
-/// Ten thousand vertices are planned in milliseconds even where nothing is remembered between two plans.
+/// Ten thousand vertices are planned in milliseconds, and far less than that where only one answer is new.
 #[test]
-fn planning_is_linear() {
+fn planning_ten_thousand_vertices_takes_milliseconds() {
     let dice = &mut Dice::new(7);
-    let project = Project::random(dice, 10_000, Kinds::default());
-    let submit = project.submit(0, 9_999);
-    let mut known = crate::question::Answers::default();
-    let mut world = World::with(&project.sources);
+    let project = Project::random(dice, 10_500, Kinds::default());
+    let targets: Vec<usize> = (0..project.size()).collect();
+    let submit = Submit::new(BuildId(0), SubmitNumber(0), project.graph(&targets, |_| false));
+    assert!(submit.graph.vertices().len() > 10_000);
+    let (mut known, mut world) = (Answers::default(), World::with(&project.sources));
     for vertex in submit.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
         known.insert(Question::Pin(submit.build, vertex.id), world.pin(vertex));
     }
-    let begin = std::time::Instant::now();
-    let plan = crate::plan::plan(&submit, &known);
-    let took = begin.elapsed();
-    assert!(!plan.wanted.is_empty() && plan.failed.is_none());
-    eprintln!("{} vertices: {took:?}", submit.graph.vertices().len());
-    assert!(took.as_millis() < 500, "{took:?}");
-    assert_eq!(submit.graph.targets()[0].output, OutputIndex(0));
+    let mut sheet = FactSheet::new(&submit);
+    sheet.refresh(&submit, &known);
+
+    let begin = Instant::now();
+    let wanted = plan(&submit, &known).wanted;
+    let whole = begin.elapsed();
+    let Question::Seen(definition) = &wanted.iter().find(|w| matches!(w.question, Question::Seen(_))).unwrap().question
+    else {
+        unreachable!()
+    };
+    let question = Question::Seen(*definition);
+    known.insert(question.clone(), Answer::Seen(true));
+    let begin = Instant::now();
+    sheet.touch(&submit, &question);
+    sheet.refresh(&submit, &known);
+    let after = plan_on(&submit, sheet.all(), &known).wanted;
+    let step = begin.elapsed();
+    assert!(after.len() < wanted.len());
+    eprintln!("from scratch {whole:?}, after one answer {step:?}");
+    // Generous: tests are not optimised and share the machine.
+    assert!(whole.as_millis() < 1000 && step.as_millis() < 200, "{whole:?}, {step:?}");
 }

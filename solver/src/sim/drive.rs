@@ -8,8 +8,9 @@ use crate::event::BuildId;
 use crate::facts::{facts, Facts, Files};
 use crate::graph::Vertex;
 use crate::key::{CacheKey, RecordId, ResultRef};
-use crate::plan::plan;
+use crate::plan::plan_on;
 use crate::question::{Answer, Answers, Question, SubmitNumber};
+use crate::sheet::FactSheet;
 use crate::submit::Submit;
 
 /// What a question costs in virtual time.
@@ -61,6 +62,7 @@ struct Asker {
 pub(super) fn drive(submits: Vec<Submit>, world: &mut World, dice: &mut Dice, weather: Weather) -> Outcome {
     let newest = submits.iter().map(|submit| submit.number).max().unwrap_or_default();
     let mut driver = Driver {
+        sheets: submits.iter().map(|submit| (submit.number, FactSheet::new(submit))).collect(),
         submits,
         newest,
         world,
@@ -79,6 +81,8 @@ pub(super) fn drive(submits: Vec<Submit>, world: &mut World, dice: &mut Dice, we
 
 struct Driver<'d> {
     submits: Vec<Submit>,
+    /// Of each submit ever, by number: they are checked against facts made from scratch.
+    sheets: BTreeMap<SubmitNumber, FactSheet>,
     newest: SubmitNumber,
     world: &'d mut World,
     dice: &'d mut Dice,
@@ -131,6 +135,8 @@ impl Driver<'_> {
         if let Some((_, submit)) = weather.submit.take_if(|(at, _)| *at == step || self.submits.is_empty()) {
             self.known.retain(|question, answer| *answer != Answer::Failed || matches!(question, Question::Fetch(_)));
             self.newest = submit.number;
+            self.sheets.values_mut().for_each(FactSheet::touch_all);
+            self.sheets.insert(submit.number, FactSheet::new(&submit));
             self.submits.push(submit);
         }
         if let Some((_, other)) = weather.other.take_if(|(at, _)| *at == step) {
@@ -146,13 +152,16 @@ impl Driver<'_> {
         let mut wanted: BTreeMap<Question, Vec<Asker>> = BTreeMap::new();
         let mut live = vec![];
         for submit in std::mem::take(&mut self.submits) {
-            let plan = plan(&submit, &self.known);
+            let sheet = self.sheets.get_mut(&submit.number).expect("one each");
+            sheet.refresh(&submit, &self.known);
+            let facts = facts(&submit, &self.known);
+            assert_eq!(sheet.all(), facts, "the sheet is out of date");
+            let plan = plan_on(&submit, &facts, &self.known);
             if plan.failed.is_some() {
                 self.out.failed.insert(submit.build);
                 continue;
             }
             if plan.wanted.is_empty() {
-                let facts = facts(&submit, &self.known);
                 assert!(submit.targets.iter().all(|target| facts[*target].files == Files::Here), "stalled");
                 let settled = facts.iter().filter(|facts| facts.record.is_some());
                 self.world.seen.extend(settled.filter_map(|facts| facts.definition));
@@ -198,8 +207,8 @@ impl Driver<'_> {
                 let anew = askers.iter().any(|asker| asker.anew);
                 let usable = |id: &RecordId| self.world.held.contains(id) && !self.lost.contains(id) && !anew;
                 if let Some(id) = self.world.pointers.get(key).copied().filter(usable) {
-                    self.known.insert(Question::LookUp(*key), Answer::Found(self.world.record(id)));
-                    return;
+                    let found = Answer::Found(self.world.record(id));
+                    return self.learn(Question::LookUp(*key), found);
                 }
                 if weather.fail_one_in > 0 && self.dice.one_in(weather.fail_one_in) {
                     Answer::Failed
@@ -220,7 +229,14 @@ impl Driver<'_> {
                 }
             }
         };
-        self.known.insert(question.clone(), answer);
+        self.learn(question.clone(), answer);
+    }
+
+    fn learn(&mut self, question: Question, answer: Answer) {
+        for submit in &self.submits {
+            self.sheets.get_mut(&submit.number).expect("one each").touch(submit, &question);
+        }
+        self.known.insert(question, answer);
     }
 }
 
