@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! One directory on disk: blobs, snapshots, layers and the records of steps.
 //!
 //! Everything blocks, nothing is async, and nothing here knows what a build is. Any number of processes may use one
@@ -19,8 +18,10 @@ pub mod digest;
 mod error;
 pub mod layer;
 mod overlay;
+pub mod pattern;
 pub mod snapshot;
 pub mod store;
+pub mod tree;
 
 pub use digest::{chain_id, DiffId, Digest, SnapshotId, TreeDigest};
 pub use error::{Error, Fault, Result};
@@ -30,9 +31,3 @@ pub use store::{Lease, Store};
 
 #[cfg(test)]
 mod testing;
-=======
-//! placeholder
-
-pub mod pattern;
-pub mod tree;
->>>>>>> tree
