@@ -4,8 +4,10 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
+mod backlog;
 mod blocking;
 mod client;
+mod context;
 mod error;
 mod finish;
 mod host;
@@ -21,10 +23,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use snapshotter::Store;
-use solver::drive::Solver;
-use solver::event::{BuildId, EventKind};
-use solver::port::EventSink;
+use solver::drive::{NoCache as Recall, Solver};
+use solver::event::{BuildId, EventKind, EventSink};
 
+pub use backlog::Backlog;
 pub use client::{Answer, Client, ClientError};
 pub use error::BuildError;
 pub use finish::Built;
@@ -37,19 +39,20 @@ use notes::Notes;
 /// Builds, on one store.
 pub struct Engine {
     host: Arc<EngineHost>,
-    solver: Solver<EngineHost>,
+    solver: Solver,
     builds: AtomicU64,
 }
 
 impl Engine {
-    /// Opens the store at `root`; `jobs` bounds how many RUN steps run at once.
+    /// Opens the store at `root`; `jobs` bounds how many RUN steps run at once, `backlog` how far they may be ahead of
+    /// what shows their output. To be called on a tokio runtime.
     ///
     /// # Errors
     /// [`BuildError::Store`] when the directory cannot be a store.
-    pub fn open(root: &Path, jobs: Option<usize>) -> Result<Engine, BuildError> {
+    pub fn open(root: &Path, jobs: Option<usize>, backlog: Arc<Backlog>) -> Result<Engine, BuildError> {
         let store = Store::open(root)?;
         let lease = Arc::new(store.lease()?);
-        let host = Arc::new(EngineHost::new(store, lease));
+        let host = Arc::new(EngineHost::new(store, lease, backlog));
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let mut budget = solver::admit::Budget::for_cores(cores);
         if let Some(jobs) = jobs {
@@ -98,9 +101,9 @@ impl Engine {
             None => None,
             Some(_) => {
                 let _registered = self.host.register(id, Arc::clone(&graph), client, request.entitlements);
-                let solve = self.solver.submit(id, Arc::clone(&graph), notes.sink());
-                let solved = solve.await.map_err(|failed| BuildError::step(failed, &graph))?;
-                solved.targets.first().and_then(|target| self.host.result(*target))
+                let solve = self.solver.submit(id, Arc::clone(&graph), Recall::AsHinted, notes.sink());
+                let solved = solve.await.map_err(BuildError::from)?;
+                solved.targets.first().and_then(|target| self.host.result(target.result))
             }
         };
         finish::finish(&self.host, request, target, result, notes).await

@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use frontend::diagnostic::Diagnostic;
 use frontend::Source;
-use solver::event::{BuildId, Event, EventKind, Timestamp, Warning};
+use solver::event::{BuildId, EventKind, EventSink, Warning};
 use solver::graph::{Position, Range, VertexId};
-use solver::port::EventSink;
 
 /// Where a build's own events go.
 pub struct Notes {
@@ -26,7 +25,7 @@ impl Notes {
     }
 
     pub(crate) fn emit(&self, kind: EventKind) {
-        self.events.send(Event { build: self.build, at: Timestamp::now(), kind });
+        self.events.send(self.build, kind);
     }
 
     /// Begins a step that a person sees under this name.

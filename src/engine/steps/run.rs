@@ -50,7 +50,7 @@ async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec) -> Result<i32, Step
             let _ = watch.readable().await;
         }
     };
-    tokio::join!(pass_on(at, 1, stdout), pass_on(at, 2, stderr), ended);
+    tokio::join!(pass_on(cx, at, 1, stdout), pass_on(cx, at, 2, stderr), ended);
     let exit = blocking(move || running.wait()).await.map_err(start)?;
     Ok(match exit {
         sandbox::Exit::Code(code) => code,
@@ -60,10 +60,11 @@ async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec) -> Result<i32, Step
 }
 
 /// Reads a pipe to its end.
-async fn pass_on(at: &AskCx, stream: u8, pipe: Option<OwnedFd>) {
+async fn pass_on(cx: &StepCx, at: &AskCx, stream: u8, pipe: Option<OwnedFd>) {
     let Some(Ok(mut pipe)) = pipe.map(tokio::net::unix::pipe::Receiver::from_owned_fd) else { return };
     let mut buffer = vec![0; 32 << 10];
     loop {
+        cx.backlog.room().await;
         match pipe.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(length) => at.log(stream, &buffer[..length]),
