@@ -248,8 +248,10 @@ impl ImageConfig {
         let limit = timestamp(epoch);
         for entry in &mut self.history {
             // Times of this form in UTC compare like their text; others are left alone.
-            let is_earlier =
-                entry.created.as_ref().is_some_and(|created| created.ends_with('Z') && created[..created.len() - 1] <= limit[..19]);
+            let is_earlier = entry
+                .created
+                .as_ref()
+                .is_some_and(|created| created.ends_with('Z') && created[..created.len() - 1] <= limit[..19]);
             if !is_earlier {
                 entry.created = Some(limit.clone());
             }

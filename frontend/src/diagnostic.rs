@@ -59,7 +59,6 @@ impl Diagnostic {
     pub fn suggesting<'a>(mut self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Diagnostic {
         if let Some(best) = nearest(word, known) {
             self.message.push_str(&format!(" (did you mean {best}?)"));
-            self.help = Some(format!("did you mean `{best}`?"));
         }
         self
     }

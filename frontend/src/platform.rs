@@ -13,8 +13,21 @@ pub struct PlatformError {
 }
 
 const SYSTEMS: [&str; 15] = [
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "netbsd", "openbsd",
-    "plan9", "solaris", "windows",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
 ];
 
 const ARCHITECTURES: [&str; 16] = [
@@ -28,9 +41,10 @@ const ARCHITECTURES: [&str; 16] = [
 /// A single word that is neither system nor architecture, and more than three parts.
 pub fn parse_platform(text: &str, host: &Platform) -> Result<Platform, PlatformError> {
     let wrong = |reason| PlatformError { text: text.into(), reason };
-    let is_part = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let is_part =
+        |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     let parts: Vec<&str> = text.split('/').collect();
-    if !parts.iter().all(|part| is_part(&part)) {
+    if !parts.iter().all(|part| is_part(part)) {
         return Err(wrong("a platform is written os/architecture/variant"));
     }
     let platform = |os: &str, architecture: &str, variant: &str| {
@@ -38,9 +52,12 @@ pub fn parse_platform(text: &str, host: &Platform) -> Result<Platform, PlatformE
         Platform { os: system(os), architecture, variant, ..Platform::default() }
     };
     match parts[..] {
-        [one] if SYSTEMS.contains(&system(one).as_str()) => {
-            Ok(Platform { os: system(one), architecture: host.architecture.clone(), variant: host.variant.clone(), ..Platform::default() })
-        }
+        [one] if SYSTEMS.contains(&system(one).as_str()) => Ok(Platform {
+            os: system(one),
+            architecture: host.architecture.clone(),
+            variant: host.variant.clone(),
+            ..Platform::default()
+        }),
         [one] if ARCHITECTURES.contains(&normalise(one, "").0.as_str()) => Ok(platform(&host.os, one, "")),
         [_] => Err(wrong("unknown operating system or architecture")),
         [os, architecture] => Ok(platform(os, architecture, "")),

@@ -1,8 +1,8 @@
 //! Stages: where each begins, what it is based on, and which one a name means.
 
-use crate::ast::{Ast, From, Instruction, Kind, quote};
-use crate::diagnostic::{Diagnostic, nearest};
-use crate::expand::{Mode, expand};
+use crate::ast::{quote, Ast, From, Instruction, Kind};
+use crate::diagnostic::{nearest, Diagnostic};
+use crate::expand::{expand, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::platform::parse_platform;
@@ -79,16 +79,18 @@ impl Stages {
         let mut declared_empty = Vec::new();
         for instruction in &ast.instructions {
             match &instruction.kind {
-                Some(Kind::From(from)) => match stages.begin(from, instruction, options, mode, &declared_empty, lints) {
-                    Ok(stage) => stages.all.push(stage),
-                    Err(error) => {
-                        errors.push(error);
-                        // A stage with a wrong base still has a name that others use.
-                        let mut stage = Stage::new(from, instruction, stages.all.len());
-                        stage.base = Base::Scratch;
-                        stages.all.push(stage);
+                Some(Kind::From(from)) => {
+                    match stages.begin(from, instruction, options, mode, &declared_empty, lints) {
+                        Ok(stage) => stages.all.push(stage),
+                        Err(error) => {
+                            errors.push(error);
+                            // A stage with a wrong base still has a name that others use.
+                            let mut stage = Stage::new(from, instruction, stages.all.len());
+                            stage.base = Base::Scratch;
+                            stages.all.push(stage);
+                        }
                     }
-                },
+                }
                 _ => match stages.all.last_mut() {
                     Some(stage) => {
                         stage.commands.push(Command { instruction: instruction.clone(), trigger: None });
@@ -104,7 +106,11 @@ impl Stages {
         if let [only] = &mut stages.all[..] {
             only.shown.clear();
         }
-        if errors.is_empty() { Ok(stages) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(stages)
+        } else {
+            Err(errors)
+        }
     }
 
     /// An ARG before the first FROM.

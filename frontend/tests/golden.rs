@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use frontend::{Diagnostic, ImageAnswer, Lowering, Options, Source, Step, dump, parse, parse_platform};
-use serde_json::{Value, json};
+use frontend::{dump, parse, parse_platform, Diagnostic, ImageAnswer, Lowering, Options, Source, Step};
+use serde_json::{json, Value};
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/dockerfile")
@@ -58,7 +58,10 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
             Ok(Step::Need(queries)) => {
                 assert!(!queries.is_empty());
                 for query in queries {
-                    let config = images.get(&query.reference).cloned().unwrap_or_else(|| small_image(&query.platform.architecture));
+                    let config = images
+                        .get(&query.reference)
+                        .cloned()
+                        .unwrap_or_else(|| small_image(&query.platform.architecture));
                     let digest = config.get("digest").and_then(Value::as_str).map(String::from);
                     let config = serde_json::to_vec(&config).unwrap();
                     lowering.answer(&query, ImageAnswer { config, digest });
@@ -105,7 +108,8 @@ fn options(case: &Path) -> Options {
     options.labels = strings("labels").into_iter().collect();
     options.target_platform = text("platform").map(|platform| parse_platform(&platform, &build_platform).unwrap());
     options.no_cache = given.get("no_cache").is_some();
-    options.ignore_patterns = given.get("ignore").map(|list| serde_json::from_value(list.clone()).unwrap()).unwrap_or_default();
+    options.ignore_patterns =
+        given.get("ignore").map(|list| serde_json::from_value(list.clone()).unwrap()).unwrap_or_default();
     options
 }
 

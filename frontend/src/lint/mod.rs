@@ -3,9 +3,9 @@
 //! A catalogue: one function per rule, or per group of rules about the same words. Rules only look; where a rule needs
 //! what lowering knows (values, a base's configuration), lowering calls it.
 
-use crate::ast::{Command, Instruction, Kind, quote};
+use crate::ast::{quote, Command, Instruction, Kind};
 use crate::config::ImageConfig;
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{nearest, Diagnostic};
 use crate::source::Span;
 use crate::stages::Stage;
 use solver::graph::Platform;
@@ -39,18 +39,15 @@ pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>)
                     lints.push(lint.with_label(*first, "first used here"));
                 }
                 if matches!(lower.as_str(), "scratch" | "context") {
-                    let message = format!(
-                        "Stage name should not use the same name as reserved stage {}",
-                        quote(&name.text)
-                    );
+                    let message =
+                        format!("Stage name should not use the same name as reserved stage {}", quote(&name.text));
                     lints.push(Diagnostic::warning("ReservedStageName", name.span, message));
                 }
                 names.push((lower, name.span));
             }
             Some(Kind::Env(pairs) | Kind::Label(pairs)) if pairs.iter().any(|pair| pair.legacy) => {
-                let message = format!(
-                    "\"{command} key=value\" should be used instead of legacy \"{command} key value\" format"
-                );
+                let message =
+                    format!("\"{command} key=value\" should be used instead of legacy \"{command} key value\" format");
                 lints.push(Diagnostic::warning("LegacyKeyValueFormat", statement.span, message));
             }
             Some(Kind::Maintainer(_)) => {
@@ -150,16 +147,14 @@ pub(crate) fn secret(span: Span, command: &str, name: &str, lints: &mut Vec<Diag
     let lower = name.to_lowercase();
     let has = |known: &[&str]| lower.split('_').any(|word| known.contains(&word));
     if has(&SECRET) && !has(&PUBLIC) {
-        let message =
-            format!("Do not use ARG or ENV instructions for sensitive data ({command} {})", quote(name));
+        let message = format!("Do not use ARG or ENV instructions for sensitive data ({command} {})", quote(name));
         lints.push(Diagnostic::warning("SecretsUsedInArgOrEnv", span, message));
     }
 }
 
 /// WorkdirRelativePath.
 pub(crate) fn relative_workdir(span: Span, path: &str, lints: &mut Vec<Diagnostic>) {
-    let message =
-        format!("Relative workdir {} can have unexpected results if the base image changes", quote(path));
+    let message = format!("Relative workdir {} can have unexpected results if the base image changes", quote(path));
     lints.push(Diagnostic::warning("WorkdirRelativePath", span, message));
 }
 

@@ -9,10 +9,10 @@ use solver::graph::{
 };
 
 use super::stage::{Counter, StageState};
-use super::{ImageAnswer, Lowered, Target, arg, copy, expose, from, meta, run, workdir};
+use super::{arg, copy, expose, from, meta, run, workdir, ImageAnswer, Lowered, Target};
 use crate::ast::{Kind, Statement};
 use crate::diagnostic::Diagnostic;
-use crate::expand::{Expanded, Mode, expand};
+use crate::expand::{expand, Expanded, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::source::{Source, Span, Spanned};
@@ -66,7 +66,11 @@ pub(super) fn build<'a>(
     for index in scene.reachable {
         build.stage(*index, &mut errors);
     }
-    if errors.is_empty() { Ok(build) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(build)
+    } else {
+        Err(errors)
+    }
 }
 
 impl<'a> Build<'a> {
@@ -96,8 +100,12 @@ impl<'a> Build<'a> {
         let before = errors.len();
         for command in &stage.commands {
             state.counter.is_trigger = command.trigger.is_some();
-            if let Err(error) = self.command(index, &mut state, command) {
-                errors.push(Diagnostic { labels: vec![(command.place(error.span()), String::new())], ..error });
+            if let Err(mut error) = self.command(index, &mut state, command) {
+                if let Some(from) = command.trigger {
+                    let remark = format!("by the base's trigger: ONBUILD {}", command.instruction.statement.text);
+                    error.labels = vec![(from, remark)];
+                }
+                errors.push(error);
             }
         }
         lint::stage(&stage.commands, &state.config, &mut self.lints);
@@ -161,12 +169,8 @@ impl<'a> Build<'a> {
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
-        let hints = Hints {
-            ignore_cache: about.ignore_cache,
-            description,
-            progress_group: about.group,
-            ..Hints::default()
-        };
+        let hints =
+            Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
         let vertex = self.graph.add(NewVertex { op, inputs, platform, hints, origin });
         OutputRef { vertex, output: OutputIndex(0) }
     }
@@ -296,6 +300,7 @@ impl Inputs {
 fn json_list<'s>(items: impl Iterator<Item = &'s String>) -> String {
     let items: Vec<&String> = items.collect();
     let text = serde_json::Value::from(items.into_iter().cloned().collect::<Vec<String>>()).to_string();
-    let escaped = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    let escaped =
+        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
     escaped.iter().fold(text, |text, (c, by)| text.replace(*c, by))
 }

@@ -1,8 +1,6 @@
 //! COPY and ADD: files from the context, a stage, an image, or a here-document.
 
-use solver::graph::op::{
-    ActionInput, ChownOpt, FileAction, FileActionKind, FileCopy, FileOp, MergeOp, Op, UserOpt,
-};
+use solver::graph::op::{ActionInput, ChownOpt, FileAction, FileActionKind, FileCopy, FileOp, MergeOp, Op, UserOpt};
 use solver::graph::{OutputIndex, OutputRef, ProgressGroup};
 
 use super::build::{About, At, Build, Inputs};
@@ -10,7 +8,7 @@ use super::stage::StageState;
 use super::workdir::joined;
 use crate::ast::Copy;
 use crate::diagnostic::Diagnostic;
-use crate::expand::{Mode, expand};
+use crate::expand::{expand, Mode};
 use crate::ignore::clean;
 use crate::source::{Span, Spanned};
 
@@ -152,15 +150,7 @@ pub(super) fn inline(build: &mut Build, path: &str, mode: i32, data: Vec<u8>) ->
     build.add(op, Vec::new(), None, About::internal("preparing inline document"))
 }
 
-fn history(
-    copy: &Copy,
-    is_add: bool,
-    chown: &str,
-    chmod: &str,
-    sources: &[String],
-    dest: &str,
-    at: &At,
-) -> String {
+fn history(copy: &Copy, is_add: bool, chown: &str, chmod: &str, sources: &[String], dest: &str, at: &At) -> String {
     let mut text = String::from(if is_add { "ADD" } else { "COPY" });
     if copy.parents {
         text.push_str(" --parents");
@@ -225,9 +215,8 @@ fn mode(text: &str, span: Span) -> Result<(Option<u32>, String), Diagnostic> {
         Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok((Some(mode), String::new())),
         _ if is_symbolic => Ok((None, text.to_string())),
         _ => {
-            let message = format!(
-                "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
-            );
+            let message =
+                format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
             Err(Diagnostic::error("invalid-chmod", span, message).with_help("or symbolic, as in u=rwX,go=rX"))
         }
     }
@@ -285,7 +274,8 @@ fn remote(source: &str) -> Option<&'static str> {
     }
     let (user, rest) = source.split_once('@')?;
     let (host, _) = rest.split_once(':')?;
-    let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let is_name =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     (is_name(user) && is_name(host)).then_some("a git ref")
 }
 
@@ -356,7 +346,11 @@ mod tests {
             ("app:www", name("app"), name("www")),
             (":5", None, id(5)),
         ] {
-            assert_eq!(owner(text, ActionInput::Input(0), Span::default()).unwrap(), ChownOpt { user, group }, "{text}");
+            assert_eq!(
+                owner(text, ActionInput::Input(0), Span::default()).unwrap(),
+                ChownOpt { user, group },
+                "{text}"
+            );
         }
         let error = owner("app", ActionInput::Scratch, Span::default()).unwrap_err();
         assert_eq!(error.message, "invalid user index -1");

@@ -144,4 +144,3 @@ fn epoch(options: &Options) -> Result<Option<i64>, Diagnostic> {
         }),
     }
 }
-

@@ -1,8 +1,6 @@
 //! RUN: a process over the stage's files.
 
-use solver::graph::op::{
-    ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security,
-};
+use solver::graph::op::{ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security};
 use solver::graph::OutputIndex;
 
 use super::build::{At, Build, Inputs};
@@ -75,7 +73,11 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         cwd: state.cwd.clone(),
         user: state.user.clone(),
         proxy_env: proxy_env(build),
-        extra_hosts: options.extra_hosts.iter().map(|(host, ip)| HostIp { host: host.clone(), ip: ip.clone() }).collect(),
+        extra_hosts: options
+            .extra_hosts
+            .iter()
+            .map(|(host, ip)| HostIp { host: host.clone(), ip: ip.clone() })
+            .collect(),
         hostname: options.hostname.clone().unwrap_or_default(),
         ulimits: options.ulimits.clone(),
         cgroup_parent: options.cgroup_parent.clone(),

@@ -43,7 +43,11 @@ pub(super) fn survey(
     let survey = Survey { reachable: BTreeSet::new(), needs: Vec::new() };
     let mut walk = Walk { stages, options, answers, escape, survey, open: Vec::new(), errors: Vec::new() };
     walk.visit(target);
-    if walk.errors.is_empty() { Ok(walk.survey) } else { Err(walk.errors) }
+    if walk.errors.is_empty() {
+        Ok(walk.survey)
+    } else {
+        Err(walk.errors)
+    }
 }
 
 impl Walk<'_> {
@@ -58,10 +62,11 @@ impl Walk<'_> {
             Base::Scratch => Vec::new(),
             Base::Stage(base) => {
                 self.visit(base);
-                let kept = self.stages.all[base].commands.iter().filter_map(|command| match &command.instruction.kind {
-                    Some(Kind::Onbuild(text)) => Some(text.clone()),
-                    _ => None,
-                });
+                let kept =
+                    self.stages.all[base].commands.iter().filter_map(|command| match &command.instruction.kind {
+                        Some(Kind::Onbuild(text)) => Some(text.clone()),
+                        _ => None,
+                    });
                 kept.collect()
             }
             Base::Image(reference) => {

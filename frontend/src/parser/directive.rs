@@ -56,8 +56,8 @@ fn directive(line: &str, at: usize) -> Option<(Spanned, Spanned)> {
     let equals = line.find('=')?;
     let key = spanned(hash + 1, line.get(hash + 1..equals)?);
     let value = spanned(equals + 1, &line[equals + 1..]);
-    let is_name = key.text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && key.text.chars().all(|c| c.is_ascii_alphanumeric());
+    let is_name =
+        key.text.starts_with(|c: char| c.is_ascii_alphabetic()) && key.text.chars().all(|c| c.is_ascii_alphanumeric());
     (is_name && !value.text.is_empty()).then_some((key, value))
 }
 

@@ -120,7 +120,8 @@ fn pairs(
             diagnostics.push(Diagnostic::error("missing-value", first.span, message));
             return Vec::new();
         };
-        let value = from + blank + (all[from + blank..to].len() - all[from + blank..to].trim_start_matches(is_blank).len());
+        let value =
+            from + blank + (all[from + blank..to].len() - all[from + blank..to].trim_start_matches(is_blank).len());
         let name = text.spanned(from, from + blank);
         let between = text.span(from + blank, from + blank);
         return vec![name, text.spanned(value, to), separator("", between)];

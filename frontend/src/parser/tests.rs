@@ -1,5 +1,5 @@
 use super::*;
-use crate::ast::{Command, dump};
+use crate::ast::{dump, Command};
 
 fn errors(text: &str) -> Vec<(String, usize, String)> {
     let source = Source::new("Dockerfile", text);
@@ -77,7 +77,8 @@ fn bytes_that_are_not_utf8_are_refused_in_instructions_only() {
 
 #[test]
 fn spans_of_words_lead_to_the_words() {
-    let text = "FROM --platform=linux/amd64 base AS x\nRUN --network=none a \\\n  # c\n  b\nCOPY --chown=1:2 s1 \\\n s2 /d\n";
+    let text =
+        "FROM --platform=linux/amd64 base AS x\nRUN --network=none a \\\n  # c\n  b\nCOPY --chown=1:2 s1 \\\n s2 /d\n";
     let source = Source::new("Dockerfile", text);
     let (ast, diagnostics) = parse(&source);
     assert_eq!(diagnostics, []);
@@ -151,7 +152,8 @@ fn stays_inside(bytes: Vec<u8>) -> Result<(), proptest::test_runner::TestCaseErr
     for instruction in &ast.instructions {
         let statement = &instruction.statement;
         let words = statement.words.iter().chain(&statement.flags).chain([&statement.keyword, &statement.rest]);
-        for span in words.map(|word| word.span).chain([statement.span]).chain(statement.heredocs.iter().map(|h| h.body)) {
+        for span in words.map(|word| word.span).chain([statement.span]).chain(statement.heredocs.iter().map(|h| h.body))
+        {
             proptest::prop_assert!(span.start <= span.end && span.end <= length, "{statement:?}");
             proptest::prop_assert!(source.text().get(span.range()).is_some(), "{statement:?} splits a character");
         }
