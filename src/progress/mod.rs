@@ -10,6 +10,9 @@ mod text;
 mod tty;
 mod view;
 
+#[cfg(test)]
+mod golden;
+
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
