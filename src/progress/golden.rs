@@ -201,6 +201,30 @@ fn lines_hold_the_whole_log_however_it_is_cut() {
 }
 
 #[test]
+fn a_line_without_an_end_is_broken_not_hoarded() {
+    let (_, events) = recorded().into_iter().find(|(path, _)| path.ends_with("failure.jsonl")).unwrap();
+    let log = events.iter().position(|event| matches!(event.kind, solver::event::EventKind::Log { .. })).unwrap();
+    let solver::event::EventKind::Log { vertex, stream, .. } = events[log].kind else { unreachable!() };
+    let endless =
+        Event { kind: solver::event::EventKind::Log { vertex, stream, data: vec![b'x'; 1000] }, ..events[log].clone() };
+    let out = Shared::default();
+    let mut display = Display::plain(Box::new(out.clone()));
+    play(&mut display, &[&events[..log], &vec![endless; 500]].concat());
+    let text = out.text();
+    assert_eq!(text.matches('x').count(), 500_000 + events_with_an_x(&events[..log]));
+    assert!(text.lines().all(|line| line.len() < 70_000));
+    let kept: usize = display.view().steps().iter().flat_map(|step| step.tail.lines()).map(str::len).sum();
+    assert!(kept < 10_000, "{kept} bytes are kept");
+}
+
+/// Names and reasons that hold the letter counted above.
+fn events_with_an_x(events: &[Event]) -> usize {
+    let out = Shared::default();
+    play(&mut Display::plain(Box::new(out.clone())), events);
+    out.text().matches('x').count()
+}
+
+#[test]
 fn failures_come_with_their_logs() {
     let (_, events) = recorded().into_iter().find(|(path, _)| path.ends_with("failure.jsonl")).unwrap();
     let mut display = Display::quiet();
