@@ -176,4 +176,9 @@ impl Display {
     pub fn view(&self) -> &View {
         &self.view
     }
+
+    /// The build as it was shown.
+    pub fn into_view(self) -> View {
+        self.view
+    }
 }
