@@ -332,6 +332,22 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_document_is_refused_or_read_but_never_a_panic() {
+        let whole = manifest(r#""mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"a":"b"},"#);
+        let mut read = 0;
+        for at in 0..whole.len() {
+            assert!(Document::parse(&whole.as_bytes()[..at], None).is_err(), "cut at {at}");
+            for byte in [0, b'"', b'{', b'}', b'-', b'9', 0xff] {
+                let mut damaged = whole.clone().into_bytes();
+                damaged[at] = byte;
+                read += usize::from(Document::parse(&damaged, None).is_ok());
+            }
+        }
+        // Some damage does no harm: another digit in a size, another letter in an annotation.
+        assert!((1..3 * whole.len()).contains(&read), "{read} of {} were read", 7 * whole.len());
+    }
+
+    #[test]
     fn a_manifest_of_too_many_layers_is_refused() {
         let one = Descriptor::of("x", b"");
         let many = Manifest {

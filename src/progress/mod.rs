@@ -10,6 +10,9 @@ mod text;
 mod tty;
 mod view;
 
+#[cfg(test)]
+mod golden;
+
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
@@ -172,5 +175,10 @@ impl Display {
     /// The build so far: failures, warnings, counts.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The build as it was shown.
+    pub fn into_view(self) -> View {
+        self.view
     }
 }

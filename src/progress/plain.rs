@@ -272,7 +272,10 @@ impl<W: Write> Plain<W> {
             turn.break_line(&mut self.out)?;
             turn.open.clear();
             if !std::mem::replace(&mut turn.told_end, true) {
-                writeln!(self.out, "#{number} {}", ending(step))?;
+                // Each line of a long error is marked as this step's.
+                for line in ending(step).lines() {
+                    writeln!(self.out, "#{number} {line}")?;
+                }
             }
         }
         Ok(())

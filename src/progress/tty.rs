@@ -209,7 +209,7 @@ fn lines_of(step: &Step, now: Timestamp) -> Vec<Line<'_>> {
     lines.extend(step.parts.iter().map(|part| Line {
         text: format!("=> {}", part.id),
         amount: part.amount(),
-        elapsed: if part.done { part.updated } else { now }.0.saturating_sub(part.started.0),
+        elapsed: if part.done { part.updated } else { step.completed.unwrap_or(now) }.0.saturating_sub(part.started.0),
         is_running: !part.done && is_running,
         look: if part.done { Look::Ended } else { Look::Plain },
         step: None,
