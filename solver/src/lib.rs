@@ -12,8 +12,10 @@
 //! reads).
 
 pub mod admit;
+mod ask;
 #[cfg(test)]
 mod dice;
+pub mod drive;
 pub mod event;
 pub mod explain;
 pub mod facts;
@@ -22,6 +24,7 @@ pub mod key;
 pub mod llb;
 mod name;
 pub mod plan;
+pub mod port;
 pub mod question;
 pub mod sheet;
 #[cfg(test)]
