@@ -146,7 +146,7 @@ pub(super) fn remove(store: &Store, names: &[String]) -> Result<u8, Failure> {
                     println!("Untagged: {}", familiar(name));
                 }
                 None => {
-                    store.forget_image(&entry.image)?;
+                    store.remove_kept_image(&entry.image)?;
                 }
             }
         }

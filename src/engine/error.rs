@@ -28,7 +28,7 @@ pub enum BuildError {
     #[error("{}", .findings.first().map(|f| f.message.as_str()).unwrap_or("the Dockerfile is wrong"))]
     Dockerfile {
         /// Its text.
-        source: Box<Source>,
+        text: Box<Source>,
         /// What is wrong.
         findings: Vec<Diagnostic>,
     },
@@ -47,6 +47,9 @@ pub enum BuildError {
         /// How.
         failure: StepError,
     },
+    /// The build context cannot be read.
+    #[error(transparent)]
+    Context(#[from] crate::source::local::Error),
     /// The client did not give what was asked for.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -62,6 +65,9 @@ pub enum BuildError {
     /// The result could not be read back.
     #[error(transparent)]
     Result(#[from] StepFailure),
+    /// rbuild is wrong.
+    #[error("{0}")]
+    Bug(String),
     /// rbuild does not do this yet.
     #[error("not supported yet: {0}")]
     Unsupported(&'static str),
@@ -76,7 +82,7 @@ impl From<SolveError> for BuildError {
                 locations: origin.map(|origin| origin.locations).unwrap_or_default(),
                 failure: source,
             },
-            SolveError::Ended => BuildError::Unsupported("a build without its solver"),
+            SolveError::Stalled | SolveError::Ended => BuildError::Bug(failed.to_string()),
         }
     }
 }

@@ -30,7 +30,7 @@ pub use backlog::Backlog;
 pub use client::{Answer, Client, ClientError};
 pub use error::BuildError;
 pub use finish::Built;
-pub use load::{lower, Loaded};
+pub use load::compile;
 pub use request::{BuildRequest, Dockerfile, Entitlements, NoCache};
 
 use host::EngineHost;
@@ -89,7 +89,7 @@ impl Engine {
         notes: &Notes,
     ) -> Result<Built, BuildError> {
         let loaded = load::load(request, &*client, notes).await?;
-        let lowered = lower(self.host.store(), request, &loaded, notes).await?;
+        let lowered = load::lower(self.host.store(), request, &loaded, notes).await?;
         for lint in &lowered.lints {
             notes.lint(&loaded.source, lint);
         }

@@ -26,6 +26,7 @@ mod mounting;
 mod network;
 mod placement;
 mod program;
+mod resolv;
 mod root;
 mod running;
 mod seccomp;
@@ -41,6 +42,7 @@ pub use error::Error;
 pub use keeper::enter_if_asked;
 pub use mounting::private_mount_namespace;
 pub use network::default_network;
+pub use resolv::host_resolv_conf;
 pub use running::{Exit, Running};
 pub use spawner::Sandbox;
 pub use spec::{

@@ -127,3 +127,21 @@ pub fn write_tar(root: BorrowedFd<'_>, epoch: Option<i64>, mut out: impl Write) 
     let entries = scan(root.as_fd(), crate::overlay::whiteout::XattrSpace::Trusted)?;
     tree_tar::write(root.as_fd(), &entries, &Form::Tree, epoch, &mut out)
 }
+
+/// The diff id of the layer that [`pack`] makes of a snapshot, without making a blob of it.
+///
+/// # Errors
+/// As [`pack`].
+pub fn diff_id(store: &Store, lease: &Lease, snapshot: &SnapshotId, epoch: Option<i64>) -> Result<DiffId> {
+    lease.hold_snapshot(snapshot)?;
+    let info = store.snapshot(snapshot)?;
+    if let Some(known) = info.diff_id {
+        return Ok(known);
+    }
+    if let Some(known) = store.diff_of(snapshot, epoch) {
+        return Ok(known);
+    }
+    let diff = pipeline::hash(|out| write_layer(store, &info, epoch, out))?;
+    store.remember_diff(snapshot, epoch, &diff)?;
+    Ok(diff)
+}

@@ -156,6 +156,11 @@ pub(crate) async fn execute(
         Op::Run(op) => run::run(cx, at, op, inputs).await,
         Op::File(op) => file::step(cx, op, inputs).await,
         Op::Merge(op) => merge::merge(cx, op, inputs).await,
+        Op::Passthrough(op) => {
+            let pass = |index: &usize| inputs.get(*index).cloned();
+            let outputs: Option<Vec<Output>> = op.outputs.iter().map(pass).collect();
+            outputs.ok_or(StepFailure::Unsupported("passing on an input that is not there"))
+        }
         Op::Diff(_) => Err(StepFailure::Unsupported("diff")),
         Op::Build(_) => Err(StepFailure::Unsupported("a definition in an input")),
         Op::Source(_) => Err(StepFailure::Unsupported("running a source")),
