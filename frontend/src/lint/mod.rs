@@ -5,6 +5,9 @@
 //! end, in [`check`].
 
 mod check;
+mod ignored;
+
+pub(crate) use ignored::ignored;
 
 pub(crate) use check::{filter, Checks};
 
