@@ -243,6 +243,11 @@ impl ImageConfig {
         });
     }
 
+    /// Says when the image was made, if the build fixes it.
+    pub(crate) fn fix_created(&mut self, epoch: Option<i64>) {
+        self.created = epoch.map(timestamp);
+    }
+
     /// Makes no time of this document later than `epoch`.
     pub(crate) fn clamp(&mut self, epoch: i64) {
         let limit = timestamp(epoch);

@@ -134,7 +134,7 @@ fn report(source: &Source, found: &Diagnostic) -> String {
     for (span, remark) in &found.labels {
         let (line, column) = (source.line_of(span.start), source.column_of(span.start) + 1);
         let excerpt = source.text()[span.range()].lines().next().unwrap_or_default();
-        text.push_str(&format!("  {line}:{column} `{excerpt}` {remark}").trim_end());
+        text.push_str(format!("  {line}:{column} `{excerpt}` {remark}").trim_end());
         text.push('\n');
     }
     if let Some(help) = &found.help {

@@ -131,7 +131,7 @@ impl<'a> Build<'a> {
     }
 
     /// Ends the graph.
-    pub fn finish(mut self, scene: &Scene, mut lints: Vec<Diagnostic>) -> Result<Lowered, Vec<Diagnostic>> {
+    pub fn finish(mut self, scene: &Scene) -> Result<Lowered, Vec<Diagnostic>> {
         let Some(mut state) = self.states.remove(&scene.stages.target) else {
             let span = scene.stages.all[scene.stages.target].span;
             return Err(vec![Diagnostic::error("internal", span, "the target stage was not lowered")]);
@@ -141,15 +141,16 @@ impl<'a> Build<'a> {
         }
         if let Some(platform) = &scene.options.target_platform {
             state.config.set_platform(platform);
+        } else if state.config.architecture.is_empty() || state.config.os.is_empty() {
+            state.config.set_platform(&state.platform);
         }
+        state.config.fix_created(scene.epoch);
         let targets: Vec<OutputRef> = state.output.into_iter().collect();
         let graph = self.graph.finish(targets).map_err(|error| {
             let span = scene.stages.all[scene.stages.target].span;
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![Diagnostic::error("internal", span, format!("the graph is not valid: {error}{cause}"))]
         })?;
-        lints.append(&mut self.lints);
-        lints.sort_by_key(|lint| lint.span().start);
         let target = Target {
             platform: state.config.platform(),
             output: state.output,
@@ -157,7 +158,7 @@ impl<'a> Build<'a> {
             base_layers: state.base_layers,
             base_history: state.base_history,
         };
-        Ok(Lowered { graph, targets: vec![target], lints })
+        Ok(Lowered { graph, targets: vec![target], lints: self.lints })
     }
 
     /// Adds a vertex, and answers its first output.

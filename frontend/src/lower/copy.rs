@@ -10,6 +10,7 @@ use crate::ast::Copy;
 use crate::diagnostic::Diagnostic;
 use crate::expand::{expand, Mode};
 use crate::ignore::clean;
+use crate::lint;
 use crate::source::{Span, Spanned};
 
 /// Copies files.
@@ -55,6 +56,10 @@ pub(super) fn copy(
     if !sources.is_empty() {
         let files = match &copy.from {
             None => {
+                let (command, patterns) = (if is_add { "Add" } else { "Copy" }, &build.scene.options.ignore_patterns);
+                for (source, word) in sources.iter().zip(&copy.sources) {
+                    lint::ignored(at.place(word.span), command, source, patterns, &mut build.lints);
+                }
                 build.context_paths.extend(sources.iter().map(|source| joined("/", source)));
                 Some(build.context())
             }

@@ -78,7 +78,12 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
             .iter()
             .map(|(host, ip)| HostIp { host: host.clone(), ip: ip.clone() })
             .collect(),
-        hostname: options.hostname.clone().unwrap_or_default(),
+        hostname: options
+            .hostname
+            .as_ref()
+            .or_else(|| options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"))
+            .cloned()
+            .unwrap_or_default(),
         ulimits: options.ulimits.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
         remove_mount_stubs_recursive: true,

@@ -43,6 +43,9 @@ pub(super) fn survey(
     let survey = Survey { reachable: BTreeSet::new(), needs: Vec::new() };
     let mut walk = Walk { stages, options, answers, escape, survey, open: Vec::new(), errors: Vec::new() };
     walk.visit(target);
+    if options.all_stages {
+        (0..walk.stages.all.len()).for_each(|index| walk.visit(index));
+    }
     if walk.errors.is_empty() {
         Ok(walk.survey)
     } else {
