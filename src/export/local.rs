@@ -481,6 +481,29 @@ mod tests {
     }
 
     #[test]
+    fn a_racer_in_the_destination_gains_nothing() {
+        let (from, to, outside) = (tree(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (target, evil) = (to.path().join("bin"), to.path().join("evil"));
+        symlink(outside.path(), &evil).unwrap();
+        fs::create_dir(&target).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let mut finished = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // A directory is there, and in the next moment a link that leads outside.
+                    let _ = rustix::fs::renameat_with(CWD, &evil, CWD, &target, rustix::fs::RenameFlags::EXCHANGE);
+                }
+            });
+            for _ in 0..300 {
+                finished += usize::from(export(from.path(), to.path(), &PLAIN).is_ok());
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(listing(outside.path()), [""; 0], "after {finished} whole exports");
+    }
+
+    #[test]
     fn set_id_bits_are_for_root_only() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(from.path().join("su"), "").unwrap();
