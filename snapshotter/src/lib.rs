@@ -18,8 +18,10 @@ pub mod digest;
 mod error;
 pub mod layer;
 mod overlay;
+pub mod pattern;
 pub mod snapshot;
 pub mod store;
+pub mod tree;
 
 pub use digest::{chain_id, DiffId, Digest, SnapshotId, TreeDigest};
 pub use error::{Error, Fault, Result};

@@ -11,5 +11,24 @@
 //! tree), *layer* (a diff as OCI blob), *lease* (what keeps things alive), *selector* (the part of an input that an op
 //! reads).
 
+pub mod admit;
+mod ask;
+#[cfg(test)]
+mod dice;
+pub mod drive;
 pub mod event;
+pub mod explain;
+pub mod facts;
 pub mod graph;
+pub mod key;
+pub mod llb;
+mod name;
+pub mod plan;
+pub mod port;
+pub mod question;
+pub mod sheet;
+#[cfg(test)]
+mod sim;
+pub mod submit;
+
+pub use name::name;

@@ -9,6 +9,7 @@ use super::OutputIndex;
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant)] // most vertices are of the large kinds
 pub enum Op {
     /// Makes a tree out of nothing: an image, a local context, a git checkout, a download.
     Source(SourceOp),
@@ -22,6 +23,20 @@ pub enum Op {
     Diff(DiffOp),
     /// Solves a definition found in a file of its input.
     Build(BuildOp),
+    /// Hands its inputs on unchanged, under an identity of its own.
+    Passthrough(PassthroughOp),
+}
+
+impl Op {
+    /// How many outputs it has.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Op::Run(run) => run.mounts.iter().filter(|mount| mount.output.is_some()).count(),
+            Op::File(file) => file.actions.iter().filter(|action| action.output.is_some()).count(),
+            Op::Passthrough(passthrough) => passthrough.outputs.len(),
+            Op::Source(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) => 1,
+        }
+    }
 }
 
 /// A source, named by scheme and reference.
@@ -287,7 +302,7 @@ pub enum FileActionKind {
     MkFile {
         /// Where.
         path: String,
-        /// Permission bits; `None` is the default.
+        /// Permission bits of a new file.
         mode: i32,
         /// Content.
         data: Vec<u8>,
@@ -414,4 +429,13 @@ pub struct BuildOp {
     pub inputs: BTreeMap<String, usize>,
     /// Options by LLB attribute name.
     pub attrs: BTreeMap<String, String>,
+}
+
+/// Inputs handed on unchanged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PassthroughOp {
+    /// Its identity; never empty.
+    pub id: String,
+    /// For each output the index of the input it hands on.
+    pub outputs: Vec<usize>,
 }

@@ -42,6 +42,32 @@ impl Platform {
             ..Platform::default()
         }
     }
+
+    /// The same platform by the names that images use: `x86_64` is `amd64`, `arm64/v8` is `arm64`, `armhf` is `arm/v7`.
+    ///
+    /// <https://github.com/containerd/platforms/blob/v1.0.0/database.go>
+    #[must_use]
+    pub fn normalized(mut self) -> Platform {
+        self.os = self.os.to_ascii_lowercase();
+        if self.os == "macos" {
+            self.os = "darwin".into();
+        }
+        let (architecture, variant) = (self.architecture.to_ascii_lowercase(), self.variant.to_ascii_lowercase());
+        let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
+            ("i386", _) => ("386", ""),
+            ("x86_64" | "x86-64" | "amd64", "v1" | "") => ("amd64", ""),
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("aarch64" | "arm64", "8" | "v8" | "") => ("arm64", ""),
+            ("aarch64", variant) => ("arm64", variant),
+            ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+            ("armel", _) | ("arm", "6") => ("arm", "v6"),
+            ("arm", "5") => ("arm", "v5"),
+            ("arm", "8") => ("arm", "v8"),
+            same => same,
+        };
+        (self.architecture, self.variant) = (architecture.into(), variant.into());
+        self
+    }
 }
 
 impl fmt::Display for Platform {
@@ -51,5 +77,28 @@ impl fmt::Display for Platform {
             write!(f, "/{}", self.variant)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_names_of_a_platform_are_normalized() {
+        for (given, expected) in [
+            (("x86_64", ""), "linux/amd64"),
+            (("amd64", "v1"), "linux/amd64"),
+            (("amd64", "v3"), "linux/amd64/v3"),
+            (("aarch64", "v8"), "linux/arm64"),
+            (("arm64", "v9"), "linux/arm64/v9"),
+            (("arm", ""), "linux/arm/v7"),
+            (("armel", ""), "linux/arm/v6"),
+            (("riscv64", ""), "linux/riscv64"),
+        ] {
+            let (architecture, variant) = (given.0.into(), given.1.into());
+            let platform = Platform { architecture, variant, os: "Linux".into(), ..Platform::default() };
+            assert_eq!(platform.normalized().to_string(), expected);
+        }
     }
 }

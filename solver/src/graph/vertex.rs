@@ -59,6 +59,8 @@ pub struct Hints {
     pub caps: BTreeMap<String, bool>,
     /// The group a screen shows it in.
     pub progress_group: Option<ProgressGroup>,
+    /// Limits of the control group its process runs in.
+    pub resources: Option<LinuxResources>,
 }
 
 impl Hints {
@@ -77,6 +79,25 @@ pub struct ProgressGroup {
     pub name: String,
     /// Shown only when there are several members.
     pub weak: bool,
+}
+
+/// Limits of a control group; 0 and empty are no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxResources {
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes of memory and swap together.
+    pub memory_swap: i64,
+    /// Relative weight.
+    pub cpu_shares: u64,
+    /// Microseconds.
+    pub cpu_period: u64,
+    /// Microseconds of CPU time in each period.
+    pub cpu_quota: i64,
+    /// CPUs it may run on: `0-3,8`.
+    pub cpuset_cpus: String,
+    /// Memory nodes it may use.
+    pub cpuset_mems: String,
 }
 
 /// The source text a vertex came from.

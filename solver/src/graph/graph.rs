@@ -1,0 +1,143 @@
+//! The validated graph: vertices in topological order, with the outputs that are wanted.
+
+use std::collections::{HashMap, HashSet};
+
+use petgraph::algo::toposort;
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::check::InvalidOp;
+use super::{OutputRef, Vertex, VertexId};
+use crate::name::name;
+
+/// A build: what its targets are made of.
+///
+/// Inputs precede users, everything in it is needed by a target, and every reference leads somewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    vertices: Vec<Vertex>,
+    positions: HashMap<VertexId, usize>,
+    /// For each vertex the positions of its inputs.
+    inputs: Vec<Vec<usize>>,
+    targets: Vec<OutputRef>,
+}
+
+/// Vertices that make no graph.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// An op that cannot be carried out.
+    #[error("vertex {vertex}")]
+    Op {
+        /// Which.
+        vertex: VertexId,
+        /// Why.
+        #[source]
+        source: InvalidOp,
+    },
+    /// An input that is not in the graph, or an output that its vertex does not have.
+    #[error("vertex {vertex} uses output {} of {}, which does not exist", .input.output.0, .input.vertex)]
+    UnknownInput {
+        /// Who uses it.
+        vertex: VertexId,
+        /// What.
+        input: OutputRef,
+    },
+    /// A target that is not in the graph, or an output that its vertex does not have.
+    #[error("target is output {} of {}, which does not exist", .target.output.0, .target.vertex)]
+    UnknownTarget {
+        /// What.
+        target: OutputRef,
+    },
+    /// A vertex that is made of itself.
+    #[error("vertex {vertex} depends on itself")]
+    Cycle {
+        /// One of the vertices on the cycle.
+        vertex: VertexId,
+    },
+}
+
+impl Graph {
+    /// Sorts the vertices that `targets` are made of. Every reference must lead somewhere.
+    pub(super) fn new(vertices: Vec<Vertex>, targets: Vec<OutputRef>) -> Result<Graph, GraphError> {
+        let given: HashMap<VertexId, usize> = vertices.iter().enumerate().map(|(at, v)| (v.id, at)).collect();
+        let mut shape = DiGraph::<(), (), usize>::with_capacity(vertices.len(), vertices.len());
+        for _ in &vertices {
+            shape.add_node(());
+        }
+        for (at, vertex) in vertices.iter().enumerate() {
+            for input in &vertex.inputs {
+                shape.add_edge(NodeIndex::new(given[&input.from.vertex]), NodeIndex::new(at), ());
+            }
+        }
+        let order = toposort(&shape, None)
+            .map_err(|cycle| GraphError::Cycle { vertex: vertices[cycle.node_id().index()].id })?;
+        // The given order is kept where it will do: it is the one people read.
+        let in_order = shape.edge_indices().all(|edge| shape.edge_endpoints(edge).is_some_and(|(from, to)| from < to));
+        let order: Vec<usize> =
+            if in_order { (0..vertices.len()).collect() } else { order.into_iter().map(NodeIndex::index).collect() };
+
+        let mut needed: HashSet<usize> = targets.iter().map(|target| given[&target.vertex]).collect();
+        for at in order.iter().rev() {
+            if needed.contains(at) {
+                needed.extend(vertices[*at].inputs.iter().map(|input| given[&input.from.vertex]));
+            }
+        }
+        let mut vertices: Vec<Option<Vertex>> = vertices.into_iter().map(Some).collect();
+        let vertices: Vec<Vertex> =
+            order.iter().filter(|at| needed.contains(at)).filter_map(|at| vertices[*at].take()).collect();
+
+        let positions: HashMap<VertexId, usize> = vertices.iter().enumerate().map(|(at, v)| (v.id, at)).collect();
+        let inputs = vertices.iter().map(|v| v.inputs.iter().map(|input| positions[&input.from.vertex]).collect());
+        Ok(Graph { inputs: inputs.collect(), vertices, positions, targets })
+    }
+
+    /// All vertices, inputs before users.
+    pub fn vertices(&self) -> &[Vertex] {
+        &self.vertices
+    }
+
+    /// The vertex of this id.
+    pub fn get(&self, id: &VertexId) -> Option<&Vertex> {
+        self.position(id).map(|at| &self.vertices[at])
+    }
+
+    /// The outputs that are wanted, in the order in which they were asked for.
+    pub fn targets(&self) -> &[OutputRef] {
+        &self.targets
+    }
+
+    /// Where in [`vertices`](Graph::vertices) this one is.
+    pub fn position(&self, id: &VertexId) -> Option<usize> {
+        self.positions.get(id).copied()
+    }
+
+    /// The positions of the inputs of the vertex at `position`, in the order of its op.
+    pub fn inputs_of(&self, position: usize) -> &[usize] {
+        &self.inputs[position]
+    }
+
+    /// For each vertex the cost of the longest way from its begin to the end of a target.
+    pub fn remaining(&self, cost: impl Fn(usize) -> u64) -> Vec<u64> {
+        let mut after = vec![0; self.vertices.len()];
+        for at in (0..self.vertices.len()).rev() {
+            after[at] += cost(at);
+            let this = after[at];
+            for input in &self.inputs[at] {
+                after[*input] = after[*input].max(this);
+            }
+        }
+        after
+    }
+
+    /// The graph in the language of graphviz.
+    pub fn dot(&self) -> String {
+        let mut shape = DiGraph::<String, String>::new();
+        let nodes: Vec<NodeIndex> = self.vertices.iter().map(|vertex| shape.add_node(name(self, vertex))).collect();
+        for (at, inputs) in self.inputs.iter().enumerate() {
+            for (from, input) in inputs.iter().zip(&self.vertices[at].inputs) {
+                let label = if input.from.output.0 == 0 { String::new() } else { input.from.output.0.to_string() };
+                shape.add_edge(nodes[*from], nodes[at], label);
+            }
+        }
+        petgraph::dot::Dot::new(&shape).to_string()
+    }
+}

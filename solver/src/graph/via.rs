@@ -1,0 +1,165 @@
+//! How each input of an op counts: whole, or only by the files the op reads.
+//!
+//! What counts by content lets a step hit although unrelated files of its input changed. It is sound only where nothing
+//! but the selected files can show in the result.
+
+use super::check::owner_of;
+use super::op::{ActionInput, FileActionKind, FileOp, Mount, MountKind, RunOp, UserOpt};
+use super::{ContentCache, Op, PathSelector, Selector, Via};
+
+/// How input number `index` counts.
+pub(crate) fn via(op: &Op, index: usize) -> Via {
+    let read = match op {
+        Op::Run(run) => read_by_run(run, index),
+        Op::File(file) => read_by_file(file, index),
+        Op::Source(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) | Op::Passthrough(_) => None,
+    };
+    match read {
+        Some(paths) if !paths.is_empty() => Via::Content(Selector(paths)),
+        _ => Via::Identity,
+    }
+}
+
+/// What a process reads of an input; `None` where all of it counts.
+fn read_by_run(run: &RunOp, index: usize) -> Option<Vec<PathSelector>> {
+    run.mounts.iter().filter(|mount| mount.input == Some(index)).map(read_by_mount).collect()
+}
+
+fn read_by_mount(mount: &Mount) -> Option<PathSelector> {
+    // Through an output the whole input reaches the users of this step, not only what was mounted; that holds for a
+    // read-only mount too, whose output is the input itself.
+    let shows_in_result = mount.output.is_some();
+    let is_root = mount.dest == "/" && mount.kind == MountKind::Bind;
+    let by_content = match mount.content_cache {
+        ContentCache::Default => !is_root,
+        ContentCache::On => true,
+        ContentCache::Off => false,
+    };
+    (by_content && !shows_in_result).then(|| whole(&mount.selector))
+}
+
+/// What file actions read of an input; `None` where it is the base of one.
+fn read_by_file(file: &FileOp, index: usize) -> Option<Vec<PathSelector>> {
+    let this = ActionInput::Input(index);
+    let mut paths = Vec::new();
+    for action in &file.actions {
+        if action.input == this {
+            return None;
+        }
+        if let (FileActionKind::Copy(copy), true) = (&action.kind, action.secondary == this) {
+            paths.push(PathSelector {
+                path: rooted(&copy.src),
+                wildcard: copy.allow_wildcard,
+                follow: copy.follow_symlink,
+                include: copy.include.clone(),
+                exclude: copy.exclude.clone(),
+            });
+        }
+        let Some(owner) = owner_of(&action.kind) else { continue };
+        let named = |user: &Option<UserOpt>| matches!(user, Some(UserOpt::Name { input, .. }) if *input == this);
+        if named(&owner.user) || named(&owner.group) {
+            paths.extend(["/etc/passwd", "/etc/group"].map(whole));
+        }
+    }
+    let mut distinct = Vec::with_capacity(paths.len());
+    for path in paths {
+        if !distinct.contains(&path) {
+            distinct.push(path);
+        }
+    }
+    Some(distinct)
+}
+
+fn whole(path: &str) -> PathSelector {
+    PathSelector { path: rooted(path), follow: true, ..PathSelector::default() }
+}
+
+/// The same path from the root, without `.`, `..` and doubled slashes; `..` cannot leave the root.
+fn rooted(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::op::{ChownOpt, FileAction, FileCopy, Meta};
+    use crate::graph::OutputIndex;
+
+    fn bind(dest: &str) -> Mount {
+        Mount {
+            input: Some(0),
+            selector: "/src/./a/../b".into(),
+            dest: dest.into(),
+            output: None,
+            readonly: true,
+            kind: MountKind::Bind,
+            content_cache: ContentCache::Default,
+        }
+    }
+
+    fn run(mounts: Vec<Mount>) -> Op {
+        Op::Run(RunOp { meta: Meta { args: vec!["true".into()], ..Meta::default() }, mounts, ..RunOp::default() })
+    }
+
+    fn copy(base: ActionInput, from: ActionInput, copy: FileCopy) -> FileAction {
+        FileAction { input: base, secondary: from, output: Some(OutputIndex(0)), kind: FileActionKind::Copy(copy) }
+    }
+
+    #[test]
+    fn mounts_count_by_content_unless_the_result_shows_more() {
+        let content = Via::Content(Selector(vec![whole("/src/b")]));
+        let output = Some(OutputIndex(0));
+        for (mount, expected) in [
+            (bind("/in"), content.clone()),
+            (Mount { readonly: false, ..bind("/in") }, content.clone()),
+            (Mount { output, readonly: false, ..bind("/in") }, Via::Identity),
+            (Mount { output, ..bind("/in") }, Via::Identity),
+            (bind("/"), Via::Identity),
+            (Mount { content_cache: ContentCache::On, ..bind("/") }, content.clone()),
+            (Mount { content_cache: ContentCache::Off, ..bind("/in") }, Via::Identity),
+        ] {
+            assert_eq!(via(&run(vec![mount.clone()]), 0), expected, "{mount:?}");
+        }
+    }
+
+    #[test]
+    fn two_mounts_of_one_input_select_the_union() {
+        let both = run(vec![bind("/a"), Mount { selector: String::new(), ..bind("/b") }]);
+        assert_eq!(via(&both, 0), Via::Content(Selector(vec![whole("/src/b"), whole("/")])));
+        assert_eq!(via(&run(vec![bind("/a"), bind("/")]), 0), Via::Identity);
+    }
+
+    #[test]
+    fn copy_source_counts_by_content_unless_it_is_also_the_base() {
+        let what =
+            FileCopy { src: "x*".into(), allow_wildcard: true, exclude: vec!["y".into()], ..FileCopy::default() };
+        let selected = Via::Content(Selector(vec![PathSelector {
+            path: "/x*".into(),
+            wildcard: true,
+            exclude: vec!["y".into()],
+            ..PathSelector::default()
+        }]));
+        let (zero, one) = (ActionInput::Input(0), ActionInput::Input(1));
+        let op = Op::File(FileOp { actions: vec![copy(zero, one, what.clone())] });
+        assert_eq!((via(&op, 0), via(&op, 1)), (Via::Identity, selected));
+        let op = Op::File(FileOp { actions: vec![copy(zero, zero, what)] });
+        assert_eq!(via(&op, 0), Via::Identity);
+    }
+
+    #[test]
+    fn a_named_owner_reads_the_user_database_of_the_input_it_names() {
+        let owner =
+            ChownOpt { user: Some(UserOpt::Name { name: "app".into(), input: ActionInput::Input(2) }), group: None };
+        let what = FileCopy { src: "/".into(), owner: Some(owner), ..FileCopy::default() };
+        let op = Op::File(FileOp { actions: vec![copy(ActionInput::Input(0), ActionInput::Input(1), what)] });
+        assert_eq!(via(&op, 2), Via::Content(Selector(vec![whole("/etc/passwd"), whole("/etc/group")])));
+    }
+}

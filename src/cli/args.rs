@@ -1,0 +1,340 @@
+//! The command line: what can be typed.
+//!
+//! `rbuild [OPTIONS] PATH` equals `rbuild build [OPTIONS] PATH`; options are named as in `docker buildx build`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds container images from Dockerfiles, and keeps every layer it made.
+#[derive(Parser, Debug)]
+#[command(name = "rbuild", version, about, disable_help_subcommand = true, max_term_width = 110)]
+#[command(after_help = "`rbuild [OPTIONS] PATH` equals `rbuild build [OPTIONS] PATH`.")]
+pub struct Command {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Directory of the store [default: /var/lib/rbuild, or ~/.local/share/rbuild for an ordinary user]
+    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<Build>),
+    /// List the images in the store
+    #[command(alias = "ls")]
+    Images(Images),
+    /// Show images as docker inspect does
+    Inspect {
+        /// Names or image ids
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Give an image another name
+    Tag {
+        /// Name or image id
+        source: String,
+        /// The new name
+        target: String,
+    },
+    /// Remove names of images; an image without a name is removed at the next prune
+    Rmi {
+        /// Names or image ids
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Make an image of a root file system archive
+    Import {
+        /// A tar archive, plain or compressed with gzip or zstd; - is standard input
+        file: PathBuf,
+        /// Name of the image
+        name: String,
+    },
+    /// Run a command in an image, in the sandbox that RUN steps have
+    Run(Run),
+    /// Show what the store holds and how much space it takes
+    Du,
+    /// Remove what no image and no running build needs
+    Prune {
+        /// Remove cached steps too
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Check the store for damage
+    Fsck,
+    /// Look inside: what a Dockerfile means to the builder
+    #[command(subcommand)]
+    Debug(Debug),
+}
+
+/// Options of `build`.
+#[derive(Args, Debug)]
+pub struct Build {
+    /// Directory of the build context
+    #[arg(value_name = "PATH")]
+    pub context: PathBuf,
+    /// Name of the image (NAME[:TAG]); may be given several times
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub tags: Vec<String>,
+    /// The Dockerfile [default: PATH/Dockerfile]; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Value of an ARG (NAME=VALUE, or NAME to take it from the environment)
+    #[arg(long = "build-arg", value_name = "NAME=VALUE")]
+    pub build_args: Vec<String>,
+    /// Label of the image
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// Where the result goes (type=oci|docker|tar|local|image,dest=PATH; a bare path is type=local, - a tar to standard
+    /// output); may be given several times
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    pub outputs: Vec<String>,
+    /// Run every step anew
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Run every step of these stages anew
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Platform of the image; only the host's so far
+    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// Network of RUN steps
+    #[arg(long, value_enum, default_value = "default")]
+    pub network: Network,
+    /// Additional line of /etc/hosts in RUN steps (NAME:IP)
+    #[arg(long = "add-host", value_name = "NAME:IP")]
+    pub add_hosts: Vec<String>,
+    /// Allow what a Dockerfile may not do by itself (network.host, security.insecure)
+    #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub allow: Vec<String>,
+    /// How progress is shown
+    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
+    pub progress: Progress,
+    /// Print only the image id
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Write the image id to this file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write digests and names of the result to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// How many RUN steps may run at once [default: the larger of 16 and four per core]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+/// The network of RUN steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Network {
+    /// The builder's default.
+    Default,
+    /// The host's.
+    Host,
+    /// Only a loopback interface.
+    None,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// A live screen on a terminal, else plain.
+    Auto,
+    /// A live screen.
+    Tty,
+    /// Lines.
+    Plain,
+    /// Nothing but errors.
+    Quiet,
+    /// JSON lines.
+    Rawjson,
+}
+
+/// Options of `images`.
+#[derive(Args, Debug)]
+pub struct Images {
+    /// Print only image ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// table or json
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns.
+    Table,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Network of the command
+    #[arg(long, value_enum, default_value = "default")]
+    pub network: Network,
+    /// Environment variable (NAME=VALUE)
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// User to run as [default: the image's]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Working directory [default: the image's]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Run this instead of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Name or image id
+    pub name: String,
+    /// Command and arguments [default: the image's]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// What to look at.
+#[derive(Subcommand, Debug)]
+pub enum Debug {
+    /// Print the syntax tree of a Dockerfile
+    DumpAst {
+        /// The Dockerfile
+        file: PathBuf,
+    },
+    /// Print the definition (LLB) that a Dockerfile compiles to
+    DumpLlb {
+        /// The Dockerfile [default: PATH/Dockerfile]
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// protobuf, json or dot
+        #[arg(long, value_enum, default_value = "protobuf")]
+        format: LlbFormat,
+        /// Stage to build
+        #[arg(long, value_name = "STAGE")]
+        target: Option<String>,
+        /// Value of an ARG
+        #[arg(long = "build-arg", value_name = "NAME=VALUE")]
+        build_args: Vec<String>,
+        /// Directory of the build context
+        context: PathBuf,
+    },
+}
+
+/// The form of a dumped definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LlbFormat {
+    /// As clients send it.
+    Protobuf,
+    /// To read.
+    Json,
+    /// For graphviz.
+    Dot,
+}
+
+impl Build {
+    /// What `debug dump-llb` builds in its mind.
+    pub(super) fn of_dump(
+        context: PathBuf,
+        file: Option<PathBuf>,
+        target: Option<String>,
+        build_args: Vec<String>,
+    ) -> Build {
+        let words = ["rbuild", "build", "."].map(OsString::from).to_vec();
+        let Ok(Command { verb: Verb::Build(plain), .. }) = parse(words) else { unreachable!("this is a command line") };
+        Build { context, file, target, build_args, ..*plain }
+    }
+}
+
+/// Parses `argv`, where the word `build` may be left out.
+///
+/// # Errors
+/// Clap's own, to be printed as they are; help and version count as errors there.
+pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
+    Command::try_parse_from(with_verb(argv))
+}
+
+/// Inserts `build` where the first word is no command.
+fn with_verb(mut argv: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(word) = argv.get(at) {
+        match word.to_str() {
+            Some("--root") => at += 2,
+            Some(w) if w.starts_with("--root=") => at += 1,
+            _ => break,
+        }
+    }
+    let spoken = |word: &OsStr| {
+        let command = <Command as clap::CommandFactory>::command();
+        let known = command.get_subcommands().any(|c| c.get_name_and_visible_aliases().iter().any(|n| word == OsStr::new(n)));
+        known || ["ls", "-h", "--help", "-V", "--version"].iter().any(|w| word == OsStr::new(w))
+    };
+    match argv.get(at) {
+        Some(word) if !spoken(word) => argv.insert(at, "build".into()),
+        _ => {}
+    }
+    argv
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_word_build_may_be_left_out() {
+        for (typed, meant) in [
+            ("rbuild -t a .", "rbuild build -t a ."),
+            ("rbuild .", "rbuild build ."),
+            ("rbuild --root /s .", "rbuild --root /s build ."),
+            ("rbuild --root=/s -q .", "rbuild --root=/s build -q ."),
+            ("rbuild build .", "rbuild build ."),
+            ("rbuild b .", "rbuild b ."),
+            ("rbuild images", "rbuild images"),
+            ("rbuild --root /s images", "rbuild --root /s images"),
+            ("rbuild --help", "rbuild --help"),
+            ("rbuild", "rbuild"),
+        ] {
+            assert_eq!(with_verb(words(typed)), words(meant), "{typed}");
+        }
+    }
+
+    #[test]
+    fn options_may_follow_the_path() {
+        let command = parse(words("rbuild . -t a --build-arg X=1 --no-cache")).unwrap();
+        let Verb::Build(build) = command.verb else { panic!("not a build") };
+        assert_eq!((build.tags, build.build_args, build.no_cache), (vec!["a".into()], vec!["X=1".into()], true));
+    }
+
+    #[test]
+    fn the_catalogue_is_sound() {
+        <Command as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_a_run_command_are_its_own() {
+        let command = parse(words("rbuild run busybox ls -l --root x")).unwrap();
+        let Verb::Run(run) = command.verb else { panic!("not a run") };
+        assert_eq!(run.command, ["ls", "-l", "--root", "x"]);
+    }
+}

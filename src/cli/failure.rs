@@ -1,0 +1,56 @@
+//! How a command ends when it does not end well.
+
+use std::fmt;
+
+/// A message and the exit code that goes with it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What happened; may have several lines. Empty when all was said already.
+    pub message: String,
+    /// 1, or 2 for misuse of the command line.
+    pub code: u8,
+}
+
+impl Failure {
+    /// What the user asked for cannot be done.
+    pub(super) fn user(message: String) -> Failure {
+        Failure { message, code: 1 }
+    }
+
+    /// The command line makes no sense.
+    pub(super) fn misuse(message: String) -> Failure {
+        Failure { message, code: 2 }
+    }
+
+    /// All was said already.
+    pub(super) fn silent(code: u8) -> Failure {
+        Failure { message: String::new(), code }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// An error and its causes in one line, from the outside in.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::user(chain(&error))
+    }
+}

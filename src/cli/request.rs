@@ -1,0 +1,211 @@
+//! From what was typed to what a build is asked to do.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use solver::graph::op::Network;
+use solver::graph::Platform;
+
+use super::args;
+use super::failure::Failure;
+use crate::engine::{BuildRequest, Dockerfile, Entitlements, NoCache};
+use crate::export::Output;
+
+/// A Dockerfile on standard input may be this many bytes.
+const STDIN_LIMIT: u64 = 16 << 20;
+
+/// The request, and the directories that the client offers by name.
+pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, BTreeMap<String, PathBuf>), Failure> {
+    let context = args.context.clone();
+    if !context.is_dir() {
+        let why = match std::fs::metadata(&context) {
+            Ok(_) => "not a directory".to_string(),
+            Err(e) => reason(&e),
+        };
+        return Err(Failure::user(format!("build context {}: {why}", context.display())));
+    }
+    let (dockerfile, dockerfile_dir) = dockerfile(args)?;
+    let mut entitlements = Entitlements::default();
+    for name in &args.allow {
+        entitlements.allow(name).map_err(|name| {
+            Failure::misuse(format!("--allow {name}: unknown entitlement; known are network.host and security.insecure"))
+        })?;
+    }
+    if args.network == args::Network::Host && !entitlements.network_host {
+        return Err(Failure::misuse("--network=host needs --allow network.host".to_string()));
+    }
+    let mut build_args = build_args(&args.build_args)?;
+    let source_date_epoch = source_date_epoch(&mut build_args)?;
+    let request = BuildRequest {
+        dockerfile,
+        names: names(&args.tags)?,
+        target: args.target.clone(),
+        build_args,
+        labels: args.labels.iter().map(|l| pair(l)).collect(),
+        outputs: outputs(&args.outputs)?,
+        no_cache: match (args.no_cache, args.no_cache_filter.is_empty()) {
+            (true, _) => NoCache::Everything,
+            (false, false) => NoCache::Stages(args.no_cache_filter.clone()),
+            (false, true) => NoCache::Nothing,
+        },
+        platform: args.platform.as_deref().map(platform).transpose()?,
+        network: network(args.network),
+        extra_hosts: args.add_hosts.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
+        entitlements,
+        source_date_epoch,
+        wants_manifest: args.metadata_file.is_some(),
+    };
+    Ok((request, BTreeMap::from([("context".to_string(), context), ("dockerfile".to_string(), dockerfile_dir)])))
+}
+
+/// Why an IO error happened, without the number.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    text.to_lowercase()
+}
+
+/// The network of steps that choose none.
+pub(super) fn network(typed: args::Network) -> Network {
+    match typed {
+        args::Network::Default => Network::Sandbox,
+        args::Network::Host => Network::Host,
+        args::Network::None => Network::None,
+    }
+}
+
+/// Where the Dockerfile is, and the directory it is in.
+///
+/// `-f` is relative to the working directory, as docker has it; without it the context is looked through for the usual
+/// names.
+fn dockerfile(args: &args::Build) -> Result<(Dockerfile, PathBuf), Failure> {
+    match &args.file {
+        Some(file) if file == Path::new("-") => {
+            let mut text = Vec::new();
+            let read = std::io::stdin().lock().take(STDIN_LIMIT + 1).read_to_end(&mut text);
+            read.map_err(|e| Failure::user(format!("read the Dockerfile from standard input: {}", reason(&e))))?;
+            if text.len() as u64 > STDIN_LIMIT {
+                return Err(Failure::user(format!("the Dockerfile on standard input is larger than {STDIN_LIMIT} bytes")));
+            }
+            Ok((Dockerfile::Text(text), args.context.clone()))
+        }
+        Some(file) => {
+            let name = file.file_name().and_then(OsStr::to_str);
+            let name = name.ok_or_else(|| Failure::misuse(format!("-f {}: not a file name", file.display())))?;
+            let dir = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Ok((Dockerfile::File(name.to_string()), dir.to_path_buf()))
+        }
+        None => {
+            let there = |name: &&str| args.context.join(name).symlink_metadata().is_ok();
+            let name = ["Dockerfile", "dockerfile", "Containerfile"].into_iter().find(there).unwrap_or("Dockerfile");
+            Ok((Dockerfile::File(name.to_string()), args.context.clone()))
+        }
+    }
+}
+
+/// Tags as normalised names, each once.
+fn names(tags: &[String]) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    for tag in tags {
+        let name = super::name::of_new_image(tag)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// `NAME=VALUE`, or `NAME` with the value of the environment; a name that is not set there is left out.
+fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut args = BTreeMap::new();
+    for word in typed {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_string())),
+            None => (word.as_str(), std::env::var(word).ok()),
+        };
+        if name.is_empty() {
+            return Err(Failure::misuse(format!("--build-arg {word}: there is no name before the =")));
+        }
+        if let Some(value) = value {
+            args.insert(name.to_string(), value);
+        }
+    }
+    Ok(args)
+}
+
+/// `KEY=VALUE`, where the value may be left out.
+fn pair(word: &str) -> (String, String) {
+    let (key, value) = word.split_once('=').unwrap_or((word, ""));
+    (key.to_string(), value.to_string())
+}
+
+/// What `-o` asks for; parse errors are misuse.
+fn outputs(typed: &[String]) -> Result<Vec<Output>, Failure> {
+    typed.iter().map(|word| Output::parse(word).map_err(|e| Failure::user(format!("--output {word}: {e}")))).collect()
+}
+
+/// `NAME:IP` or `NAME=IP`; an IPv6 address may stand in brackets.
+fn extra_host(word: &str) -> Result<(String, String), Failure> {
+    let wrong = || Failure::misuse(format!("--add-host {word}: want NAME:IP, for example db:10.0.0.2"));
+    let (name, address) = word.split_once('=').or_else(|| word.split_once(':')).ok_or_else(wrong)?;
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+        return Err(wrong());
+    }
+    Ok((name.to_string(), address.to_string()))
+}
+
+/// `os/arch[/variant]`, `arch`, or `local`.
+fn platform(typed: &str) -> Result<Platform, Failure> {
+    let host = Platform::host();
+    if typed == "local" {
+        return Ok(host);
+    }
+    if typed.contains(',') {
+        return Err(Failure::misuse(format!("--platform {typed}: several platforms in one build are not supported yet")));
+    }
+    frontend::parse_platform(typed, &host).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
+}
+
+/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one.
+///
+/// <https://reproducible-builds.org/specs/source-date-epoch/>
+fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    if let (false, Ok(text)) = (build_args.contains_key(NAME), std::env::var(NAME)) {
+        build_args.insert(NAME.to_string(), text);
+    }
+    match build_args.get(NAME).filter(|text| !text.is_empty()) {
+        Some(text) => {
+            let epoch = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
+            epoch.map(Some).ok_or_else(|| Failure::user(format!("invalid {NAME}: {text}")))
+        }
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_take_both_signs_and_both_families() {
+        let host = |word| extra_host(word).ok().map(|(name, ip)| format!("{name} {ip}"));
+        assert_eq!(host("db:10.0.0.2").as_deref(), Some("db 10.0.0.2"));
+        assert_eq!(host("db=[::1]").as_deref(), Some("db ::1"));
+        assert_eq!(host("db:::1").as_deref(), Some("db ::1"));
+        assert_eq!(host("db"), None);
+        assert_eq!(host("db:nothing"), None);
+        assert_eq!(host(":10.0.0.2"), None);
+    }
+
+    #[test]
+    fn build_arguments_without_a_value_come_from_the_environment() {
+        let typed = ["A=1=2".to_string(), "RBUILD_NO_SUCH_VARIABLE".to_string(), "B=".to_string()];
+        let args = build_args(&typed).unwrap();
+        assert_eq!(args, BTreeMap::from([("A".into(), "1=2".into()), ("B".into(), String::new())]));
+        assert!(build_args(&["=x".to_string()]).is_err());
+    }
+}

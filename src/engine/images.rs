@@ -1,0 +1,144 @@
+//! Images in the store: finding them by name or id, and giving and taking names.
+
+use frontend::normalise_reference;
+use snapshotter::store::tags::TagEntry;
+use snapshotter::{chain_id, DiffId, Digest, SnapshotId, Store};
+use solver::graph::Platform;
+
+use crate::image::ImageConfig;
+
+/// Configs larger than this are refused: 8 MiB.
+const CONFIG_LIMIT: u64 = 8 << 20;
+
+/// Why an image cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No image has this name.
+    #[error("{name}: not found in the store; `rbuild import FILE.tar {name}` makes an image of a root file system, pulling from registries is not supported yet")]
+    NotFound {
+        /// As it was asked for.
+        name: String,
+    },
+    /// Several images have ids that begin like this.
+    #[error("{prefix}: {count} images have ids that begin like this; give more digits")]
+    Ambiguous {
+        /// The digits.
+        prefix: String,
+        /// How many.
+        count: usize,
+    },
+    /// The name is no reference.
+    #[error("{name}: {reason}")]
+    BadName {
+        /// As it was asked for.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image is for another platform.
+    #[error("{name} is for {found}, not for {wanted}: no match for platform in manifest: not found")]
+    OtherPlatform {
+        /// As it was asked for.
+        name: String,
+        /// What it is for.
+        found: Platform,
+        /// What was asked for.
+        wanted: Platform,
+    },
+    /// Its config cannot be understood.
+    #[error("config of {name}")]
+    Config {
+        /// Which image.
+        name: String,
+        /// Why.
+        #[source]
+        source: crate::image::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] snapshotter::Error),
+}
+
+/// An image in the store.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// What the store says of it.
+    pub entry: TagEntry,
+    /// Its config, as it is in the store.
+    pub config_bytes: Vec<u8>,
+    /// The same, parsed.
+    pub config: ImageConfig,
+}
+
+impl Image {
+    /// The digest of its config.
+    pub fn id(&self) -> Digest {
+        self.entry.image
+    }
+
+    /// What its layers contain, bottom first.
+    pub fn diff_ids(&self) -> Vec<DiffId> {
+        self.entry.layers.iter().map(|layer| layer.diff_id).collect()
+    }
+
+    /// The snapshot of all its layers; none for an image without layers.
+    pub fn top(&self) -> Option<SnapshotId> {
+        match self.entry.layers.last() {
+            Some(layer) => layer.snapshot.or_else(|| chain_id(&self.diff_ids())),
+            None => None,
+        }
+    }
+}
+
+/// The image of a name (`busybox`, `team/app:1.0`) or of an id (`sha256:…` or at least four of its digits).
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Ambiguous`] and [`Error::BadName`] are the caller's; the others the store's.
+pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
+    let not_found = || Error::NotFound { name: name.to_string() };
+    if let Ok(normalised) = normalise_reference(name) {
+        if let Some(entry) = store.get_tag(&normalised)? {
+            return open(store, name, entry);
+        }
+    }
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    if digits.len() >= 4 && digits.len() <= 64 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        let mut matches: Vec<TagEntry> = Vec::new();
+        for entry in store.tags()? {
+            if entry.image.hex().starts_with(digits) && !matches.iter().any(|m| m.image == entry.image) {
+                matches.push(entry);
+            }
+        }
+        match matches.len() {
+            0 => {}
+            1 => return open(store, name, matches.remove(0)),
+            count => return Err(Error::Ambiguous { prefix: name.to_string(), count }),
+        }
+    }
+    match normalise_reference(name) {
+        Ok(_) => Err(not_found()),
+        Err(reason) => Err(Error::BadName { name: name.to_string(), reason: reason.to_string() }),
+    }
+}
+
+/// The image of a normalised reference for a platform, as FROM means it.
+///
+/// # Errors
+/// As [`find`], and [`Error::OtherPlatform`].
+pub fn find_for(store: &Store, reference: &str, platform: &Platform) -> Result<Image, Error> {
+    let image = find(store, reference)?;
+    let found = image.config.platform().map_err(|source| Error::Config { name: reference.to_string(), source })?;
+    let fits = found.os == platform.os
+        && found.architecture == platform.architecture
+        && (found.variant == platform.variant || found.variant.is_empty() || platform.variant.is_empty());
+    match fits {
+        true => Ok(image),
+        false => Err(Error::OtherPlatform { name: reference.to_string(), found, wanted: platform.clone() }),
+    }
+}
+
+fn open(store: &Store, name: &str, entry: TagEntry) -> Result<Image, Error> {
+    let config_bytes = store.read_blob(&entry.image, CONFIG_LIMIT)?;
+    let config = ImageConfig::parse(&config_bytes).map_err(|source| Error::Config { name: name.to_string(), source })?;
+    Ok(Image { entry, config_bytes, config })
+}

@@ -1,0 +1,314 @@
+//! The one thread that starts processes.
+//!
+//! It clones with `CLONE_VM | CLONE_VFORK`: nothing of the builder's memory is copied, however large it is, and the
+//! thread stands still until the child executes its own program. Children die with this thread (`PR_SET_PDEATHSIG`
+//! follows the thread, not the process), so it lives until the last user of it is gone.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, LazyLock};
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, CWD};
+use rustix::mount::{open_tree, MountAttrFlags, OpenTreeFlags};
+use rustix::pipe::{pipe_with, PipeFlags};
+
+use super::error::Error;
+use super::limits::pid_namespaces_limit;
+use super::mounting::{restrict, Reach};
+use super::running::{read_report, Running};
+use super::seccomp;
+use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio};
+use super::wire::{Kind, Mount, Order, Report};
+
+/// Compiled once.
+static FILTER: LazyLock<Vec<u64>> = LazyLock::new(seccomp::step_filter);
+
+/// Starts processes in sandboxes.
+#[derive(Debug)]
+pub struct Sandbox {
+    spawner: Sender<Request>,
+    image: Arc<OwnedFd>,
+}
+
+/// One process to start.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The program to execute, which is the builder itself.
+    image: Arc<OwnedFd>,
+    /// Number of the order's descriptor, as text.
+    argument: CString,
+    stdio: [RawFd; 3],
+    /// What it inherits besides.
+    keep: Vec<RawFd>,
+    reply: Sender<io::Result<OwnedFd>>,
+}
+
+impl Sandbox {
+    /// Starts the spawner thread. The program that is running must call [`enter_if_asked`](super::enter_if_asked) at
+    /// the start of its `main`.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when the running program's own file cannot be opened.
+    pub fn start() -> Result<Sandbox, Error> {
+        Sandbox::start_with(Path::new("/proc/self/exe"))
+    }
+
+    /// As [`start`](Self::start), for programs other than the builder: `image` is a program that calls
+    /// [`enter_if_asked`](super::enter_if_asked).
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when `image` cannot be opened.
+    pub fn start_with(image: &Path) -> Result<Sandbox, Error> {
+        let image = Arc::new(read_only_image(image).map_err(Error::setup_at("open the program", image))?);
+        let (spawner, requests) = channel();
+        std::thread::Builder::new()
+            .name("spawner".to_owned())
+            .spawn(move || serve(&requests))
+            .map_err(Error::setup("start the spawner thread"))?;
+        Ok(Sandbox { spawner, image })
+    }
+
+    /// Starts a process and returns when its program runs.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::NotExecutable`] speak of the program, [`Error::Refused`] of the image,
+    /// [`Error::Setup`] of the machine.
+    pub fn spawn(&self, mut spec: ProcessSpec) -> Result<Running, Error> {
+        let (stdin, child_in) = connect(&mut spec.stdin, Direction::In)?;
+        let (stdout, child_out) = connect(&mut spec.stdout, Direction::Out(1))?;
+        let (stderr, child_err) = connect(&mut spec.stderr, Direction::Out(2))?;
+        let (report, child_report) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::setup("make a pipe")(e.into()))?;
+
+        let order = order(&spec, child_report.as_raw_fd())?;
+        let file = memory_file(&order.encode()).map_err(Error::setup("write the order"))?;
+        let mut keep = vec![file.as_raw_fd(), child_report.as_raw_fd(), spec.root.as_raw_fd()];
+        keep.extend(spec.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Bind { source, .. } => Some(source.as_raw_fd()),
+            _ => None,
+        }));
+        keep.extend(&order.cgroups);
+
+        let (reply, answer) = channel();
+        let request = Request {
+            image: Arc::clone(&self.image),
+            argument: CString::new(file.as_raw_fd().to_string()).unwrap_or_default(),
+            stdio: [child_in.as_raw_fd(), child_out.as_raw_fd(), child_err.as_raw_fd()],
+            keep,
+            reply,
+        };
+        let gone = || Error::setup("reach the spawner thread")(io::ErrorKind::BrokenPipe.into());
+        self.spawner.send(request).map_err(|_| gone())?;
+        let pidfd = answer.recv().map_err(|_| gone())?.map_err(Error::setup("clone"))?;
+
+        // The child has its own copies now; ours would keep its pipes open and its mounts alive.
+        drop((child_in, child_out, child_err, child_report, file, spec));
+        let mut running = Running {
+            stdin,
+            stdout,
+            stderr,
+            pidfd,
+            report: File::from(report),
+            exit: None,
+            _spawner: self.spawner.clone(),
+        };
+        match read_report(&mut running.report) {
+            Some(Report::Started) => Ok(running),
+            Some(Report::Failed(error)) => Err(error),
+            Some(Report::Exited(_)) | None => Err(Error::Lost { signal: running.reap()? }),
+        }
+    }
+}
+
+/// The program's file by a read-only mount of its own, so that no process in a sandbox can ever write to it; where
+/// that is not allowed, a sealed copy in memory.
+fn read_only_image(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if let Ok(mount) = open_tree(CWD, path, flags) {
+        let attributes =
+            MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        if restrict(mount.as_fd(), attributes, Reach::One).is_ok() {
+            return Ok(mount);
+        }
+    }
+    memory_file(&std::fs::read(path)?)
+}
+
+/// A file in memory that nobody can change any more.
+fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
+    let mut file =
+        File::from(rustix::fs::memfd_create("rbuild-init", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(content)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file.into())
+}
+
+/// Which end of a pipe the child gets.
+enum Direction {
+    In,
+    Out(RawFd),
+}
+
+/// Our end, when it is a pipe, and the child's.
+fn connect(stdio: &mut Stdio, direction: Direction) -> Result<(Option<OwnedFd>, OwnedFd), Error> {
+    match std::mem::replace(stdio, Stdio::Null) {
+        Stdio::Null => {
+            let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| Error::setup_at("open", "/dev/null")(e.into()))?;
+            Ok((None, null))
+        }
+        Stdio::Pipe => {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::setup("make a pipe")(e.into()))?;
+            Ok(match direction {
+                Direction::In => (Some(write), read),
+                Direction::Out(_) => (Some(read), write),
+            })
+        }
+        Stdio::Inherit => {
+            let number = match direction {
+                Direction::In => 0,
+                Direction::Out(number) => number,
+            };
+            // SAFETY: the standard descriptors are open for the life of the process; the runtime sees to that.
+            let own = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+            Ok((None, own.try_clone_to_owned().map_err(Error::setup("duplicate a standard descriptor"))?))
+        }
+        Stdio::Fd(fd) => Ok((None, fd)),
+    }
+}
+
+/// The spec as the child can read it.
+fn order(spec: &ProcessSpec, report: RawFd) -> Result<Order, Error> {
+    let invalid = |what: String| Error::Invalid { what };
+    if spec.args.is_empty() {
+        return Err(invalid("a process needs at least one argument".to_owned()));
+    }
+    let strings = spec.args.iter().chain(&spec.env).map(|text| text.as_encoded_bytes());
+    if let Some(bad) = strings.into_iter().find(|bytes| bytes.contains(&0)) {
+        return Err(invalid(format!("{:?} contains a NUL byte", String::from_utf8_lossy(bad))));
+    }
+    let mut mounts = vec![file("/etc/hosts", hosts(spec))];
+    if !spec.resolv_conf.is_empty() {
+        mounts.push(file("/etc/resolv.conf", spec.resolv_conf.clone()));
+    }
+    mounts.extend(spec.mounts.iter().map(mount));
+    // Parents first; the sort is stable, so of two mounts on one target the later is on top.
+    mounts.sort_by_key(|mount| mount.dest.components().count());
+    Ok(Order {
+        root: spec.root.as_raw_fd(),
+        read_only_root: spec.read_only_root,
+        mounts,
+        args: spec.args.iter().map(|arg| arg.clone().into_vec()).collect(),
+        env: spec.env.iter().map(|entry| entry.clone().into_vec()).collect(),
+        cwd: spec.cwd.clone(),
+        uid: spec.user.uid,
+        gid: spec.user.gid,
+        groups: spec.user.groups.clone(),
+        hostname: spec.hostname.clone(),
+        own_network: spec.network == Network::None,
+        insecure: spec.security == Security::Insecure,
+        rlimits: spec.rlimits.iter().map(|limit| (limit.resource, limit.soft, limit.hard)).collect(),
+        pid_max: if pid_namespaces_limit() { spec.limits.pids } else { 0 },
+        cgroups: Vec::new(),
+        filter: match spec.security {
+            Security::Sandbox => FILTER.clone(),
+            Security::Insecure => Vec::new(),
+        },
+        report,
+    })
+}
+
+fn mount(mount: &MountSpec) -> Mount {
+    let kind = match &mount.kind {
+        MountKind::Bind { source, read_only } => Kind::Bind { source: source.as_raw_fd(), read_only: *read_only },
+        MountKind::Tmpfs { size, mode, read_only } => {
+            Kind::Tmpfs { size: size.unwrap_or(0), mode: *mode, read_only: *read_only }
+        }
+        MountKind::File { content, mode, uid, gid } => {
+            Kind::File { content: content.clone(), mode: *mode, uid: *uid, gid: *gid }
+        }
+    };
+    Mount { dest: mount.dest.clone(), kind }
+}
+
+fn file(dest: &str, content: Vec<u8>) -> Mount {
+    Mount { dest: PathBuf::from(dest), kind: Kind::File { content, mode: 0o644, uid: 0, gid: 0 } }
+}
+
+/// The bytes of `/etc/hosts`.
+fn hosts(spec: &ProcessSpec) -> Vec<u8> {
+    let mut text = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname);
+    for (name, address) in &spec.hosts {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    text.into_bytes()
+}
+
+/// The life of the spawner thread.
+fn serve(requests: &Receiver<Request>) {
+    // A handler of the builder must not run in a child that still shares its memory.
+    // SAFETY: the set is initialised by sigfillset, and only this thread's mask changes.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+    // One child at a time uses it, and only until it executes its program.
+    let mut stack = vec![0_u128; 64 * 1024 / 16];
+    for request in requests {
+        let result = clone(&request, &mut stack);
+        let _ = request.reply.send(result);
+    }
+}
+
+/// Clones a child that executes the program, and returns its pidfd.
+fn clone(request: &Request, stack: &mut [u128]) -> io::Result<OwnedFd> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let mut pidfd: RawFd = -1;
+    let top = stack.as_mut_ptr_range().end;
+    // SAFETY: the stack is large enough for `child`, which calls nothing but system calls, and belongs to it alone as
+    // this thread is suspended until the child has replaced itself; the request outlives that for the same reason.
+    // CLONE_PIDFD stores the descriptor in `pidfd`.
+    let pid =
+        unsafe { libc::clone(child, top.cast(), flags, std::ptr::from_ref(request).cast_mut().cast(), &raw mut pidfd) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// What the child does until it executes its program. It shares the builder's memory: no allocation, no lock, no panic.
+extern "C" fn child(request: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `clone` passes a request that outlives this function; the rest are system calls on plain numbers and on
+    // C strings that live in that request or in the program.
+    unsafe {
+        let request = &*request.cast::<Request>();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        for (number, fd) in request.stdio.iter().enumerate() {
+            if libc::dup2(*fd, number as RawFd) < 0 {
+                libc::_exit(126);
+            }
+        }
+        for fd in &request.keep {
+            libc::fcntl(*fd, libc::F_SETFD, 0);
+        }
+        let arguments = [c"rbuild-init".as_ptr(), request.argument.as_ptr(), std::ptr::null()];
+        let environment = [std::ptr::null::<libc::c_char>()];
+        libc::syscall(
+            libc::SYS_execveat,
+            request.image.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+        libc::_exit(127)
+    }
+}

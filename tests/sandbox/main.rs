@@ -1,0 +1,7 @@
+//! Real processes in real sandboxes.
+//!
+//! Needs root; without it every test says so and passes, but not where `CI` is set.
+
+mod support;
+
+mod process;

@@ -1,0 +1,202 @@
+//! What black-box tests share: a store of their own, a base image, and contexts written as literals.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Whether real builds can run here; says why not. In CI a missing prerequisite fails the test.
+pub fn can_build() -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        "these tests need root"
+    } else if !Path::new("/bin/busybox").exists() {
+        "these tests need /bin/busybox (package busybox-static)"
+    } else {
+        return true;
+    };
+    assert!(std::env::var_os("CI").is_none(), "{missing}");
+    eprintln!("skipped: {missing}");
+    false
+}
+
+/// Whether a program is installed; in CI its absence fails the test.
+pub fn have(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(program).exists());
+    assert!(found || std::env::var_os("CI").is_none(), "{program} is not installed");
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// A scratch directory on the file system of the build, not on tmpfs: overlays need it.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("rbuild-test-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// rbuild on a store of its own, with `busybox:latest` imported.
+pub struct Rbuild {
+    /// Holds the store and whatever the test writes.
+    pub dir: tempfile::TempDir,
+}
+
+impl Rbuild {
+    /// A fresh store with a base image.
+    pub fn new() -> Rbuild {
+        let new = Rbuild::empty();
+        let archive = new.dir.path().join("busybox.tar");
+        fs::write(&archive, busybox_rootfs()).unwrap();
+        new.ok(["import".as_ref(), archive.as_os_str(), "busybox:latest".as_ref()]);
+        new
+    }
+
+    /// A fresh store.
+    pub fn empty() -> Rbuild {
+        Rbuild { dir: scratch() }
+    }
+
+    /// Where the store is.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// A path in the scratch directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// rbuild with these arguments, ready to run.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        command.args(args).current_dir(self.dir.path()).env("RBUILD_ROOT", self.root()).stdin(Stdio::null());
+        for name in ["SOURCE_DATE_EPOCH", "BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs rbuild.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs rbuild, which must succeed; gives standard output.
+    pub fn ok<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{}\n{}", output.status, text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs rbuild, which must end with this code; gives standard error.
+    pub fn fails<S: AsRef<OsStr>>(&self, code: i32, args: impl IntoIterator<Item = S>) -> String {
+        let output = self.run(args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{}\n{said}", text(&output.stdout));
+        said
+    }
+
+    /// Writes a context: paths with their contents; a trailing slash makes a directory.
+    pub fn context(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let root = self.path(name);
+        fs::create_dir_all(&root).unwrap();
+        for (path, content) in files {
+            let at = root.join(path);
+            if path.ends_with('/') {
+                fs::create_dir_all(&at).unwrap();
+                continue;
+            }
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(&at, content).unwrap();
+            fs::set_permissions(&at, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        root
+    }
+
+    /// Builds `context` with `args` and gives the tree of the result.
+    pub fn tree(&self, context: &Path, args: &[&str]) -> Tree {
+        let dest = self.path(&format!("out-{}", fs::read_dir(self.dir.path()).unwrap().count()));
+        let output = format!("type=local,dest={}", dest.display());
+        let mut all: Vec<&OsStr> = vec!["build".as_ref(), "-o".as_ref(), output.as_ref()];
+        all.extend(args.iter().map(OsStr::new));
+        all.push(context.as_os_str());
+        self.ok(all);
+        Tree(dest)
+    }
+
+    /// What a plain-progress build of `context` prints to standard error.
+    pub fn log(&self, context: &Path, args: &[&str]) -> String {
+        let mut all: Vec<&OsStr> = vec!["build".as_ref(), "--progress=plain".as_ref()];
+        all.extend(args.iter().map(OsStr::new));
+        all.push(context.as_os_str());
+        let output = self.run(all);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        said
+    }
+}
+
+/// The files of a result.
+pub struct Tree(pub PathBuf);
+
+impl Tree {
+    /// A file's text.
+    pub fn read(&self, path: &str) -> String {
+        let at = self.0.join(path.trim_start_matches('/'));
+        String::from_utf8(fs::read(&at).unwrap_or_else(|e| panic!("{}: {e}", at.display()))).unwrap()
+    }
+
+    /// Whether something is there.
+    pub fn has(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.0.join(path.trim_start_matches('/'))).is_ok()
+    }
+
+    /// Permission bits, owner and group.
+    pub fn mode(&self, path: &str) -> (u32, u32, u32) {
+        use std::os::unix::fs::MetadataExt;
+        let meta = fs::symlink_metadata(self.0.join(path.trim_start_matches('/'))).unwrap();
+        (meta.mode() & 0o7777, meta.uid(), meta.gid())
+    }
+}
+
+/// Bytes as text, whatever they are.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A root file system with busybox and its applets, as a tar archive.
+pub fn busybox_rootfs() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let header = |kind: tar::EntryType, mode: u32, size: u64| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_mtime(1_600_000_000);
+        header
+    };
+    for (dir, mode) in
+        [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777), ("root/", 0o700), ("usr/", 0o755), ("usr/bin/", 0o755), ("var/", 0o755)]
+    {
+        archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), dir, &b""[..]).unwrap();
+    }
+    let busybox = fs::read("/bin/busybox").unwrap();
+    archive
+        .append_data(&mut header(tar::EntryType::Regular, 0o755, busybox.len() as u64), "bin/busybox", &busybox[..])
+        .unwrap();
+    let applets = Command::new("/bin/busybox").arg("--list").output().unwrap();
+    for applet in text(&applets.stdout).lines().filter(|a| *a != "busybox") {
+        let mut link = header(tar::EntryType::Symlink, 0o777, 0);
+        archive.append_link(&mut link, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    for (path, content) in [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbuilder:x:1000:1000::/home/builder:/bin/sh\n"),
+        ("etc/group", "root:x:0:\nbuilder:x:1000:\nextra:x:2000:builder\n"),
+    ] {
+        let mut file = header(tar::EntryType::Regular, 0o644, content.len() as u64);
+        archive.append_data(&mut file, path, content.as_bytes()).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
