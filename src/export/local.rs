@@ -481,6 +481,35 @@ mod tests {
     }
 
     #[test]
+    fn a_racer_in_the_destination_gains_nothing() {
+        let (from, to, outside) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(from.path().join("bin")).unwrap();
+        fs::write(from.path().join("bin/file"), "x").unwrap();
+        let (target, evil) = (to.path().join("bin"), to.path().join("evil"));
+        fs::create_dir(&target).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // A directory is there, in the next moment a link that leads outside, then the directory again.
+                    let _ = symlink(outside.path(), &evil);
+                    for _ in 0..2 {
+                        let _ = rustix::fs::renameat_with(CWD, &evil, CWD, &target, rustix::fs::RenameFlags::EXCHANGE);
+                    }
+                    let _ = fs::remove_dir_all(&evil);
+                }
+            });
+            for _ in 0..3000 {
+                // Some fail: a directory that was to be opened is a link by then.
+                let _ = export(from.path(), to.path(), &PLAIN);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(listing(outside.path()), [""; 0]);
+    }
+
+    #[test]
     fn set_id_bits_are_for_root_only() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(from.path().join("su"), "").unwrap();

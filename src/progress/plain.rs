@@ -245,6 +245,9 @@ impl<W: Write> Plain<W> {
             }
             self.any_shown = true;
             writeln!(self.out, "#{number} {}", step.name)?;
+            // Its share of the output is counted from now on, or it would be left as soon as it is shown.
+            self.turns[index].weight = 0;
+            self.turns[index].since = self.last;
         }
         let turn = &mut self.turns[index];
         turn.news = false;
