@@ -394,7 +394,7 @@ impl Extension {
                 }
                 _ => {
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.").filter(|name| !name.contains(&0)) {
-                        self.xattrs.push((name.to_owned(), value.to_owned()));
+                        self.xattrs.push((pax::unescape(name), value.to_owned()));
                     }
                 }
             }

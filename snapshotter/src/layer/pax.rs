@@ -34,6 +34,31 @@ pub(super) fn append(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     to.push(b'\n');
 }
 
+/// Writes the name of an extended attribute so that it can be part of a key, as GNU tar does: a key ends at `=`.
+pub(super) fn escape(name: &[u8]) -> Vec<u8> {
+    let escaped = name.iter().map(|byte| match byte {
+        b'%' => &b"%25"[..],
+        b'=' => b"%3D",
+        byte => std::slice::from_ref(byte),
+    });
+    escaped.flatten().copied().collect()
+}
+
+/// Undoes [`escape`].
+pub(super) fn unescape(mut name: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(name.len());
+    while let Some((first, rest)) = name.split_first() {
+        let (byte, rest) = match (name.get(..3), rest.get(2..)) {
+            (Some(b"%25"), Some(rest)) => (b'%', rest),
+            (Some(b"%3D"), Some(rest)) => (b'=', rest),
+            _ => (*first, rest),
+        };
+        plain.push(byte);
+        name = rest;
+    }
+    plain
+}
+
 /// Digits and nothing else.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
@@ -82,6 +107,15 @@ mod tests {
             append(&mut bytes, b"k", &value);
             assert_eq!(records(&bytes).unwrap(), [(&b"k"[..], &value[..])], "{length}");
         }
+    }
+
+    #[test]
+    fn names_of_attributes_survive_escaping() {
+        for name in [&b"user.a"[..], b"user.=", b"%", b"%25%3D=%", b"%3", b"100%", b""] {
+            assert!(!escape(name).contains(&b'='));
+            assert_eq!(unescape(&escape(name)), name);
+        }
+        assert_eq!(unescape(b"user.%41%3"), b"user.%41%3");
     }
 
     #[test]

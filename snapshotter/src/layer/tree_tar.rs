@@ -168,7 +168,7 @@ impl Writer<'_> {
             pax::append(&mut records, b"mtime", lines.mtime.to_string().as_bytes());
         }
         for (name, value) in lines.xattrs {
-            pax::append(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+            pax::append(&mut records, &[&b"SCHILY.xattr."[..], &pax::escape(name)].concat(), value);
         }
         if !records.is_empty() {
             let mut before = Header::new_ustar();

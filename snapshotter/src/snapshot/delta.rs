@@ -5,7 +5,8 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rayon::prelude::*;
-use rustix::fs::{unlinkat, AtFlags, FileType, OFlags};
+use rustix::fs::{fstat, futimens, unlinkat, AtFlags, FileType, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
 
 use super::below::{split, Below};
 use super::walk::{open_below, scan, unreadable, Entry};
@@ -71,7 +72,7 @@ fn drop_idle_marks(
             if is_hidden || !below.has(&entry.path).map_err(|error| failed("look below")(error, &entry.path))? {
                 let (directory, name) = split(&entry.path);
                 open_below(upper, directory, OFlags::RDONLY | OFlags::DIRECTORY)
-                    .and_then(|directory| unlinkat(directory, name, AtFlags::empty()))
+                    .and_then(|directory| unlink_unnoticed(&directory, name))
                     .map_err(|error| failed("remove the deletion of")(error, &entry.path))?;
                 idle.push(index);
             }
@@ -94,6 +95,18 @@ fn drop_idle_marks(
         !is_idle
     });
     Ok(())
+}
+
+/// Removes a mark and leaves the directory's time as it was: what the mark says nothing about has not changed.
+fn unlink_unnoticed(directory: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    let stat = fstat(directory)?;
+    unlinkat(directory, name, AtFlags::empty())?;
+    let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as i64 };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    futimens(directory, &times)
 }
 
 fn is_inside(path: &[u8], directory: &[u8]) -> bool {
