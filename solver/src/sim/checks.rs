@@ -18,7 +18,7 @@ use crate::question::{Answer, Answers, Question, SubmitNumber};
 use crate::sheet::FactSheet;
 use crate::submit::Submit;
 
-fn seeds() -> impl Iterator<Item = u64> {
+pub(super) fn seeds() -> impl Iterator<Item = u64> {
     let graphs = std::env::var("RBUILD_PLAN_GRAPHS").ok().and_then(|n| n.parse().ok());
     1..=graphs.unwrap_or(if cfg!(debug_assertions) { 40 } else { 500 })
 }
@@ -83,7 +83,7 @@ fn assert_consistent(out: &Outcome, submit: &Submit) {
     }
 }
 
-fn step_keys(graph: &Graph, sources: &Sources) -> BTreeSet<CacheKey> {
+pub(super) fn step_keys(graph: &Graph, sources: &Sources) -> BTreeSet<CacheKey> {
     truth(graph, sources).into_iter().filter_map(|(key, _)| key).collect()
 }
 
