@@ -21,7 +21,8 @@ pub trait Host: Send + Sync + 'static {
     /// What a source resolves to: a tag to a digest, a branch to a commit, a context to a tree.
     ///
     /// The identity is the pin: equal content, equal identity, whatever the name. What is known of the content without
-    /// the files, as all of a context is, is answered by [`recall`](Host::recall).
+    /// the files, as all of a context is, is answered by [`recall`](Host::recall). The submits of one build that are
+    /// live at the same time share the answer; if later ones shall get the same, the host has to remember it.
     fn pin(&self, at: &AskCx, vertex: &Vertex) -> impl Future<Output = Result<Pin, StepError>> + Send;
 
     /// Whether a step of this definition was ever built or found here. Errors count as yes.
@@ -83,7 +84,7 @@ pub struct RunOrder<'o> {
     pub parts: KeyParts,
     /// On which results, in the order of the vertex's inputs. All of them are fetched.
     pub inputs: &'o [ResultRef],
-    /// No other record will do, even if someone makes one meanwhile.
+    /// No other record will do, even if someone makes one meanwhile. Cache mounts of the step begin empty.
     pub anew: bool,
     /// Records of this key whose files could not be fetched: they will not do.
     pub lost: Vec<RecordId>,

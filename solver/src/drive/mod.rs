@@ -97,11 +97,14 @@ impl Solver {
     /// A solver that asks `host`, at least one question of each class at a time. It lives on the current tokio runtime until the last handle is gone.
     pub fn new<H: Host>(host: Arc<H>, budget: Budget) -> Solver {
         let (messages, inbox) = mpsc::unbounded_channel();
-        let Budget { transfers, hashes, runs } = budget;
-        let budget = Budget { transfers: transfers.max(1), hashes: hashes.max(1), runs: runs.max(1) };
         let state = State::new(host, budget, messages.downgrade());
         tokio::spawn(state.work(inbox));
         Solver { messages, submits: AtomicU64::new(1) }
+    }
+
+    /// From now on so much may be in work at once; what is in work goes on.
+    pub fn set_budget(&self, budget: Budget) {
+        let _ = self.messages.send(Message::Budget(budget));
     }
 
     /// Begins to solve a graph on behalf of a build. Dropping the answer gives it up.

@@ -28,6 +28,7 @@ use crate::submit::Submit;
 pub(super) enum Message {
     Submit { submit: Box<Submit>, events: EventSink, reply: oneshot::Sender<Result<Solved, SolveError>> },
     Leave(SubmitNumber),
+    Budget(Budget),
     Reply { question: Question, ask: u64, reply: Reply },
     Missed { submit: SubmitNumber, vertex: usize, reasons: Vec<String> },
 }
@@ -85,7 +86,7 @@ impl<H: Host> State<H> {
     pub fn new(host: Arc<H>, budget: Budget, messages: mpsc::WeakUnboundedSender<Message>) -> State<H> {
         State {
             host,
-            budget,
+            budget: budget.at_least_one(),
             messages,
             wake: Arc::new(Notify::new()),
             known: Answers::default(),
@@ -124,6 +125,7 @@ impl<H: Host> State<H> {
                     self.forget();
                 }
             }
+            Message::Budget(budget) => self.budget = budget.at_least_one(),
             Message::Reply { question, ask, reply } => {
                 // What was given up may have been answered just before.
                 if self.asked.get(&question).is_some_and(|asked| asked.number == ask) {

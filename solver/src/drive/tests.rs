@@ -303,6 +303,18 @@ async fn no_more_runs_than_the_budget_allows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_larger_budget_begins_what_waited() {
+    let (desk, story) = (desk(Budget { runs: 0, ..ROOMY }), Story::default());
+    let begin = Instant::now();
+    let solve = desk.submit(1, &several(&["sleep a", "sleep b", "sleep c"]), &story);
+    sleep(3 * SECOND).await;
+    assert_eq!(desk.host.ran().len(), 1);
+    desk.solver.set_budget(ROOMY);
+    solve.await.unwrap();
+    assert_eq!(begin.elapsed(), 13 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_story_is_told_in_order() {
     let (desk, story) = (desk(ROOMY), Story::default());
     desk.submit(1, &one("sleep a"), &story).await.unwrap();
