@@ -20,7 +20,7 @@ use super::mode::ModeChange;
 use super::resolve::set_times;
 use super::scan::{Kind, Node, Scan};
 use super::select::{self, SelectPath};
-use super::{digest, Ownership, Tree, TreeDigest};
+use super::{content, digest, Ownership, Tree, TreeDigest};
 
 pub use remove::remove_all;
 pub use unpack::{Archive, Compression, Unpack};
@@ -126,9 +126,7 @@ pub fn copy(
         let contents = files::write(&job, base.as_ref(), cache)?;
         dirs::finish(&job, base.as_ref(), &fates)?;
         set_times(&target.made, request.change).map_err(|errno| Error::unwritable(&target.real, errno))?;
-        for (index, content) in contents {
-            scan.nodes[index as usize].content = Some(content);
-        }
+        content::record(scan, contents, cache);
     }
     let kept = || scans.iter().flat_map(|scan| &scan.nodes).filter(|node| node.kept);
     Ok(Copied {

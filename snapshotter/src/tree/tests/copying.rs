@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 fn a_copy_goes_where_its_destination_says() {
     let from = ["f=1", "d/x=2", "d/s/y=3", "l->d", "lf->f"];
     // What is copied, to where, what is there before, directories by contents; what is there after.
-    let cases: &[(&str, &str, &[&str], bool, &[&str])] = &[
+    type Case = (&'static str, &'static str, &'static [&'static str], bool, &'static [&'static str]);
+    let cases: &[Case] = &[
         ("f", "g", &[], true, &["g=1"]),
         ("f", "/a/b/g", &[], true, &["a/", "a/b/", "a/b/g=1"]),
         ("f", "g/", &[], true, &["g/", "g/f=1"]),
