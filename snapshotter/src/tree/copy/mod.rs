@@ -5,6 +5,7 @@
 //! names exactly the content that was copied.
 
 mod dirs;
+mod extract;
 mod files;
 mod place;
 mod remove;
@@ -22,6 +23,7 @@ use super::scan::{Kind, Node, Scan};
 use super::select::{self, SelectPath};
 use super::{content, digest, Ownership, Tree, TreeDigest};
 
+pub use extract::extract;
 pub use remove::remove_all;
 pub use unpack::{Archive, Compression, Unpack};
 
