@@ -1,14 +1,9 @@
 //! What a selected tree contains, as one number.
 
-use std::fmt;
-
 use super::scan::{Kind, Node, Scan};
 use super::select::SelectPath;
 use super::Ownership;
-
-/// The digest of a selected part of a tree. It never leaves this builder, so its form may change with the program.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TreeDigest(pub [u8; 32]);
+use crate::digest::TreeDigest;
 
 impl TreeDigest {
     /// The digest of a selection from the digests of its paths, each taken as a selection of its own.
@@ -22,18 +17,6 @@ impl TreeDigest {
             text.0.extend_from_slice(&part.0);
         }
         TreeDigest(text.hash())
-    }
-}
-
-impl fmt::Display for TreeDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for TreeDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TreeDigest({})", hex::encode(&self.0[..6]))
     }
 }
 

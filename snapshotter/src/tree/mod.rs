@@ -23,11 +23,12 @@ use std::os::fd::BorrowedFd;
 
 use crate::pattern::Patterns;
 
+pub use crate::digest::TreeDigest;
+
 pub use cache::StatCache;
 pub use copy::{
-    copy, remove_all, Archive, Change, Compression, Copied, CopyRequest, Destination, InTheWay, Owner, Unpack,
+    copy, extract, remove_all, Archive, Change, Compression, Copied, CopyRequest, Destination, InTheWay, Owner, Unpack,
 };
-pub use digest::TreeDigest;
 pub use error::Error;
 pub use mode::{BadMode, ModeChange};
 pub use resolve::{make_parents, resolve, Entry, Found, Place};

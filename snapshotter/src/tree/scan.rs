@@ -205,7 +205,7 @@ fn list(
     let unreadable = |errno: Errno| Error::unreadable(&dir.path, errno);
     let fd = open_beneath(top, &dir.below).map_err(unreadable)?;
     let names = read_names(&fd).map_err(unreadable)?;
-    let judge = |(name, kind): (Box<[u8]>, FileType)| -> Result<Option<(Node, Option<State>)>, Error> {
+    let judge = |(name, kind): Name| -> Result<Option<(Node, Option<State>)>, Error> {
         let path = join(&dir.path, &name);
         let below = join(&dir.below, &name);
         let filter = tree.filter.map_or_else(Matched::default, |filter| filter.step(&dir.state.filter, &path));
@@ -269,7 +269,10 @@ fn complete(tree: Tree<'_>, node: &mut Node, dir: BorrowedFd<'_>, name: &[u8], p
     Ok(())
 }
 
-fn read_names(dir: &OwnedFd) -> Result<Vec<(Box<[u8]>, FileType)>, Errno> {
+/// A name in a directory, with its type where the file system tells.
+type Name = (Box<[u8]>, FileType);
+
+fn read_names(dir: &OwnedFd) -> Result<Vec<Name>, Errno> {
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut names = Vec::new();
     let mut entries = RawDir::new(dir, &mut buffer);
@@ -280,7 +283,7 @@ fn read_names(dir: &OwnedFd) -> Result<Vec<(Box<[u8]>, FileType)>, Errno> {
             names.push((name.into(), entry.file_type()));
         }
     }
-    names.sort_unstable_by(|(a, _): &(Box<[u8]>, _), (b, _)| a.cmp(b));
+    names.sort_unstable_by(|(a, _): &Name, (b, _)| a.cmp(b));
     Ok(names)
 }
 
