@@ -62,11 +62,12 @@ fn limit_bounding_set() -> io::Result<()> {
             continue;
         }
         // SAFETY: plain numbers.
-        if let Err(error) =
-            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) }.into())
-        {
-            // The kernel answers EINVAL to the first number it has no capability for.
-            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+        match check(dropped.into()) {
+            Ok(_) => {}
+            // The answer to the first number that the kernel has no capability for.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -124,15 +125,13 @@ fn inherit_all() -> io::Result<()> {
     }
     set_capabilities(&sets)?;
     for number in 0..64_u32 {
-        if sets[number as usize / 32].permitted & (1 << (number % 32)) != 0 {
-            // SAFETY: plain numbers.
-            check(
-                unsafe {
-                    libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(number), 0, 0)
-                }
-                .into(),
-            )?;
+        if sets[number as usize / 32].permitted & (1 << (number % 32)) == 0 {
+            continue;
         }
+        // SAFETY: plain numbers.
+        let raised =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(number), 0, 0) };
+        check(raised.into())?;
     }
     Ok(())
 }
