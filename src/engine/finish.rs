@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frontend::Target;
+use rustix::fs::{Mode, OFlags};
 use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions};
 use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
 use snapshotter::{Digest, Lease, SnapshotInfo, Store};
@@ -17,6 +18,7 @@ use super::host::EngineHost;
 use super::notes::Notes;
 use super::request::BuildRequest;
 use super::results::{Files, Output};
+use super::steps::StepFailure;
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{self, assemble, Assembled, Assembly, Codec, Descriptor, ImageConfig, ImageName, LayerInfo};
 use crate::rfc3339::Time;
@@ -194,7 +196,10 @@ impl Finishing {
                 let view = self.store.view(top.as_ref(), &self.lease)?;
                 let tree = view.mount()?;
                 let options = local::Options { owner: local::Owner::of_this_process(), epoch };
-                local::copy(tree.root().as_fd(), dir, &options)?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = rustix::fs::openat(tree.root(), ".", flags, Mode::empty());
+                let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
+                local::copy(root.as_fd(), dir, &options)?;
                 Ok(())
             }
             Kind::Image { .. } | Kind::CacheOnly => Ok(()),
