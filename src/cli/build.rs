@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
@@ -39,6 +40,11 @@ impl Client for LocalClient {
     }
 }
 
+/// How long cleaning up may keep the user waiting.
+const TIDYING: Duration = Duration::from_millis(200);
+/// How long work that nobody needs any more may keep the user waiting.
+const PARTING: Duration = Duration::from_millis(500);
+
 /// How a build came to its end.
 enum End {
     Built(Result<Built, BuildError>),
@@ -61,15 +67,18 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let building = engine.build(request, client, EventSink::new(screen.sink()));
-        Ok::<End, Failure>(tokio::select! {
-            built = building => End::Built(built),
+        let end = tokio::select! {
+            built = engine.build(request, client, EventSink::new(screen.sink())) => End::Built(built),
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
-        })
+        };
+        if matches!(end, End::Built(_)) {
+            engine.tidy(TIDYING);
+        }
+        Ok::<End, Failure>(end)
     });
-    // Work on other threads that has begun looks after itself; nobody waits for it.
-    runtime.shutdown_background();
+    // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
+    runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
     match end? {
         End::Signal(code) => {

@@ -164,7 +164,7 @@ impl Store {
     }
 
     /// What live leases hold. The directories of dead ones go.
-    fn sweep_leases(&self, collected: &mut Collected) -> Result<HashSet<Held>> {
+    pub(super) fn sweep_leases(&self, collected: &mut Collected) -> Result<HashSet<Held>> {
         let (mut held, mut live) = (HashSet::new(), HashSet::new());
         for lease in names_in(&self.layout().directory("leases"))? {
             match look_at(self, &lease)? {
