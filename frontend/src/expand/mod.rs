@@ -14,7 +14,7 @@ use crate::ast::quote;
 const DEEPEST: usize = 100;
 
 /// How long a result may be, in bytes: variables that contain each other twice would soon fill the memory.
-const LONGEST: usize = 16 << 20;
+const LONGEST: usize = 4 << 20;
 
 /// Where values come from: the last of two pairs of one name counts.
 pub trait Env {

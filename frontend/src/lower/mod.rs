@@ -121,6 +121,7 @@ impl Lowering {
                 Ok(Step::Done(lowered))
             }
             Err(mut errors) => {
+                errors.sort_by_key(|error| error.span().start);
                 let told = lint::filter(lints, &self.ast.instructions, &checks).unwrap_or_else(|told| told);
                 errors.extend(told.into_iter().filter(|lint| !lint.is_error()));
                 Err(errors)
