@@ -61,7 +61,7 @@ fn only_needed_images_are_asked_for() {
         (
             "FROM --platform=$BUILDPLATFORM a AS a\nFROM a AS t\nCOPY --from=a x /\nFROM a2\nCOPY --from=t y /",
             arm,
-            vec!["docker.io/library/a2:latest linux/arm64", "docker.io/library/a:latest linux/amd64"],
+            vec!["docker.io/library/a:latest linux/amd64", "docker.io/library/a2:latest linux/arm64"],
         ),
         ("FROM scratch", options(), vec![]),
     ] {
@@ -146,6 +146,15 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
             .collect();
         assert_eq!(errors, [(message.to_string(), place.to_string())], "{text}");
     }
+}
+
+#[test]
+fn a_long_chain_of_stages_is_no_danger() {
+    let mut text = String::from("FROM scratch AS s0\n");
+    for stage in 1..5_000 {
+        text.push_str(&format!("FROM s{} AS s{stage}\n", stage - 1));
+    }
+    assert!(lower(&text, options(), SMALL).1.unwrap().targets[0].output.is_none());
 }
 
 #[test]

@@ -110,19 +110,18 @@ impl Lowering {
     /// # Errors
     /// Everything that is wrong, as far as it does not follow from something else, with warnings.
     pub fn step(&mut self) -> Result<Step, Vec<Diagnostic>> {
-        if !self.ast.errors.is_empty() {
-            return Err(self.ast.errors.clone());
-        }
         let checks = self.checks().map_err(|error| vec![error])?;
         let mut lints = Vec::new();
         lint::written(&self.ast.instructions, &mut lints);
-        match self.lower(&mut lints) {
+        let lowered = if self.ast.errors.is_empty() { self.lower(&mut lints) } else { Err(self.ast.errors.clone()) };
+        match lowered {
             Ok(Step::Need(queries)) => Ok(Step::Need(queries)),
             Ok(Step::Done(mut lowered)) => {
                 lowered.lints = lint::filter(lints, &self.ast.instructions, &checks)?;
                 Ok(Step::Done(lowered))
             }
             Err(mut errors) => {
+                errors.sort_by_key(|error| error.span().start);
                 let told = lint::filter(lints, &self.ast.instructions, &checks).unwrap_or_else(|told| told);
                 errors.extend(told.into_iter().filter(|lint| !lint.is_error()));
                 Err(errors)
