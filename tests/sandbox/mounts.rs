@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rbuild::sandbox::{Error, Exit, MountKind, MountSpec, ProcessSpec, User};
+use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::support::{cannot_run, detached, output, Output, Root};
 
@@ -276,6 +277,58 @@ fn user_can_work_in_what_it_owns() {
 }
 
 #[test]
+fn overlay_is_a_root_whose_upper_keeps_no_mount_points() {
+    if cannot_run() {
+        return;
+    }
+    let (root, work) = (Root::new(), tempfile::tempdir().expect("dir"));
+    // A file system of its own, so that it works where the temporary directory is an overlay already.
+    let mount = |kind: &str, options: &[(&str, &str)]| {
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).expect("fsopen");
+        for (key, value) in options {
+            fsconfig_set_string(&context, *key, *value).expect("fsconfig");
+        }
+        fsconfig_create(&context).expect("create");
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).expect("fsmount")
+    };
+    for name in ["upper", "work"] {
+        fs::create_dir(work.path().join(name)).expect(name);
+    }
+    let (upper, index) = (work.path().join("upper"), work.path().join("work"));
+    let options = [
+        ("lowerdir", root.dir.path().to_str().expect("text")),
+        ("upperdir", upper.to_str().expect("text")),
+        ("workdir", index.to_str().expect("text")),
+    ];
+    let mut spec = ProcessSpec::new(mount("overlay", &options), ["/bin/sh", "-c", "cat /s/t; echo made > /etc/new"]);
+    spec.env = vec!["PATH=/bin".into()];
+    spec.mounts = vec![file("/s/t", "x", 0o400, 0)];
+    assert_eq!(output(spec).expect("it starts").stdout, "x");
+    let names: Vec<String> = listing(&upper).into_iter().map(|entry| entry.0).collect();
+    assert_eq!(names, ["", "etc", "etc/new"]);
+}
+
+#[test]
+fn private_mounts_are_nobody_elses() {
+    if cannot_run() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("dir");
+    let mounts = |of: &str| fs::read_to_string(format!("/proc/{of}/mountinfo")).expect("mountinfo");
+    let path = dir.path().to_str().expect("text");
+    // A namespace belongs to a thread; the rest of this program stays where it is.
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            rbuild::sandbox::private_mount_namespace().expect("as root");
+            rustix::mount::mount("none", path, "tmpfs", rustix::mount::MountFlags::empty(), None).expect("mount");
+            mounts("thread-self")
+        });
+        assert!(inside.join().expect("no panic").contains(path));
+    });
+    assert!(!mounts("self").contains(path));
+}
+
+#[test]
 fn empty_arguments_and_bad_bytes_are_refused() {
     if cannot_run() {
         return;
@@ -283,6 +336,9 @@ fn empty_arguments_and_bad_bytes_are_refused() {
     let root = Root::new();
     let error = output(ProcessSpec::new(root.mount(), Vec::<String>::new())).expect_err("no program");
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
+    let mut spec = root.shell("true");
+    spec.mounts = vec![bind("/..", root.dir.path(), false)];
+    assert!(matches!(output(spec), Err(Error::Invalid { .. })), "a mount onto the root");
     let error = output(ProcessSpec::new(root.mount(), ["/bin/true", "a\0b"])).expect_err("a NUL byte");
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
 }
