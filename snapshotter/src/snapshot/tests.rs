@@ -142,7 +142,8 @@ fn delta_counts_all_but_times() {
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     };
     assert_eq!(make(&age), plain);
-    let changes: [(&str, &dyn Fn(&Path)); 11] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let changes: [Change<'_>; 11] = [
         ("content", &|root| fs::write(root.join("f"), "CONTENT").unwrap()),
         ("mode", &|root| fs::set_permissions(root.join("f"), fs::Permissions::from_mode(0o4755)).unwrap()),
         ("owner", &|root| std::os::unix::fs::chown(root.join("d"), Some(7), None).unwrap()),

@@ -7,13 +7,16 @@
 pub mod blob;
 pub mod cache_mount;
 pub mod diffs;
+pub mod fsck;
 pub mod gc;
 pub(crate) mod layout;
 pub mod lease;
 pub mod lock;
 pub mod record;
+mod recover;
 pub mod tags;
 pub(crate) mod trash;
+pub mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -72,7 +75,7 @@ impl Store {
             .trim()
             .to_owned();
         let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, xattrs: ours.xattrs }) };
-
+        store.recover()?;
         Ok(store)
     }
 
