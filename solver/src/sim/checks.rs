@@ -287,26 +287,26 @@ fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Pric
         Some(key) => before.look_up(key, &nobody()),
         None => Some(before.source_record(&graph.vertices()[at])),
     };
+    let runs = |at: usize| truth[at].0.is_some_and(|key| ran.contains(&key));
     let (mut known, mut here) = (vec![0; truth.len()], vec![0; truth.len()]);
     for (at, vertex) in graph.vertices().iter().enumerate() {
-        let runs = truth[at].0.is_some_and(|key| ran.contains(&key));
         if !is_step(vertex) {
             known[at] = prices(before, &Question::Pin(submit.build, vertex.id), vertex);
         }
         for (from, input) in graph.inputs_of(at).iter().zip(&vertex.inputs) {
-            let mut ready = if runs { here[*from] } else { known[*from] };
+            let mut ready = if runs(at) { here[*from] } else { known[*from] };
             if let (Via::Content(what), false) = (&input.via, is_context(&graph.vertices()[*from])) {
                 let result = |record| ResultRef { record, output: input.from.output };
                 let what = std::sync::Arc::new(what.clone());
                 let measured = |record| before.measured.contains_key(&(result(record), what.clone()));
-                if !old_record(*from).is_some_and(measured) {
+                if runs(*from) || !old_record(*from).is_some_and(measured) {
                     let hash = Question::Hash(result(RecordId([0; 16])), what.clone());
                     ready = here[*from] + prices(before, &hash, vertex);
                 }
             }
             known[at] = ready.max(known[at]);
         }
-        if runs {
+        if runs(at) {
             known[at] += prices(before, &Question::Run(CacheKey([0; 32]), None), vertex);
             here[at] = known[at];
         } else {
@@ -350,6 +350,16 @@ fn a_build_takes_no_longer_than_its_critical_path() {
             before.pin(vertex);
         }
         assert_eq!(out.makespan, ideal(&submit, &before, &out.ran(), price), "after an edit");
+        // Some steps anew on a fresh machine, in the middle of what hits.
+        let some: Vec<bool> = (0..size).map(|_| dice.one_in(6)).collect();
+        let anew = Submit::new(BuildId(0), SubmitNumber(0), project.graph(&[size - 1], |at| some[at]));
+        let mut fresh = world.imported();
+        let mut before = fresh.clone();
+        let out = drive(vec![anew.clone()], &mut fresh, dice, Weather { prices: Some(price), ..calm() });
+        for vertex in anew.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
+            before.pin(vertex);
+        }
+        assert_eq!(out.makespan, ideal(&anew, &before, &out.ran(), price), "some steps anew");
     }
     assert!(tried > 5, "{tried}");
 }
