@@ -207,6 +207,7 @@ fn the_usual_frontends_are_this_one() {
         "docker/dockerfile:1.7-labs",
         "docker.io/docker/dockerfile:1",
         "docker/dockerfile-upstream:master",
+        "docker/dockerfile@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "dockerfile.v0",
     ] {
         assert!(lower(&format!("# syntax={name}\nFROM a"), options(), SMALL).1.is_ok(), "{name}");

@@ -162,8 +162,8 @@ impl Lowering {
         };
         let image = text.split_whitespace().next().unwrap_or_default();
         let name = normalise_reference(image).unwrap_or_default();
-        let repository =
-            name.split('@').next().unwrap_or_default().rsplit_once(':').map_or(name.as_str(), |(name, _)| name);
+        let without_digest = name.split('@').next().unwrap_or_default();
+        let repository = without_digest.rsplit_once(':').map_or(without_digest, |(repository, _)| repository);
         let is_own = image == "dockerfile.v0"
             || matches!(repository, "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream");
         if is_own {
