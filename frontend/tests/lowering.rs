@@ -135,6 +135,11 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
             "git@host:x/y.git",
         ),
         ("FROM a\nADD --checksum=sha256:1 f /", "checksum requires HTTP(S) or Git sources", "sha256:1"),
+        (
+            "# syntax=vendor/frontend:2 x\nFROM a",
+            "frontends other than docker/dockerfile are not supported yet: vendor/frontend:2",
+            "vendor/frontend:2 x",
+        ),
         ("# check=foo=bar\nFROM a", "invalid check option \"foo=bar\"", "foo=bar"),
     ] {
         let (_, result) = lower(text, options(), SMALL);
@@ -196,6 +201,25 @@ fn findings_stop_the_build_on_request() {
 }
 
 #[test]
+fn the_usual_frontends_are_this_one() {
+    for name in [
+        "docker/dockerfile",
+        "docker/dockerfile:1.7-labs",
+        "docker.io/docker/dockerfile:1",
+        "docker/dockerfile-upstream:master",
+        "docker/dockerfile@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "dockerfile.v0",
+    ] {
+        assert!(lower(&format!("# syntax={name}\nFROM a"), options(), SMALL).1.is_ok(), "{name}");
+    }
+    let other = Options { build_args: [("BUILDKIT_SYNTAX".to_string(), "x/y".to_string())].into(), ..options() };
+    assert_eq!(
+        lower("# syntax=docker/dockerfile\nFROM a", other, SMALL).1.unwrap_err()[0].code,
+        "unsupported-frontend"
+    );
+}
+
+#[test]
 fn equal_inputs_give_equal_graphs() {
     let text = "FROM a AS b\nRUN --mount=type=cache,target=/c x\nFROM a\nCOPY --link --from=b /x /y\n";
     let build = || lower(text, options(), SMALL).1.unwrap();
@@ -217,7 +241,7 @@ proptest! {
         "SHELL [\"s\"]\n", "ONBUILD RUN t $x\n", "ONBUILD COPY --from=s p /\n", "RUN --mount=type=cache,target=/c r\n",
         "RUN --mount=from=s,target=m r\n", "ADD --chmod=$x --chown=u:1 t /t\n", "HEALTHCHECK CMD h\n", "MAINTAINER m\n",
     ]), 0..25)) {
-        let text = parts.concat();
+        let text = format!("FROM a\n{}", parts.concat());
         if let (_, Err(errors)) = lower(&text, options(), SMALL) {
             prop_assert!(!errors.is_empty());
             for error in errors {

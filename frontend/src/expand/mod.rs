@@ -2,7 +2,7 @@
 //!
 //! The grammar of a word: quotes group, the escape takes a character's meaning away, `$name` and `${name<op>word}`
 //! stand for values. [`expand`] is a recursive descent over it. Pattern matching of the trimming operators is in
-//! [`pattern`].
+//! `pattern`.
 
 mod pattern;
 

@@ -45,9 +45,9 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
                         script = document;
                     }
                 }
+                // The shell reads them, so they follow its line as they did in the file.
                 several => {
                     script.extend(several.iter().map(|Heredoc { content, name, .. }| format!("\n{content}{name}")));
-                    shown.push_str(&format!(" ({})", first_line(&script)));
                 }
             }
             with_shell(build, state, script)
@@ -141,7 +141,7 @@ fn with_args(state: &StageState, args: &[String]) -> String {
 /// The first line of a document, with dots if there are more.
 fn first_line(document: &str) -> String {
     match document.trim().split_once('\n') {
-        Some((first, _)) => format!("{first}..."),
+        Some((first, _)) => format!("{}...", first.trim_end_matches('\r')),
         None => document.trim().to_string(),
     }
 }
