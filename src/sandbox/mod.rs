@@ -39,7 +39,7 @@ mod wire;
 
 pub use error::Error;
 pub use keeper::enter_if_asked;
-pub use mounting::private_mount_namespace;
+pub use mounting::{bind_source, private_mount_namespace};
 pub use network::default_network;
 pub use running::{Exit, Running};
 pub use spawner::Sandbox;
