@@ -40,7 +40,7 @@ mod wire;
 
 pub use error::Error;
 pub use keeper::enter_if_asked;
-pub use mounting::private_mount_namespace;
+pub use mounting::{bind_source, private_mount_namespace};
 pub use network::default_network;
 pub use resolv::host_resolv_conf;
 pub use running::{Exit, Running};

@@ -254,6 +254,30 @@ fn helper_sweeper() {
 }
 
 #[test]
+fn inherited_descriptors_are_the_builders() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut run = helper("helper_inherit", &root);
+    let mut output = String::new();
+    run.stdout.take().expect("a pipe").read_to_string(&mut output).expect("read");
+    assert!(run.wait().expect("it ends").success());
+    assert!(output.contains("said by the step\n"), "{output}");
+}
+
+#[test]
+fn helper_inherit() {
+    let Some(path) = helped_root() else { return };
+    let arguments = ["/bin/echo", "said by the step"];
+    let mut spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), arguments);
+    (spec.stdin, spec.stdout) = (rbuild::sandbox::Stdio::Inherit, rbuild::sandbox::Stdio::Inherit);
+    spec.stderr = rbuild::sandbox::Stdio::Inherit;
+    let mut running = SANDBOX.spawn(spec).expect("it starts");
+    assert_eq!(running.wait().expect("it ends"), Exit::Code(0));
+}
+
+#[test]
 fn thousand_steps_leak_nothing() {
     if cannot_run() {
         return;

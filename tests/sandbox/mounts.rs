@@ -1,11 +1,12 @@
 //! What is mounted into a step, and that nothing of it stays behind.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rbuild::sandbox::{Error, Exit, MountKind, MountSpec, ProcessSpec, User};
+use rbuild::sandbox::{bind_source, Error, Exit, MountKind, MountSpec, ProcessSpec, User};
 use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::support::{cannot_run, detached, output, Output, Root};
@@ -274,6 +275,64 @@ fn user_can_work_in_what_it_owns() {
     let output = output(spec).expect("it starts");
     assert_eq!(output.exit, Exit::Code(1));
     assert_eq!(fs::metadata(dir.path().join("mine")).expect("made").uid(), 1000);
+}
+
+#[test]
+fn source_is_found_inside_its_tree_only() {
+    if cannot_run() {
+        return;
+    }
+    let (root, tree) = (Root::new(), tempfile::tempdir().expect("dir"));
+    fs::create_dir_all(tree.path().join("a/b")).expect("mkdir");
+    fs::write(tree.path().join("a/b/file"), "inside").expect("write");
+    fs::write(tree.path().join("top"), "top").expect("write");
+    symlink("/a", tree.path().join("link")).expect("symlink");
+    symlink("../../../../../../top", tree.path().join("a/up")).expect("symlink");
+    symlink("/etc/passwd", tree.path().join("out")).expect("symlink");
+    let opened = fs::File::open(tree.path()).expect("open");
+    let source = |path: &str| bind_source(opened.as_fd(), Path::new(path));
+    for (path, expected) in [("a/b/file", "inside"), ("/link/b/file", "inside"), ("a/up", "top"), ("../../top", "top")]
+    {
+        let kind = MountKind::Bind { source: source(path).expect(path), read_only: true };
+        assert_eq!(run_with(&root, vec![MountSpec { dest: "/m".into(), kind }], "cat /m").stdout, expected, "{path}");
+    }
+    for path in ["out", "none", "/proc/self/root"] {
+        assert!(matches!(source(path), Err(Error::Setup { .. })), "{path}");
+    }
+}
+
+#[test]
+fn racing_step_cannot_move_a_mount_out_of_its_image() {
+    if cannot_run() {
+        return;
+    }
+    let (root, shared, canary) = (Root::new(), tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    // One step turns a directory of a shared cache into a link to the host and back, as fast as it can.
+    let script = format!(
+        "cd /cache; mkdir d l; ln -s {} s; echo go; while :; do mv d x; mv s d; mv d s; mv x d; done",
+        canary.path().display()
+    );
+    let mut racer = root.shell(&script);
+    racer.mounts = vec![bind("/cache", shared.path(), false)];
+    let mut racer = crate::support::SANDBOX.spawn(racer).expect("it starts");
+    let mut line = [0; 3];
+    let mut go = fs::File::from(racer.stdout.take().expect("a pipe"));
+    std::io::Read::read_exact(&mut go, &mut line).expect("go");
+    let opened = fs::File::open(shared.path()).expect("open");
+    let mut outcomes = [0, 0];
+    for _ in 0..60 {
+        // The other mounts onto that directory, and mounts it from there.
+        let mut spec = root.shell("cat /cache/d/f; ls /copy");
+        spec.mounts = vec![bind("/cache", shared.path(), false), file("/cache/d/f", "x", 0o444, 0)];
+        if let Ok(source) = bind_source(opened.as_fd(), Path::new("d")) {
+            spec.mounts.push(MountSpec { dest: "/copy".into(), kind: MountKind::Bind { source, read_only: false } });
+        }
+        let started = output(spec).is_ok();
+        outcomes[usize::from(started)] += 1;
+        assert_eq!(fs::read_dir(canary.path()).expect("dir").count(), 0, "a mount point was made on the host");
+    }
+    eprintln!("{} steps were refused, {} ran", outcomes[0], outcomes[1]);
+    assert!(outcomes[1] > 0, "the race is not always lost");
 }
 
 #[test]
