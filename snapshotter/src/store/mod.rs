@@ -209,3 +209,6 @@ fn make(layout: &Layout, version: &Path, ours: &Version) -> Result<Version> {
     layout::write_json(version, ours)?;
     Ok(ours.clone())
 }
+
+#[cfg(test)]
+mod tests;
