@@ -227,6 +227,16 @@ fn equal_inputs_give_equal_graphs() {
 }
 
 #[test]
+fn the_order_of_mounts_changes_no_vertex() {
+    let id = |flags: &str| {
+        let text = format!("FROM a AS x\nRUN x\nFROM a\nRUN {flags} y");
+        lower(&text, options(), SMALL).1.unwrap().targets[0].output
+    };
+    let (first, second) = ("--mount=from=x,target=/x", "--mount=from=b,target=/b");
+    assert_eq!(id(&format!("{first} {second}")), id(&format!("{second} {first}")));
+}
+
+#[test]
 fn a_comment_changes_no_vertex() {
     let id = |text: &str| lower(text, options(), SMALL).1.unwrap().targets[0].output;
     assert_eq!(id("FROM a\nRUN x\nCOPY y /"), id("# hello\nFROM a\n# there\nRUN x\n\ncopy y /"));
