@@ -69,6 +69,8 @@ pub struct Index {
 }
 
 /// Either kind.
+// Read once and taken apart at once: a box would gain nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Document {
     /// One image.
