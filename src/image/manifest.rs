@@ -1,4 +1,4 @@
-//! Manifests and indexes, read with suspicion.
+//! Manifest documents, single or in an index, read with suspicion.
 //!
 //! What arrives here was written by strangers. One document is a manifest or an index, never both: a reader that takes
 //! it for the other kind would see another image (CVE-2021-41190).
