@@ -57,8 +57,8 @@ pub(super) fn mount_sys(tree: &Tree, insecure: bool) -> Result<Option<OwnedFd>, 
 }
 
 /// Hides what is to be hidden, and makes read-only what is to be read-only.
-pub(super) fn hide(tree: &Tree, proc: BorrowedFd, sys: Option<&OwnedFd>) -> Result<(), Error> {
-    let mut masks = Masks { dev: tree.top("dev")?, empty: None };
+pub(super) fn hide(proc: BorrowedFd, sys: Option<&OwnedFd>, dev: BorrowedFd) -> Result<(), Error> {
+    let mut masks = Masks { dev, empty: None };
     for path in READ_ONLY_IN_PROC {
         let Some(target) = find(proc, "/proc", path)? else { continue };
         let failed = |step: &'static str| Error::setup_at(step, Path::new("/proc").join(path));
@@ -78,12 +78,13 @@ pub(super) fn hide(tree: &Tree, proc: BorrowedFd, sys: Option<&OwnedFd>) -> Resu
 }
 
 /// What lies over the hidden: our own null device, our own empty directory.
-struct Masks {
-    dev: OwnedFd,
+struct Masks<'a> {
+    /// The mount of our own `/dev`, whatever a step has had mounted over it.
+    dev: BorrowedFd<'a>,
     empty: Option<OwnedFd>,
 }
 
-impl Masks {
+impl Masks<'_> {
     fn cover(&mut self, base: BorrowedFd, at: &str, path: &str) -> Result<(), Error> {
         let Some(target) = find(base, at, path)? else { return Ok(()) };
         let failed = |step: &'static str| Error::setup_at(step, Path::new(at).join(path));
@@ -95,7 +96,7 @@ impl Masks {
                 new_mount("tmpfs", &[("mode", "0755"), ("size", "4k")], attributes).map_err(failed("mask"))?
             }
             _ => {
-                let null = clone_mount(&self.dev, "null").map_err(failed("mask"))?;
+                let null = clone_mount(self.dev, "null").map_err(failed("mask"))?;
                 restrict(null.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One).map_err(failed("mask"))?;
                 null
             }

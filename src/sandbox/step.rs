@@ -43,11 +43,11 @@ fn set_up(order: &Order, keeper: BorrowedFd) -> Result<Infallible, Error> {
     let proc = kernel_files::mount_proc(&tree, order.pid_max)?;
     let files = placement::write_files(&mut stage, &order.mounts)?;
     let staged = stage.close(&tree)?;
-    device::mount(&tree, &staged, order.insecure)?;
+    let dev = device::mount(&tree, &staged, order.insecure)?;
     let sys = kernel_files::mount_sys(&tree, order.insecure)?;
     placement::mount(&tree, &staged, &files, order)?;
     if !order.insecure {
-        kernel_files::hide(&tree, proc.as_fd(), sys.as_ref())?;
+        kernel_files::hide(proc.as_fd(), sys.as_ref(), dev.as_fd())?;
     }
     program::enter_directory(&tree, &order.cwd)?;
     if order.read_only_root {
