@@ -198,6 +198,10 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
     if spec.mounts.iter().any(|mount| !mount.dest.components().any(|part| matches!(part, Component::Normal(_)))) {
         return Err(invalid("a mount needs a target below /".to_owned()));
     }
+    if let Some((name, _)) = spec.hosts.iter().find(|(name, _)| name.contains(|c: char| c.is_whitespace() || c == '#'))
+    {
+        return Err(invalid(format!("{name:?} is not a host name")));
+    }
     let mut mounts = vec![file("/etc/hosts", hosts(spec))];
     if !spec.resolv_conf.is_empty() {
         mounts.push(file("/etc/resolv.conf", spec.resolv_conf.clone()));

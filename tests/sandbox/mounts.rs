@@ -56,8 +56,8 @@ fn parents_are_mounted_before_what_lies_below() {
     let output = run_with(&root, mounts, "cat /a/b/o /a/b/c/i; echo new > /a/b/c/n");
     assert_eq!(output.stdout, "outerinner");
     assert_eq!(fs::read_to_string(inner.path().join("n")).expect("written"), "new\n");
-    assert!(!outer.path().join("c").exists(), "the mount point made in the outer mount is gone");
-    assert!(!root.path("a").exists(), "and so are those in the root");
+    assert!(!root.path("a").exists(), "the mount points made in the root are gone");
+    assert!(outer.path().join("c").is_dir(), "one in a mount stays, for others may be using it");
 }
 
 #[test]
@@ -244,6 +244,43 @@ fn failed_start_leaves_no_mount_points() {
 }
 
 #[test]
+fn steps_that_mount_into_one_cache_do_not_disturb_each_other() {
+    if cannot_run() {
+        return;
+    }
+    let cache = tempfile::tempdir().expect("dir");
+    let first = Root::new();
+    let mut spec = first.shell("read line; cat /cache/a/secret; echo");
+    (spec.mounts, spec.stdin) = (
+        vec![bind("/cache", cache.path(), false), file("/cache/a/secret", "first", 0o400, 0)],
+        rbuild::sandbox::Stdio::Pipe,
+    );
+    let mut waiting = crate::support::SANDBOX.spawn(spec).expect("it starts");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mounts = vec![bind("/cache", cache.path(), false), file("/cache/a/secret", "x", 0o400, 0)];
+                assert_eq!(run_with(&Root::new(), mounts, "cat /cache/a/secret").stdout, "x");
+            });
+        }
+    });
+    drop(waiting.stdin.take());
+    assert_eq!(crate::support::finish(waiting).expect("it ends").stdout, "first\n");
+}
+
+#[test]
+fn own_devices_of_a_step_mask_nothing() {
+    if cannot_run() {
+        return;
+    }
+    let (root, dev) = (Root::new(), tempfile::tempdir().expect("dir"));
+    fs::write(dev.path().join("null"), "mine").expect("write");
+    let script = "ls /dev; cat /proc/keys /proc/timer_list | wc -c; stat -c %t:%T /proc/keys";
+    let output = run_with(&root, vec![bind("/dev", dev.path(), false)], script);
+    assert_eq!(output.stdout, "null\n0\n1:3\n");
+}
+
+#[test]
 fn directory_to_start_in_cannot_lead_out() {
     if cannot_run() {
         return;
@@ -398,6 +435,9 @@ fn empty_arguments_and_bad_bytes_are_refused() {
     let mut spec = root.shell("true");
     spec.mounts = vec![bind("/..", root.dir.path(), false)];
     assert!(matches!(output(spec), Err(Error::Invalid { .. })), "a mount onto the root");
+    let mut spec = root.shell("true");
+    spec.hosts = vec![("a\n6.6.6.6 registry".to_owned(), "1.1.1.1".parse().expect("an address"))];
+    assert!(matches!(output(spec), Err(Error::Invalid { .. })), "a second line in /etc/hosts");
     let error = output(ProcessSpec::new(root.mount(), ["/bin/true", "a\0b"])).expect_err("a NUL byte");
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
 }

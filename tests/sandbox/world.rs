@@ -286,11 +286,22 @@ fn processes_are_limited_without_touching_the_host() {
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max");
     let root = Root::new();
-    let mut spec = root.shell("i=0; while [ $i -lt 700 ]; do sleep 9 & i=$((i+1)); done; echo all");
-    spec.limits = Limits { pids: 400, memory: None };
-    let output = output(spec).expect("it starts");
-    assert_eq!(output.stdout, "", "700 processes where 400 were allowed");
-    assert!(output.stderr.contains("can't fork"), "{output:?}");
+    // The kernel's own limit of a pid namespace begins at 301; below that it takes a control group.
+    for pids in [400, 40] {
+        let mut spec = root.shell("i=0; while [ $i -lt 700 ]; do sleep 9 & i=$((i+1)); done; echo all");
+        spec.limits = Limits { pids, memory: None };
+        let output = match output(spec) {
+            Err(error)
+                if pids < 301 && error.to_string().contains("control group") && std::env::var_os("CI").is_none() =>
+            {
+                eprintln!("skipped: {error}: {:?}", std::error::Error::source(&error));
+                continue;
+            }
+            other => other.expect("it starts"),
+        };
+        assert_eq!(output.stdout, "", "700 processes where {pids} were allowed");
+        assert!(output.stderr.contains("can't fork"), "{output:?}");
+    }
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/pid_max").expect("pid_max"), host);
 }
 
