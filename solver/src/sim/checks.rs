@@ -3,7 +3,7 @@
 //! `RBUILD_PLAN_GRAPHS` says how many random graphs are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::drive::{drive, record_of, Outcome, Prices, Weather};
 use super::ops::{is_context, is_step, truth, Sources};
@@ -13,7 +13,7 @@ use crate::dice::Dice;
 use crate::event::BuildId;
 use crate::graph::{Graph, Vertex, Via};
 use crate::key::{CacheKey, RecordId, ResultRef};
-use crate::plan::{plan, plan_on};
+use crate::plan::{plan, plan_on, Wanted};
 use crate::question::{Answer, Answers, Question, SubmitNumber};
 use crate::sheet::FactSheet;
 use crate::submit::Submit;
@@ -379,22 +379,31 @@ fn planning_ten_thousand_vertices_takes_milliseconds() {
     let mut sheet = FactSheet::new(&submit);
     sheet.refresh(&submit, &known);
 
-    let begin = Instant::now();
+    // The machine may be busy: the best of some tries counts.
     let wanted = plan(&submit, &known).wanted;
-    let whole = begin.elapsed();
-    let Question::Seen(definition) = &wanted.iter().find(|w| matches!(w.question, Question::Seen(_))).unwrap().question
-    else {
-        unreachable!()
-    };
-    let question = Question::Seen(*definition);
-    known.insert(question.clone(), Answer::Seen(true));
-    let begin = Instant::now();
-    sheet.touch(&submit, &question);
-    sheet.refresh(&submit, &known);
+    let whole = quickest(|| drop(plan(&submit, &known)));
+    let is_seen = |wanted: &&Wanted| matches!(wanted.question, Question::Seen(_));
+    let question = wanted.iter().find(is_seen).expect("everything is new").question.clone();
+    let mut seen = false;
+    let step = quickest(|| {
+        seen = !seen;
+        known.insert(question.clone(), Answer::Seen(seen));
+        sheet.touch(&submit, &question);
+        sheet.refresh(&submit, &known);
+        plan_on(&submit, sheet.all(), &known);
+    });
     let after = plan_on(&submit, sheet.all(), &known).wanted;
-    let step = begin.elapsed();
     assert!(after.len() < wanted.len());
     eprintln!("from scratch {whole:?}, after one answer {step:?}");
-    // Generous: tests are not optimised and share the machine.
-    assert!(whole.as_millis() < 1000 && step.as_millis() < 200, "{whole:?}, {step:?}");
+    // Generous: tests are not optimised.
+    assert!(whole.as_millis() < 500 && step.as_millis() < 100, "{whole:?}, {step:?}");
+}
+
+fn quickest(mut work: impl FnMut()) -> Duration {
+    let try_once = |_| {
+        let begin = Instant::now();
+        work();
+        begin.elapsed()
+    };
+    (0..7).map(try_once).min().expect("some tries")
 }
