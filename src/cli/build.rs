@@ -13,8 +13,8 @@ use solver::event::EventSink;
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::Build;
-use super::failure::{chain, Failure};
 use super::excerpt::{Excerpt, Span};
+use super::failure::{chain, Failure};
 use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
@@ -120,7 +120,8 @@ fn complaint(error: &BuildError, view: &View) -> String {
     match error {
         BuildError::Dockerfile { text: source, findings } => {
             for finding in findings.iter().filter(|finding| finding.is_error()) {
-                let span = |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
+                let span =
+                    |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
                 let spans = finding.labels.iter().map(span).collect();
                 let (file, text) = (source.name().to_string(), source.text().to_string());
                 failure.excerpts.push(Excerpt { file, text, spans });

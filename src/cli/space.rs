@@ -14,7 +14,12 @@ pub(super) fn usage(_: &Store) -> Result<u8, Failure> {
 /// `rbuild prune`
 pub(super) fn prune(store: &Store, all: bool) -> Result<u8, Failure> {
     let policy = match all {
-        true => PrunePolicy { records: Keep::Nothing, nameless_images: Keep::Nothing, cache_mounts: Keep::Nothing, most_bytes: None },
+        true => PrunePolicy {
+            records: Keep::Nothing,
+            nameless_images: Keep::Nothing,
+            cache_mounts: Keep::Nothing,
+            most_bytes: None,
+        },
         false => PrunePolicy { nameless_images: Keep::Nothing, ..PrunePolicy::default() },
     };
     let collected = store.prune(&policy)?;

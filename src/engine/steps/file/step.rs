@@ -59,7 +59,8 @@ fn carry_out_chain(
         let mut sources: HashMap<ActionInput, Opened> = HashMap::new();
         for input in actions.iter().flat_map(|action| trees_of(action)) {
             // The tree under work is there already, and shows what earlier actions made.
-            let under_work = input == chain.base || matches!(input, ActionInput::Action(a) if chain.actions.contains(&a));
+            let under_work =
+                input == chain.base || matches!(input, ActionInput::Action(a) if chain.actions.contains(&a));
             if under_work && !is_copied_from(&actions, input) {
                 continue;
             }
