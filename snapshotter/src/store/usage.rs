@@ -112,7 +112,7 @@ fn disk_usage(path: &Path) -> Result<u64> {
     let Ok(mut current) = open_directory(path) else { return Ok(blocks * 512) };
     let failed = |error| unreadable("list", std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()), error);
     let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 << 10];
-    let mut bytes = blocks as u64 * 512;
+    let mut bytes = blocks * 512;
     let mut seen = HashSet::new();
     // One descriptor however deep the tree; a step at work may move directories, so the way is remembered by inode.
     let mut above = Vec::new();
