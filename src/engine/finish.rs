@@ -146,6 +146,8 @@ impl Finishing {
         for name in &self.names {
             self.store.set_tag(name, &entry)?;
         }
+        // What is reported as built is on the disk.
+        self.store.sync()?;
         Ok(made)
     }
 

@@ -104,6 +104,11 @@ impl Store {
         self.layout().directory("history")
     }
 
+    /// Where what was learned of users' directories is kept: caches that may be lost at any time.
+    pub fn context_directory(&self) -> PathBuf {
+        self.layout().directory("contexts")
+    }
+
     /// Takes a lease for this process; what it holds stays until it is dropped.
     ///
     /// # Errors
