@@ -47,7 +47,7 @@ pub(super) fn prune(store: &Store, all: bool) -> Result<u8, Failure> {
 
 /// `rbuild fsck`: 1 when something is damaged.
 pub(super) fn check(store: &Store) -> Result<u8, Failure> {
-    let found = store.fsck(Depth::Contents)?;
+    let found = store.fsck(Depth::Content)?;
     for problem in &found {
         println!("{problem}");
     }
