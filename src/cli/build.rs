@@ -47,7 +47,7 @@ const PARTING: Duration = Duration::from_millis(500);
 
 /// How a build came to its end.
 enum End {
-    Built(Result<Built, BuildError>),
+    Built(Box<Result<Built, BuildError>>),
     Signal(u8),
 }
 
@@ -68,7 +68,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = engine.build(request, client, EventSink::new(screen.sink())) => End::Built(built),
+            built = engine.build(request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
@@ -85,14 +85,16 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             eprintln!("ERROR: interrupted");
             Ok(code)
         }
-        End::Built(Err(error)) => {
-            eprint!("{}", complaint(&error, &view));
-            Err(Failure::silent(1))
-        }
-        End::Built(Ok(built)) => {
-            tell(args, &built, &names, &view)?;
-            Ok(0)
-        }
+        End::Built(result) => match *result {
+            Err(error) => {
+                eprint!("{}", complaint(&error, &view));
+                Err(Failure::silent(1))
+            }
+            Ok(built) => {
+                tell(args, &built, &names, &view)?;
+                Ok(0)
+            }
+        },
     }
 }
 

@@ -41,9 +41,9 @@ pub enum Error {
         /// As it was asked for.
         name: String,
         /// What it is for.
-        found: Platform,
+        found: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: String,
     },
     /// Its config cannot be understood.
     #[error("config of {name}")]
@@ -136,7 +136,11 @@ pub fn find_for(store: &Store, reference: &str, platform: &Platform) -> Result<I
         && (found.variant == platform.variant || found.variant.is_empty() || platform.variant.is_empty());
     match fits {
         true => Ok(image),
-        false => Err(Error::OtherPlatform { name: reference.to_string(), found, wanted: platform.clone() }),
+        false => Err(Error::OtherPlatform {
+            name: reference.to_string(),
+            found: found.to_string(),
+            wanted: platform.to_string(),
+        }),
     }
 }
 
