@@ -75,7 +75,7 @@ fn directories_of_others_are_refused() {
     let ours: serde_json::Value = serde_json::from_slice(&fs::read(&version).unwrap()).unwrap();
     let table = [
         ("format", serde_json::json!(layout::FORMAT + 1)),
-        ("id_map", serde_json::json!("0 100000 65536")),
+        ("id_map", serde_json::json!("0 123456 65536")),
         ("xattrs", serde_json::json!(if ours["xattrs"] == "user" { "trusted" } else { "user" })),
     ];
     for (what, other) in table {
