@@ -249,7 +249,8 @@ fn compression(options: &ImageOptions) -> Compression {
     let level = |default: u32| options.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(default);
     match options.codec {
         Codec::Plain => Compression::Uncompressed,
-        Codec::Gzip => Compression::Gzip { level: level(6) },
+        // 23 % less work than level 6 for 1.4 % more bytes; see ARCHITECTURE.md.
+        Codec::Gzip => Compression::Gzip { level: level(4) },
         Codec::Zstd => Compression::Zstd { level: level(3) },
     }
 }

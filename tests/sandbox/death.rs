@@ -66,7 +66,7 @@ fn killing_the_running_kills_all() {
     await_alive("310001", 3);
     running.kill();
     assert!(matches!(running.wait(), Err(Error::Lost { signal: Some(9) })));
-    assert_eq!(alive("310001"), [], "wait says when all are gone");
+    assert_eq!(alive("310001"), Vec::<i32>::new(), "wait says when all are gone");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn dropping_the_running_kills_all() {
     let running = stubborn(&root, "310002");
     await_alive("310002", 3);
     drop(running);
-    assert_eq!(alive("310002"), []);
+    assert_eq!(alive("310002"), Vec::<i32>::new());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn killing_the_step_is_seen_and_cleaned_up() {
     assert!(root.path("etc/hosts").exists(), "the mount point is there while the step runs");
     kill(step);
     assert_eq!(running.wait().expect("the keeper lives"), Exit::Signal(9));
-    assert_eq!(alive("310004"), []);
+    assert_eq!(alive("310004"), Vec::<i32>::new());
     assert!(!root.path("etc/hosts").exists());
 }
 
@@ -122,7 +122,7 @@ fn daemons_end_with_their_step() {
     let script = "setsid sleep 310005 </dev/null >/dev/null 2>&1 & sleep 310005 & exit 3";
     let output = finish(SANDBOX.spawn(root.shell(script)).expect("it starts")).expect("it ends");
     assert_eq!(output.exit, Exit::Code(3));
-    assert_eq!(alive("310005"), []);
+    assert_eq!(alive("310005"), Vec::<i32>::new());
 }
 
 #[test]
