@@ -10,6 +10,7 @@ mod failure;
 mod images;
 mod import;
 mod name;
+mod owners;
 pub mod render;
 mod request;
 mod run;
@@ -19,9 +20,11 @@ mod space;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use args::Verb;
+use args::{Verb, ROOT};
 use failure::Failure;
 use snapshotter::Store;
+
+use crate::sandbox::rootless;
 
 /// Does what the command line says.
 ///
@@ -36,7 +39,12 @@ pub fn main() -> ExitCode {
         }
     };
     let root = command.global.root.unwrap_or_else(default_root);
-    match dispatch(command.verb, root) {
+    let done = match command.verb.uses_store() {
+        // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
+        true => rootless::enter(&[(ROOT, root.as_os_str())]).map_err(Failure::from),
+        false => Ok(()),
+    };
+    match done.and_then(|()| dispatch(command.verb, root)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if !failure.message.is_empty() {
