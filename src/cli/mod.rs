@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::{Verb, ROOT};
-use failure::Failure;
+use failure::{chain, Failure};
 use snapshotter::Store;
 
 use crate::sandbox::rootless;
@@ -56,7 +56,12 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
-    let open = || Store::open(&root);
+    let open = || {
+        Store::open(&root).map_err(|e| {
+            let help = owners::help(&e).map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+            Failure::user(format!("{}{help}", chain(&e)))
+        })
+    };
     match verb {
         Verb::Build(args) => build::build(&args, &root),
         Verb::Images(args) => images::list(&open()?, &args),

@@ -12,8 +12,7 @@ pub(super) fn shortage() -> Option<String> {
     let mapped = Mapped::of_this_process();
     mapped.only_caller().then(|| {
         format!(
-            "you have no user ids but your own here: nothing can be given to another owner, so images with other \
-             owners cannot be used, nor can USER; {}",
+            "there is no user id but your own here: files of other owners and steps of other users will fail; {}",
             remedy(&mapped)
         )
     })
@@ -26,25 +25,34 @@ pub(super) fn help(error: &(dyn Error + 'static)) -> Option<String> {
 
 fn help_with(error: &(dyn Error + 'static), mapped: &Mapped) -> Option<String> {
     let is_a_step = matches!(error.downcast_ref(), Some(StepFailure::Exit { .. }));
+    let is_a_store = matches!(error.downcast_ref(), Some(snapshotter::Error::Incompatible { what: "id map", .. }));
     match os_error(error) {
-        // What the kernel says to an owner, a user or a group that is not in the map.
-        Some(libc::EINVAL) if !mapped.all() && !is_a_mount(error) => Some(format!(
-            "if an owner was to be set: {} user ids and {} group ids are all there are here; {}",
-            mapped.users,
-            mapped.groups,
-            remedy(mapped)
-        )),
-        Some(libc::EPERM) if mapped.only_caller() => Some(format!(
-            "if another user or group was to be taken on: there are no ids but your own here; {}",
-            remedy(mapped)
-        )),
+        // What the kernel says to a user or a group that is not in the map.
+        Some(libc::EINVAL) if !mapped.all() && !is_a_mount(error) => Some(match mapped.only_caller() {
+            true => format!("no owner or user but {} can be set here; {}", mapped.caller_name(), remedy(mapped)),
+            false => format!(
+                "no owner or user can be set but the first {} users and {} groups; {}",
+                mapped.users,
+                mapped.groups,
+                remedy(mapped)
+            ),
+        }),
+        Some(libc::EPERM) if mapped.only_caller() => {
+            Some(format!("groups cannot be taken on here; {}", remedy(mapped)))
+        }
         Some(libc::EACCES) if mapped.caller != 0 => {
             Some(format!("rbuild runs as {}, who may not do that", mapped.caller_name()))
         }
-        None if is_a_step && mapped.only_caller() => Some(format!(
-            "if the command was to set an owner or to change its user: there are no ids but your own here; {}",
-            remedy(mapped)
-        )),
+        None if is_a_step && mapped.only_caller() => {
+            Some(format!("a command that sets an owner or changes its user fails here; {}", remedy(mapped)))
+        }
+        None if is_a_store => {
+            let mut help = "it was made by another user or when other ids were there; choose another with --root".to_owned();
+            if mapped.only_caller() {
+                help = format!("{help}, or {}", remedy(mapped));
+            }
+            Some(help)
+        }
         _ => None,
     }
 }
@@ -100,8 +108,8 @@ mod tests {
         let invalid = unpack(libc::EINVAL);
         assert_eq!(help_with(&invalid, &ALL), None);
         let said = help_with(&invalid, &SOME).unwrap();
-        assert!(said.contains("65537 user ids") && said.contains("/etc/subuid"), "{said}");
-        assert!(help_with(&invalid, &ALONE).unwrap().contains("1 user ids"));
+        assert!(said.contains("first 65537 users") && said.contains("/etc/subuid"), "{said}");
+        assert!(help_with(&invalid, &ALONE).unwrap().contains("but 4294967294 can"));
         assert_eq!(help_with(&unpack(libc::ENOSPC), &ALONE), None);
         let source = io::Error::from_raw_os_error(libc::EINVAL);
         let mount = StepFailure::Store(snapshotter::Error::Mount { what: "make the overlay", source });
@@ -112,7 +120,7 @@ mod tests {
     fn a_failed_command_may_have_wanted_another_owner() {
         let exit = StepFailure::Exit { command: "chown 5 /x".into(), code: 1 };
         assert_eq!(help_with(&exit, &SOME), None, "its own words are enough");
-        assert!(help_with(&exit, &ALONE).unwrap().contains("set an owner"));
+        assert!(help_with(&exit, &ALONE).unwrap().contains("sets an owner"));
     }
 
     #[test]
