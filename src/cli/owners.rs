@@ -38,7 +38,7 @@ fn help_with(error: &(dyn Error + 'static), mapped: &Mapped) -> Option<String> {
             ),
         }),
         Some(libc::EPERM) if mapped.only_caller() => {
-            Some(format!("groups cannot be taken on here; {}", remedy(mapped)))
+            Some(format!("no user or group but {}'s can be taken on here; {}", mapped.caller_name(), remedy(mapped)))
         }
         Some(libc::EACCES) if mapped.caller != 0 => {
             Some(format!("rbuild runs as {}, who may not do that", mapped.caller_name()))
@@ -47,7 +47,8 @@ fn help_with(error: &(dyn Error + 'static), mapped: &Mapped) -> Option<String> {
             Some(format!("a command that sets an owner or changes its user fails here; {}", remedy(mapped)))
         }
         None if is_a_store => {
-            let mut help = "it was made by another user or when other ids were there; choose another with --root".to_owned();
+            let mut help =
+                "it was made by another user or when other ids were there; choose another with --root".to_owned();
             if mapped.only_caller() {
                 help = format!("{help}, or {}", remedy(mapped));
             }

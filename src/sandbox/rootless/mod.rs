@@ -35,7 +35,7 @@ use map::Plan;
 #[derive(Debug, Error)]
 pub enum Refusal {
     /// The kernel, or who set up this machine, allows no user namespaces.
-    #[error("an ordinary user needs user namespaces, and here {reason}")]
+    #[error("without the right to mount, rbuild needs user namespaces, and here {reason}")]
     Forbidden {
         /// What stands in the way, and what helps.
         reason: String,
