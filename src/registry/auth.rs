@@ -137,8 +137,8 @@ impl Registry {
     /// Learns from a refusal what to do better; `refusals` counts those of the same request.
     ///
     /// # Errors
-    /// [`Error::Unauthorized`] when there is nothing better: the same password is never sent twice, and a token is
-    /// renewed once.
+    /// [`Error::Unauthorized`] when there is nothing better: the same password is never sent twice, and after the third
+    /// refusal no further token is fetched.
     pub(super) async fn learn(&self, refused: Refused<'_>) -> Result<()> {
         let Refused { host, need, with, challenges, request, said, refusals } = refused;
         let who = match self.credential(host, need).await? {
@@ -155,8 +155,7 @@ impl Registry {
         let is_hopeless = match (with, challenge) {
             (Some(Introduction::Password { .. }), Challenge::Basic) => true,
             (None, Challenge::Basic) => is_anonymous,
-            (Some(_), _) => refusals >= 2,
-            (None, _) => refusals >= 3,
+            _ => refusals >= 3,
         };
         let mut known = host.auth.known();
         known.challenge = Some(challenge.clone());

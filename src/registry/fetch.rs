@@ -145,7 +145,8 @@ impl<T: Send + 'static> Transfer<'_, T> {
         self.at = end;
         (self.moved)(end);
         self.start();
-        if let Sink::Reading(feeder, _) = &self.sink {
+        // By `&mut`: a shared reference across the wait would ask `Sync` of what the sink returns.
+        if let Sink::Reading(feeder, _) = &mut self.sink {
             if feeder.feed(bytes).await.is_err() {
                 self.satisfied().await?;
             }
@@ -167,14 +168,9 @@ impl<T: Send + 'static> Transfer<'_, T> {
     async fn satisfied(&mut self) -> Result<()> {
         if let Sink::Reading(feeder, reading) = std::mem::replace(&mut self.sink, Sink::Gone) {
             drop(feeder);
-            self.sink = Sink::Satisfied(self.joined(reading).await?);
+            self.sink = Sink::Satisfied(joined(reading, self.blob.digest).await?);
         }
         Ok(())
-    }
-
-    async fn joined(&self, reading: JoinHandle<io::Result<T>>) -> Result<T> {
-        let result = reading.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-        result.map_err(|source| Error::Sink { blob: self.blob.digest, source })
     }
 
     async fn finish(mut self) -> Result<T> {
@@ -193,7 +189,7 @@ impl<T: Send + 'static> Transfer<'_, T> {
             Sink::Reading(feeder, reading) => {
                 // A sink that is gone already is asked for its result all the same.
                 let _ = feeder.finish().await;
-                self.joined(reading).await
+                joined(reading, self.blob.digest).await
             }
             // `start` leaves no sink waiting, and one that failed has ended the transfer.
             Sink::Waiting(_) | Sink::Gone => {
@@ -201,4 +197,9 @@ impl<T: Send + 'static> Transfer<'_, T> {
             }
         }
     }
+}
+
+async fn joined<T>(reading: JoinHandle<io::Result<T>>, blob: Digest) -> Result<T> {
+    let result = reading.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    result.map_err(|source| Error::Sink { blob, source })
 }

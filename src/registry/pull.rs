@@ -53,7 +53,7 @@ impl Registry {
         if let Some(digest) = reference.digest() {
             return Ok(digest);
         }
-        Ok(self.look(reference).await?.0)
+        self.look(reference).await
     }
 
     /// Finds the image of a reference for a platform: manifest and config, but no layers.
@@ -100,7 +100,7 @@ impl Registry {
     async fn top(&self, reference: &Reference, known: Known<'_>) -> Result<(Descriptor, Vec<u8>, Option<String>)> {
         let digest = match reference.digest() {
             Some(digest) => Ok(digest),
-            None => self.look(reference).await.map(|(digest, _)| digest),
+            None => self.look(reference).await,
         };
         let digest = match digest {
             Ok(digest) => digest,
@@ -123,18 +123,11 @@ impl Registry {
         Ok((descriptor, bytes, called))
     }
 
-    /// Asks for a tag's digest and media type.
-    async fn look(&self, reference: &Reference) -> Result<(Digest, String)> {
-        let path = format!("manifests/{}", reference.selector());
-        let read = |answer: &Answer| {
-            let digest = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
-            let called = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default().to_owned();
-            digest.map(|digest| (digest, called)).ok_or_else(|| Error::Refused {
-                request: answer.request.clone(),
-                reason: "the answer has no sha256 digest".into(),
-            })
-        };
-        self.at_each(reference, &path, Method::HEAD, async |answer| read(&answer)).await
+    /// Asks for a tag's digest.
+    async fn look(&self, reference: &Reference) -> Result<Digest> {
+        let got = self.at_each(reference, &Wanted::DigestOf(reference.selector())).await?;
+        got.digest
+            .ok_or_else(|| Error::Refused { request: got.request, reason: "the answer has no sha256 digest".into() })
     }
 
     /// A document that another one describes.
@@ -165,19 +158,8 @@ impl Registry {
         selector: &str,
         digest: Option<Digest>,
     ) -> Result<(Vec<u8>, Option<String>)> {
-        let path = format!("manifests/{selector}");
-        let read = async |mut answer: Answer| {
-            let bytes = answer.bytes(MAX_BYTES as u64).await?;
-            // The header proves nothing, but where it differs something went wrong on the way.
-            let header = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
-            let actual = Digest::of(&bytes);
-            for expected in [digest, header].into_iter().flatten() {
-                check_digest(&format!("manifest {selector}"), expected, actual)?;
-            }
-            let called = answer.header(CONTENT_TYPE.as_str()).map(str::to_owned);
-            Ok((bytes, called))
-        };
-        self.at_each(reference, &path, Method::GET, read).await
+        let got = self.at_each(reference, &Wanted::Document(selector.to_owned(), digest)).await?;
+        Ok((got.bytes, got.called))
     }
 
     async fn config(&self, reference: &Reference, what: &Descriptor, known: Known<'_>) -> Result<Vec<u8>> {
@@ -188,61 +170,99 @@ impl Registry {
             check_size(what, bytes.len() as u64)?;
             return Ok(bytes);
         }
-        let path = format!("blobs/{}", what.digest);
-        let read = async |mut answer: Answer| {
-            let bytes = answer.bytes(what.size).await?;
-            check_size(what, bytes.len() as u64)?;
-            check_digest(&format!("config {}", what.digest), what.digest, Digest::of(&bytes))?;
-            Ok(bytes)
-        };
-        self.at_each(reference, &path, Method::GET, read).await
+        Ok(self.at_each(reference, &Wanted::Config(what)).await?.bytes)
     }
 
-    /// Asks mirrors, then the registry, for a document until one gives something usable.
-    async fn at_each<T>(
-        &self,
-        reference: &Reference,
-        path: &str,
-        method: Method,
-        read: impl AsyncFn(Answer) -> Result<T>,
-    ) -> Result<T> {
+    /// Asks mirrors, then the registry, until one gives something usable.
+    async fn at_each(&self, reference: &Reference, wanted: &Wanted<'_>) -> Result<Got> {
+        let endpoints = self.endpoints(reference)?;
+        let mut result = Err(Error::Refused { request: reference.to_string(), reason: "nobody to ask".into() });
+        for endpoint in &endpoints {
+            result = self.at_one(endpoint, wanted).await;
+            // What counts in the end is what the registry itself says; it comes last.
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    async fn at_one(&self, endpoint: &Endpoint, wanted: &Wanted<'_>) -> Result<Got> {
+        let (method, path, limit) = wanted.request();
         let mut request = Request::plain(method);
         if path.starts_with("manifests/") {
             let accepted = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
             request.headers.push((ACCEPT, accepted));
         }
-        let endpoints = self.endpoints(reference)?;
-        let mut result = None;
-        for endpoint in &endpoints {
-            let tried = self.at_one(endpoint, path, &request, &read).await;
-            if tried.is_ok() {
-                return tried;
-            }
-            // What counts in the end is what the registry itself says; it comes last.
-            result = Some(tried);
-        }
-        result.unwrap_or_else(|| Err(Error::Refused { request: path.into(), reason: "nobody to ask".into() }))
-    }
-
-    async fn at_one<T>(
-        &self,
-        endpoint: &Endpoint,
-        path: &str,
-        request: &Request<'_>,
-        read: &impl AsyncFn(Answer) -> Result<T>,
-    ) -> Result<T> {
         let mut backoff = endpoint.backoff(self.limits());
         loop {
             // A body that breaks off is as good a reason to try again as a request that does.
-            let tried = match self.exchange(&endpoint.host, &endpoint.need, request, &endpoint.path(path)).await {
-                Ok(answer) => read(answer).await,
+            let tried = match self.exchange(&endpoint.host, &endpoint.need, &request, &endpoint.path(&path)).await {
+                Ok(answer) => Got::read(answer, limit).await,
                 Err(error) => Err(error),
             };
             match tried {
-                Ok(done) => return Ok(done),
+                Ok(got) => return wanted.check(&got).map(|()| got),
                 Err(error) => backoff.after(error).await?,
             }
         }
+    }
+}
+
+/// What a registry is asked for.
+enum Wanted<'a> {
+    /// The digest of a tag.
+    DigestOf(String),
+    /// The document of a tag or digest; its digest where that is known.
+    Document(String, Option<Digest>),
+    /// A config.
+    Config(&'a Descriptor),
+}
+
+/// What it gave.
+struct Got {
+    request: String,
+    bytes: Vec<u8>,
+    called: Option<String>,
+    /// What the header says, which proves nothing.
+    digest: Option<Digest>,
+}
+
+impl Wanted<'_> {
+    /// Method, path within the repository, and how many bytes are read.
+    fn request(&self) -> (Method, String, u64) {
+        match self {
+            Wanted::DigestOf(tag) => (Method::HEAD, format!("manifests/{tag}"), u64::MAX),
+            Wanted::Document(selector, _) => (Method::GET, format!("manifests/{selector}"), MAX_BYTES as u64),
+            Wanted::Config(what) => (Method::GET, format!("blobs/{}", what.digest), what.size),
+        }
+    }
+
+    fn check(&self, got: &Got) -> Result<()> {
+        match self {
+            Wanted::DigestOf(_) => Ok(()),
+            Wanted::Document(selector, digest) => {
+                let actual = Digest::of(&got.bytes);
+                // Where the header says otherwise something went wrong on the way.
+                for expected in [*digest, got.digest].into_iter().flatten() {
+                    check_digest(&format!("manifest {selector}"), expected, actual)?;
+                }
+                Ok(())
+            }
+            Wanted::Config(what) => {
+                check_size(what, got.bytes.len() as u64)?;
+                check_digest(&format!("config {}", what.digest), what.digest, Digest::of(&got.bytes))
+            }
+        }
+    }
+}
+
+impl Got {
+    async fn read(mut answer: Answer, limit: u64) -> Result<Got> {
+        let bytes = answer.bytes(limit).await?;
+        let called = answer.header(CONTENT_TYPE.as_str()).map(str::to_owned);
+        let digest = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
+        Ok(Got { request: answer.request, bytes, called, digest })
     }
 }
 
