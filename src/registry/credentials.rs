@@ -3,6 +3,7 @@
 //! Hosts are compared whole. An entry for `example.com` says nothing about `example.com:5000`, `evil-example.com` or
 //! `example.com.evil`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
@@ -55,7 +56,11 @@ impl Credentials {
     /// What Docker and podman would use: `DOCKER_AUTH_CONFIG`, `$DOCKER_CONFIG/config.json` (`~/.docker`), then
     /// `REGISTRY_AUTH_FILE` or `$XDG_RUNTIME_DIR/containers/auth.json` and `~/.config/containers/auth.json`.
     pub fn from_environment() -> Credentials {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Credentials::from_variables(|name| std::env::var_os(name))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Credentials {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let directory = |name: &str| variable(name).map(PathBuf::from);
         let mut sources = Vec::new();
         if let Some(text) = variable("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()) {
@@ -200,6 +205,32 @@ mod tests {
         ] {
             assert_eq!(find(CONFIG, host, repository).unwrap(), want, "{host}");
         }
+    }
+
+    #[test]
+    fn places_are_those_of_docker_and_podman() {
+        let places = |variables: &[(&str, &str)]| -> Vec<String> {
+            let value = |name: &str| Some(variables.iter().find(|(known, _)| *known == name)?.1.into());
+            let shown = |source| match source {
+                CredentialSource::File(path) => path.display().to_string(),
+                CredentialSource::Text(_) => "text".to_owned(),
+                CredentialSource::Fixed { host, .. } => host,
+            };
+            Credentials::from_variables(value).0.into_iter().map(shown).collect()
+        };
+        assert_eq!(places(&[]), [""; 0]);
+        assert_eq!(places(&[("HOME", "/h")]), ["/h/.docker/config.json", "/h/.config/containers/auth.json"]);
+        let all = [
+            ("HOME", "/h"),
+            ("DOCKER_AUTH_CONFIG", "{}"),
+            ("DOCKER_CONFIG", "/d"),
+            ("XDG_RUNTIME_DIR", "/run/user/0"),
+            ("XDG_CONFIG_HOME", "/c"),
+        ];
+        let want = ["text", "/d/config.json", "/run/user/0/containers/auth.json", "/c/containers/auth.json"];
+        assert_eq!(places(&all), want);
+        let named = [("REGISTRY_AUTH_FILE", "/a.json"), ("XDG_RUNTIME_DIR", "/run/user/0"), ("DOCKER_CONFIG", "")];
+        assert_eq!(places(&named), ["/a.json"]);
     }
 
     #[test]

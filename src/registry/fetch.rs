@@ -8,10 +8,11 @@ use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 
+use super::answer::Answer;
 use super::error::{Error, Result};
 use super::pipe::{self, BlobFeeder, BlobReader};
 use super::pull::check_size;
-use super::transport::{Answer, Request};
+use super::transport::Request;
 use super::{Endpoint, OnBytes, Reference, Registry};
 use crate::image::{Descriptor, Digest};
 

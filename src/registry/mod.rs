@@ -7,6 +7,7 @@
 //!
 //! <https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md>
 
+mod answer;
 mod auth;
 mod backoff;
 mod challenge;

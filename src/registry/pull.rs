@@ -4,10 +4,11 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::Method;
 use solver::graph::Platform;
 
+use super::answer::Answer;
 use super::backoff::Backoff;
 use super::error::{Error, Result};
 use super::platform::{choose, offered};
-use super::transport::{Answer, Request};
+use super::transport::Request;
 use super::{Endpoint, Reference, Registry};
 use crate::image::manifest::{Visited, MAX_BYTES};
 use crate::image::media_type::{self, DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};

@@ -8,11 +8,12 @@ use futures_util::future::try_join_all;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use reqwest::Method;
 
+use super::answer::Answer;
 use super::auth::Need;
 use super::backoff::Backoff;
 use super::error::{Error, Result};
 use super::pipe::Opener;
-use super::transport::{Answer, Body, Host, Request, Target};
+use super::transport::{Body, Host, Request, Target};
 use super::{OnBytes, Reference, Registry};
 use crate::image::{self, media_type, Descriptor, Digest};
 

@@ -139,6 +139,7 @@ fn as_the_grammar_knows_it(domain: &str) -> Result<String, String> {
         return Err("the bracket of the IPv6 address is not closed".into());
     };
     match address.parse::<Ipv6Addr>() {
+        Ok(_) if !port.is_empty() && !port.starts_with(':') => Err("want [ADDRESS]:PORT".into()),
         Ok(_) => Ok(format!("{STAND_IN}{port}")),
         Err(_) => Err(format!("{address:?} is no IPv6 address")),
     }
@@ -218,7 +219,7 @@ mod tests {
             ("é", "want"),
             ("app\n", "want"),
             (&hex, "64 hex"),
-            (&upper_digest, "invalid digest"),
+            (&upper_digest, "lower-case hex"),
             (&long, "255"),
             (&long_tag, "want"),
         ] {

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{HeaderName, ACCEPT_ENCODING, CONTENT_LENGTH, LOCATION, RETRY_AFTER};
+use reqwest::header::{HeaderName, ACCEPT_ENCODING, CONTENT_LENGTH, LOCATION};
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::answer::Answer;
 use super::auth::{Auth, Introduction, Need, Refused};
 use super::backoff::Backoff;
 use super::challenge::{authority, challenges, may_lead_to};
@@ -24,10 +25,6 @@ use super::Registry;
 
 /// More redirects than this are a loop.
 const REDIRECTS: usize = 10;
-/// How much of an error's body is read.
-const SAID_BYTES: u64 = 64 << 10;
-/// How much of it is shown.
-const SAID_CHARS: usize = 500;
 /// How long a registry on this machine may take to show whether it speaks TLS.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -108,106 +105,6 @@ pub(super) enum Target {
     Url(Url),
 }
 
-/// An answer whose body is still to be read. It keeps its connection slot until it is dropped.
-#[derive(Debug)]
-pub(super) struct Answer {
-    response: reqwest::Response,
-    /// Method, host and path, for people.
-    pub request: String,
-    stall: Duration,
-    /// Whether it came from where the request was addressed to, not from where that led.
-    is_from_addressee: bool,
-    _slot: Option<OwnedSemaphorePermit>,
-}
-
-impl Answer {
-    pub fn status(&self) -> StatusCode {
-        self.response.status()
-    }
-
-    pub fn url(&self) -> &Url {
-        self.response.url()
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
-    }
-
-    /// The bytes that the header announces.
-    pub fn announced(&self) -> Option<u64> {
-        self.header(CONTENT_LENGTH.as_str())?.parse().ok()
-    }
-
-    /// The next piece of the body; none at its end.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        match timeout(self.stall, self.response.chunk()).await {
-            Err(_) => Err(Error::Stalled { request: self.request.clone(), after: self.stall }),
-            Ok(Err(error)) => Err(Error::Broken { request: self.request.clone(), source: root_cause(error) }),
-            Ok(Ok(chunk)) => Ok(chunk),
-        }
-    }
-
-    /// The whole body.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`] as soon as it is longer than `limit`, or announced to be.
-    pub async fn bytes(&mut self, limit: u64) -> Result<Vec<u8>> {
-        let too_large = |request: &str| Error::TooLarge { what: format!("the answer to {request}"), limit };
-        if self.announced().is_some_and(|announced| announced > limit) {
-            return Err(too_large(&self.request));
-        }
-        let mut all = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if all.len() as u64 + chunk.len() as u64 > limit {
-                return Err(too_large(&self.request));
-            }
-            all.extend_from_slice(&chunk);
-        }
-        Ok(all)
-    }
-
-    /// The answer if it is a success.
-    ///
-    /// # Errors
-    /// [`Error::Status`] with the registry's words.
-    pub async fn accepted(mut self) -> Result<Answer> {
-        if self.status().is_success() {
-            return Ok(self);
-        }
-        let retry_after = self.header(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
-        let said = self.said().await;
-        Err(Error::Status {
-            request: self.request,
-            status: self.response.status().as_u16(),
-            said,
-            retry_after: retry_after.map(Duration::from_secs),
-        })
-    }
-
-    /// What the registry says about an error: `code: message`, or its text.
-    async fn said(&mut self) -> String {
-        // Without its body an error is still an error.
-        let Ok(bytes) = self.bytes(SAID_BYTES).await else { return String::new() };
-        let said = match serde_json::from_slice::<oci_client::errors::OciEnvelope>(&bytes) {
-            Ok(envelope) => envelope.errors.iter().map(one_error).collect::<Vec<_>>().join("; "),
-            Err(_) if bytes.first() == Some(&b'<') => String::new(),
-            Err(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        };
-        // A terminal would act on control characters.
-        said.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_CHARS).collect()
-    }
-}
-
-fn one_error(error: &oci_client::errors::OciError) -> String {
-    let code = serde_json::to_value(&error.code).ok();
-    let code = code.as_ref().and_then(serde_json::Value::as_str).unwrap_or("UNKNOWN").to_lowercase().replace('_', " ");
-    if error.message.is_empty() {
-        code
-    } else {
-        format!("{code}: {}", error.message)
-    }
-}
-
 impl Registry {
     /// Makes a request, introducing itself as the registry asks, until it is answered or tried often enough.
     ///
@@ -252,7 +149,7 @@ impl Registry {
                 return answer.accepted().await;
             }
             refusals += 1;
-            let asked = challenges(answer.response.headers());
+            let asked = challenges(answer.headers());
             let said = answer.said().await;
             let shown = answer.request.clone();
             // Its slot is free before a token is fetched: others may be waiting for the same one.
@@ -511,8 +408,39 @@ fn is_about_certificates(error: &reqwest::Error) -> bool {
 }
 
 /// The innermost cause: what wraps it only says that a request failed, and may name the URL with its query.
-fn root_cause(error: reqwest::Error) -> Box<dyn std::error::Error + Send + Sync> {
+pub(super) fn root_cause(error: reqwest::Error) -> Box<dyn std::error::Error + Send + Sync> {
     let error = error.without_url();
     let text = causes(&error).last().map(ToString::to_string);
     text.unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_may_lead_to_their_stores_only_safely() {
+        let registry = Registry::new(Default::default(), Default::default(), Default::default());
+        let host = |name: &str| Host::new(name, HostConfig::default(), 1);
+        for (name, from, location, want) in [
+            ("r.example", "https://r.example/v2/a", "/v2/b", Ok("https://r.example/v2/b")),
+            ("r.example", "https://r.example/v2/a", "https://cdn.example/b?s=1", Ok("https://cdn.example/b?s=1")),
+            ("r.example", "http://r.example/v2/a", "http://cdn.example/b", Ok("http://cdn.example/b")),
+            ("10.0.0.1:5000", "https://10.0.0.1:5000/v2/a", "https://10.0.0.2/b", Ok("https://10.0.0.2/b")),
+            ("r.example", "https://r.example/v2/a", "http://r.example/v2/b", Err("plain HTTP")),
+            ("r.example", "https://r.example/v2/a", "https://169.254.169.254/latest", Err("private network")),
+            ("r.example", "http://r.example/v2/a", "http://localhost:2375/containers", Err("private network")),
+            ("r.example", "https://r.example/v2/a", "https://[::ffff:10.0.0.1]/b", Err("private network")),
+            ("r.example", "https://r.example/v2/a", "https://u:p@cdn.example/b", Err("credentials")),
+            ("r.example", "https://r.example/v2/a", "data:text/plain,x", Err("not HTTP")),
+            ("r.example", "https://r.example/v2/a", "", Err("nowhere")),
+        ] {
+            let led = registry.led(&host(name), &Url::parse(from).unwrap(), location, "GET x");
+            match (led, want) {
+                (Ok(to), Ok(want)) => assert_eq!(to.as_str(), want),
+                (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{location}: {error}"),
+                (led, want) => panic!("{location}: {led:?}, want {want:?}"),
+            }
+        }
+    }
 }

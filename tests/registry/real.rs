@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use flate2::write::GzEncoder;
 use rbuild::image::Digest;
-use rbuild::registry::{Config, Credentials, Error, HostConfig, Reference, Registry, Scheme};
+use rbuild::registry::{Config, Credentials, Error, HostConfig, KeyPair, Reference, Registry, Scheme};
 
 use crate::fixture::*;
 
@@ -184,16 +184,19 @@ async fn protected_registry_and_skopeo_agree() {
         fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
         let at = |name: &str| dir.join(name).display().to_string();
         format!(
-            "  tls: {{certificate: {}, key: {}}}\nauth: {{htpasswd: {{realm: here, path: {}}}}}\n",
+            "  tls: {{certificate: {}, key: {}, clientcas: [{}]}}\nauth: {{htpasswd: {{realm: here, path: {}}}}}\n",
             at("server.crt"),
             at("server.key"),
+            at("ca.crt"),
             at("htpasswd")
         )
     });
-    // The authority lies where Docker would have it.
+    // The authority and what clients show lie where Docker would have them.
     let certs = daemon.path("certs.d");
     fs::create_dir_all(certs.join(&daemon.host)).unwrap();
-    fs::copy(daemon.path("ca.crt"), certs.join(&daemon.host).join("ca.crt")).unwrap();
+    for name in ["ca.crt", "client.cert", "client.key"] {
+        fs::copy(daemon.path(name), certs.join(&daemon.host).join(name)).unwrap();
+    }
     let config = Config { certs_dirs: vec![certs.clone()], ..Config::default() };
     let right = password(&daemon.host, "user", "canary");
     let client = Registry::new(config.clone(), right.clone(), patient());
@@ -208,12 +211,24 @@ async fn protected_registry_and_skopeo_agree() {
     let stranger = Registry::new(Config::default(), right.clone(), patient());
     let error = resolve(&stranger, &reference).await.unwrap_err();
     assert!(told(&error).contains("certificate"), "{}", told(&error));
+    // Who shows no certificate, or whose word is taken for the registry's, is as the configuration says.
+    let ca = vec![daemon.path("ca.crt")];
+    let keypair = KeyPair { key: daemon.path("client.key"), cert: daemon.path("client.cert") };
+    let verified = HostConfig { ca, ..HostConfig::default() };
     let unverified = HostConfig { schemes: vec![Scheme::HttpsUnverified], ..HostConfig::default() };
-    let config = Config { hosts: [(daemon.host.clone(), unverified)].into(), ..Config::default() };
-    assert!(resolve(&Registry::new(config, right, patient()), &reference).await.is_ok());
+    for (about, is_let_in) in [
+        (HostConfig { keypairs: vec![keypair.clone()], ..verified.clone() }, true),
+        (HostConfig { keypairs: vec![keypair], ..unverified.clone() }, true),
+        (verified, false),
+        (unverified, false),
+    ] {
+        let config = Config { hosts: [(daemon.host.clone(), about.clone())].into(), ..Config::default() };
+        let answer = resolve(&Registry::new(config, right.clone(), patient()), &reference).await;
+        assert_eq!(answer.is_ok(), is_let_in, "{about:?}: {answer:?}");
+    }
 }
 
-/// An authority and a certificate of it for 127.0.0.1.
+/// An authority, and certificates of it for 127.0.0.1 and for a client.
 fn make_certificates(dir: &Path) {
     let openssl = |args: &[&str]| {
         let output = Command::new("openssl").args(args).current_dir(dir).stdin(Stdio::null()).output().unwrap();
@@ -222,9 +237,11 @@ fn make_certificates(dir: &Path) {
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let authority = ["req", "-x509", "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt"];
     openssl(&[&authority[..], &key].concat());
-    let request = ["req", "-new", "-subj", "/CN=registry", "-keyout", "server.key", "-out", "server.csr"];
-    openssl(&[&request[..], &key].concat());
     fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-    let sign = ["x509", "-req", "-days", "2", "-in", "server.csr", "-out", "server.crt", "-extfile", "names"];
-    openssl(&[&sign[..], &["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]].concat());
+    for (private, public) in [("server.key", "server.crt"), ("client.key", "client.cert")] {
+        let request = ["req", "-new", "-subj", "/CN=somebody", "-keyout", private, "-out", "request"];
+        openssl(&[&request[..], &key].concat());
+        let sign = ["x509", "-req", "-days", "2", "-in", "request", "-out", public, "-extfile", "names"];
+        openssl(&[&sign[..], &["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]].concat());
+    }
 }

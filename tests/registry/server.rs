@@ -544,6 +544,11 @@ fn read_request(stream: &mut TcpStream) -> Option<Seen> {
     let mut lines = head.lines();
     let mut first = lines.next()?.split(' ').map(str::to_owned);
     let (method, path) = (first.next()?, first.next()?);
+    // To a proxy the whole URL is said.
+    let path = match path.strip_prefix("http://").and_then(|rest| rest.split_once('/')) {
+        Some((_, path)) => format!("/{path}"),
+        None => path,
+    };
     let headers: BTreeMap<String, String> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
