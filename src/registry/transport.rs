@@ -152,7 +152,7 @@ impl Registry {
             let asked = challenges(answer.headers());
             let said = answer.said().await;
             let shown = answer.request.clone();
-            // Its slot is free before a token is fetched: others may be waiting for the same one.
+            // Its slot is free while a credential helper makes up its mind.
             drop(answer);
             let challenges = &asked;
             let (with, request, said) = (with.as_ref(), shown.as_str(), said.as_str());

@@ -272,6 +272,7 @@ async fn wrong_blobs_never_reach_the_store() {
         (Act::Longer(10), Err("got 1048586 bytes")),
         (Act::Answer(200, vec![], "short".into()), Err("got 5 bytes")),
         (Act::Reset(1000), Err("the connection broke")),
+        (Act::Endless, Err("expected 1048576 bytes")),
         // A header proves nothing, so a wrong one harms nothing.
         (Act::Header("Docker-Content-Digest", "sha256:00".into()), Ok(())),
     ] {
@@ -296,6 +297,8 @@ async fn wrong_blobs_never_reach_the_store() {
             (Err(error), Err(want)) => assert!(told(&error).contains(want), "want {want}: {}", told(&error)),
             (result, want) => panic!("{result:?}, want {want:?}"),
         }
+        // What fits into the sockets' buffers, five times where it is tried again.
+        assert!(server.written.load(Ordering::SeqCst) < 24 * MIB, "{want:?}");
         // The sink is a thread of its own and may still be about to notice.
         let left = || std::fs::read_dir(lease.ingest_directory()).unwrap().count();
         let since = Instant::now();
@@ -395,7 +398,8 @@ async fn connections_are_few_and_kept() {
     assert_eq!(server.seen("GET", "/blobs/").len(), 13);
     let busiest = server.busiest.load(Ordering::SeqCst);
     assert!((2..=4).contains(&busiest), "{busiest}");
-    assert!(server.connections.load(Ordering::SeqCst) <= 5, "{:?}", server.connections);
+    // A connection may come back to the pool too late for the next request.
+    assert!(server.connections.load(Ordering::SeqCst) <= 8, "{:?}", server.connections);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -211,18 +211,14 @@ impl Reply {
 impl Shared {
     fn serve(&self, mut stream: TcpStream) {
         while let Some(seen) = read_request(&mut stream) {
-            let now = self.open.fetch_add(1, Ordering::SeqCst) + 1;
-            self.busiest.fetch_max(now, Ordering::SeqCst);
-            let goes_on = self.answer(&mut stream, seen);
-            self.open.fetch_sub(1, Ordering::SeqCst);
-            if goes_on.is_none() {
+            if self.answer(&mut stream, seen, Open::new(self)).is_none() {
                 return;
             }
         }
     }
 
     /// None when the connection is of no more use.
-    fn answer(&self, stream: &mut TcpStream, seen: Seen) -> Option<()> {
+    fn answer(&self, stream: &mut TcpStream, seen: Seen, open: Open) -> Option<()> {
         let is_head = seen.method == "HEAD";
         let act = {
             let mut state = self.state.lock().unwrap();
@@ -250,7 +246,7 @@ impl Shared {
                 for (name, value) in headers {
                     reply = reply.with(name, value);
                 }
-                return self.write(stream, &reply, is_head, None);
+                return self.write(stream, &reply, is_head, None, open);
             }
             _ => {}
         }
@@ -262,17 +258,17 @@ impl Shared {
                 let middle = body.len() / 2;
                 body[middle] ^= 1;
                 reply.body = Arc::new(body);
-                self.write(stream, &reply, is_head, None)
+                self.write(stream, &reply, is_head, None, open)
             }
             Some(Act::Header(name, value)) => {
                 reply = reply.with(name, value);
-                self.write(stream, &reply, is_head, None)
+                self.write(stream, &reply, is_head, None, open)
             }
-            other => self.write(stream, &reply, is_head, other),
+            other => self.write(stream, &reply, is_head, other, open),
         }
     }
 
-    fn write(&self, stream: &mut TcpStream, reply: &Reply, is_head: bool, act: Option<Act>) -> Option<()> {
+    fn write(&self, stream: &mut TcpStream, reply: &Reply, is_head: bool, act: Option<Act>, open: Open) -> Option<()> {
         let mut head = format!("HTTP/1.1 {} Status\r\n", reply.status);
         for (name, value) in &reply.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -284,6 +280,7 @@ impl Shared {
             _ => head.push_str(&format!("content-length: {length}\r\n")),
         }
         head.push_str("\r\n");
+        let open = Some(open).filter(|_| !is_head && length > 0);
         stream.write_all(head.as_bytes()).ok()?;
         if is_head {
             return Some(());
@@ -317,17 +314,39 @@ impl Shared {
                 None
             }
             Some(Act::Slow(piece, pause)) => {
-                for bytes in body.chunks(piece) {
+                let (pieces, last) = body.split_at(body.len() - piece.min(body.len()));
+                for bytes in pieces.chunks(piece) {
                     send(bytes)?;
                     thread::sleep(pause);
                 }
-                Some(())
+                drop(open);
+                send(last)
             }
             Some(Act::Endless) => loop {
                 send(&[b' '; 65536])?;
             },
-            _ => send(body),
+            _ => {
+                drop(open);
+                send(body)
+            }
         }
+    }
+}
+
+/// A request that is being answered, until its last bytes are on their way: then the client may begin another one.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(shared: &Shared) -> Open {
+        let now = shared.open.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.busiest.fetch_max(now, Ordering::SeqCst);
+        Open(shared.open.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
