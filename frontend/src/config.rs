@@ -243,13 +243,20 @@ impl ImageConfig {
         });
     }
 
+    /// Says when the image was made, if the build fixes it.
+    pub(crate) fn fix_created(&mut self, epoch: Option<i64>) {
+        self.created = epoch.map(timestamp);
+    }
+
     /// Makes no time of this document later than `epoch`.
     pub(crate) fn clamp(&mut self, epoch: i64) {
         let limit = timestamp(epoch);
         for entry in &mut self.history {
             // Times of this form in UTC compare like their text; others are left alone.
-            let is_earlier =
-                entry.created.as_ref().is_some_and(|created| created.ends_with('Z') && created[..created.len() - 1] <= limit[..19]);
+            let is_earlier = entry
+                .created
+                .as_ref()
+                .is_some_and(|created| created.ends_with('Z') && created[..created.len() - 1] <= limit[..19]);
             if !is_earlier {
                 entry.created = Some(limit.clone());
             }

@@ -26,13 +26,13 @@ mod reference;
 mod source;
 mod stages;
 
-pub use ast::{Ast, dump};
+pub use ast::{dump, Ast};
 pub use config::ImageConfig;
 pub use diagnostic::{Diagnostic, Severity};
-pub use ignore::{IgnoreError, dockerignore};
+pub use ignore::{dockerignore, IgnoreError};
 pub use lower::{ImageAnswer, ImageQuery, Lowered, Lowering, Step, Target};
 pub use options::{Options, RunNetwork};
 pub use parser::parse;
-pub use platform::{PlatformError, parse_platform};
-pub use reference::{ReferenceError, normalise_reference};
+pub use platform::{parse_platform, PlatformError};
+pub use reference::{normalise_reference, ReferenceError};
 pub use source::{Source, Span, Spanned};

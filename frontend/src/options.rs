@@ -12,6 +12,8 @@ pub use crate::ast::RunNetwork;
 pub struct Options {
     /// The stage to build; `None` is the last one.
     pub target: Option<String>,
+    /// Look at every stage, also those that the target does not need; for checks.
+    pub all_stages: bool,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
     /// Labels for the result.
@@ -54,6 +56,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             target: None,
+            all_stages: false,
             build_args: BTreeMap::new(),
             labels: Vec::new(),
             build_platform: Platform::host(),

@@ -2,19 +2,48 @@
 
 use solver::graph::Platform;
 
+use crate::ast::quote;
+
 /// A text that names no platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {reason}: invalid argument", crate::ast::quote(.text))]
-pub struct PlatformError {
-    /// What was written.
-    pub text: String,
-    /// Why.
-    pub reason: &'static str,
+pub enum PlatformError {
+    /// A part that is empty or has other characters.
+    #[error(
+        "{} is an invalid component of {}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": \
+         invalid argument",
+        quote(.part),
+        quote(.text)
+    )]
+    Component {
+        /// The part.
+        part: String,
+        /// All of it.
+        text: String,
+    },
+    /// A single word that is neither system nor architecture.
+    #[error("{}: unknown operating system or architecture: invalid argument", quote(.0))]
+    Unknown(String),
+    /// More than three parts.
+    #[error("{}: cannot parse platform specifier: invalid argument", quote(.0))]
+    Long(String),
 }
 
 const SYSTEMS: [&str; 15] = [
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "netbsd", "openbsd",
-    "plan9", "solaris", "windows",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
 ];
 
 const ARCHITECTURES: [&str; 16] = [
@@ -27,25 +56,28 @@ const ARCHITECTURES: [&str; 16] = [
 /// # Errors
 /// A single word that is neither system nor architecture, and more than three parts.
 pub fn parse_platform(text: &str, host: &Platform) -> Result<Platform, PlatformError> {
-    let wrong = |reason| PlatformError { text: text.into(), reason };
-    let is_part = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let is_part =
+        |part: &&&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
     let parts: Vec<&str> = text.split('/').collect();
-    if !parts.iter().all(|part| is_part(&part)) {
-        return Err(wrong("a platform is written os/architecture/variant"));
+    if let Some(part) = parts.iter().find(|part| !is_part(part)) {
+        return Err(PlatformError::Component { part: part.to_string(), text: text.into() });
     }
     let platform = |os: &str, architecture: &str, variant: &str| {
         let (architecture, variant) = normalise(architecture, variant);
         Platform { os: system(os), architecture, variant, ..Platform::default() }
     };
     match parts[..] {
-        [one] if SYSTEMS.contains(&system(one).as_str()) => {
-            Ok(Platform { os: system(one), architecture: host.architecture.clone(), variant: host.variant.clone(), ..Platform::default() })
-        }
+        [one] if SYSTEMS.contains(&system(one).as_str()) => Ok(Platform {
+            os: system(one),
+            architecture: host.architecture.clone(),
+            variant: host.variant.clone(),
+            ..Platform::default()
+        }),
         [one] if ARCHITECTURES.contains(&normalise(one, "").0.as_str()) => Ok(platform(&host.os, one, "")),
-        [_] => Err(wrong("unknown operating system or architecture")),
+        [_] => Err(PlatformError::Unknown(text.into())),
         [os, architecture] => Ok(platform(os, architecture, "")),
         [os, architecture, variant] => Ok(platform(os, architecture, variant)),
-        _ => Err(wrong("cannot parse platform specifier")),
+        _ => Err(PlatformError::Long(text.into())),
     }
 }
 
@@ -95,13 +127,14 @@ mod tests {
         ] {
             assert_eq!(parse_platform(text, &host).unwrap().to_string(), expected, "{text}");
         }
-        for (text, reason) in [
-            ("nonsense", "unknown operating system or architecture"),
-            ("a/b/c/d", "cannot parse platform specifier"),
-            ("linux/", "a platform is written os/architecture/variant"),
-            ("$x", "a platform is written os/architecture/variant"),
+        let component = |part: &str, text: &str| PlatformError::Component { part: part.into(), text: text.into() };
+        for (text, error) in [
+            ("nonsense", PlatformError::Unknown("nonsense".into())),
+            ("a/b/c/d", PlatformError::Long("a/b/c/d".into())),
+            ("linux/", component("", "linux/")),
+            ("$x", component("$x", "$x")),
         ] {
-            assert_eq!(parse_platform(text, &host).unwrap_err().reason, reason, "{text}");
+            assert_eq!(parse_platform(text, &host), Err(error), "{text}");
         }
     }
 }

@@ -26,9 +26,7 @@ pub fn normalise_reference(name: &str) -> Result<String, ReferenceError> {
         return Err(ReferenceError::Id(name.into()));
     }
     let (registry, rest) = match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase() =>
-        {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase() => {
             (if first == "index.docker.io" { "docker.io" } else { first }, rest)
         }
         _ => ("docker.io", name),
@@ -93,7 +91,8 @@ fn is_registry(text: &str) -> bool {
 fn is_component(text: &str) -> bool {
     let is_alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let mut separators = text.split(|c: char| is_alphanumeric(c as u8) && c.is_ascii()).skip(1);
-    let ends_well = text.bytes().next().is_some_and(is_alphanumeric) && text.bytes().last().is_some_and(is_alphanumeric);
+    let ends_well =
+        text.bytes().next().is_some_and(is_alphanumeric) && text.bytes().last().is_some_and(is_alphanumeric);
     ends_well && separators.all(|s| s.is_empty() || s == "." || s == "_" || s == "__" || s.bytes().all(|b| b == b'-'))
 }
 
@@ -156,7 +155,7 @@ mod tests {
             ("Ubuntu", ReferenceError::Uppercase("Ubuntu".into())),
             ("ghcr.io/Me/x:y", ReferenceError::Uppercase("Me/x".into())),
             (&"a".repeat(64), ReferenceError::Id("a".repeat(64))),
-            (&"a/".repeat(130).trim_end_matches('/'), ReferenceError::Long),
+            ("a/".repeat(130).trim_end_matches("/"), ReferenceError::Long),
         ] {
             assert_eq!(normalise_reference(name), Err(error), "{name}");
         }

@@ -119,7 +119,10 @@ mod tests {
         let at = source.text().find('x').unwrap();
         assert_eq!((source.line_of(0), source.line_of(7), source.line_of(at)), (1, 1, 2));
         assert_eq!(source.column_of(at), 6);
-        assert_eq!((source.line(1), source.line(2), source.line(3), source.line(4)), (Some("FROM a"), Some("RUN é x"), Some(""), None));
+        assert_eq!(
+            (source.line(1), source.line(2), source.line(3), source.line(4)),
+            (Some("FROM a"), Some("RUN é x"), Some(""), None)
+        );
     }
 
     #[test]

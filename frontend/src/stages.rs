@@ -1,8 +1,10 @@
 //! Stages: where each begins, what it is based on, and which one a name means.
 
-use crate::ast::{Ast, From, Instruction, Kind, quote};
-use crate::diagnostic::{Diagnostic, nearest};
-use crate::expand::{Mode, expand};
+use std::collections::BTreeSet;
+
+use crate::ast::{quote, Ast, From, Instruction, Kind};
+use crate::diagnostic::{nearest, Diagnostic};
+use crate::expand::{expand, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::platform::parse_platform;
@@ -21,6 +23,8 @@ pub(crate) struct Stages {
     pub target: usize,
     /// The variables of FROM, which ARG can take over.
     pub globals: Vec<(String, String)>,
+    /// What these are without build arguments.
+    defaults: Vec<(String, String)>,
 }
 
 /// One stage.
@@ -74,21 +78,24 @@ impl Stages {
     /// Finds the stages of `ast`.
     pub fn resolve(ast: &Ast, options: &Options, lints: &mut Vec<Diagnostic>) -> Result<Stages, Vec<Diagnostic>> {
         let mut errors = Vec::new();
-        let mut stages = Stages { all: Vec::new(), target: 0, globals: options.automatic() };
+        let mut stages =
+            Stages { all: Vec::new(), target: 0, globals: options.automatic(), defaults: options.automatic() };
         let mode = Mode::words(ast.directives.escape);
         let mut declared_empty = Vec::new();
         for instruction in &ast.instructions {
             match &instruction.kind {
-                Some(Kind::From(from)) => match stages.begin(from, instruction, options, mode, &declared_empty, lints) {
-                    Ok(stage) => stages.all.push(stage),
-                    Err(error) => {
-                        errors.push(error);
-                        // A stage with a wrong base still has a name that others use.
-                        let mut stage = Stage::new(from, instruction, stages.all.len());
-                        stage.base = Base::Scratch;
-                        stages.all.push(stage);
+                Some(Kind::From(from)) => {
+                    match stages.begin(from, instruction, options, mode, &declared_empty, lints) {
+                        Ok(stage) => stages.all.push(stage),
+                        Err(error) => {
+                            errors.push(error);
+                            // A stage with a wrong base still has a name that others use.
+                            let mut stage = Stage::new(from, instruction, stages.all.len());
+                            stage.base = Base::Scratch;
+                            stages.all.push(stage);
+                        }
                     }
-                },
+                }
                 _ => match stages.all.last_mut() {
                     Some(stage) => {
                         stage.commands.push(Command { instruction: instruction.clone(), trigger: None });
@@ -104,7 +111,11 @@ impl Stages {
         if let [only] = &mut stages.all[..] {
             only.shown.clear();
         }
-        if errors.is_empty() { Ok(stages) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(stages)
+        } else {
+            Err(errors)
+        }
     }
 
     /// An ARG before the first FROM.
@@ -118,6 +129,9 @@ impl Stages {
     ) {
         let Some(Kind::Arg(pairs)) = &instruction.kind else { return };
         for pair in pairs {
+            if let Some(Ok(default)) = pair.value.as_ref().map(|default| expand(&default.text, &self.defaults, mode)) {
+                set(&mut self.defaults, &pair.name.text, default.text);
+            }
             let value = match (options.build_args.get(&pair.name.text), &pair.value) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => match expand(&default.text, &self.globals, mode) {
@@ -146,37 +160,53 @@ impl Stages {
         declared_empty: &[String],
         lints: &mut Vec<Diagnostic>,
     ) -> Result<Stage, Diagnostic> {
-        let value = |word: &Spanned, lints: &mut Vec<Diagnostic>| {
+        let mut value = |word: &Spanned| {
             let expanded = expand(&word.text, &self.globals, mode)
                 .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
             let unknown = expanded.undefined.iter().filter(|name| !declared_empty.contains(*name));
             lint::undefined_in_from(word.span, unknown, &self.globals, lints);
-            Ok(expanded.text)
+            Ok((expanded.text, expanded.undefined))
+        };
+        // A wrong result most likely comes from a variable that is not there.
+        let suggest = |error: Diagnostic, undefined: &BTreeSet<String>| match undefined.first() {
+            Some(name) => error.suggesting(name, self.globals.iter().map(|(name, _)| name.as_str())),
+            None => error,
         };
         let mut stage = Stage::new(from, instruction, self.all.len());
         if let Some(platform) = &from.platform {
-            let text = value(platform, lints)?;
+            let (text, undefined) = value(platform)?;
             if text.is_empty() {
                 let message = format!("empty platform value from expression {}", platform.text);
-                return Err(Diagnostic::error("empty-platform", platform.span, message));
+                let error = Diagnostic::error("empty-platform", platform.span, message);
+                return Err(suggest(error, &undefined));
             }
             let parsed = parse_platform(&text, &options.build_platform).map_err(|error| {
-                let message = format!("failed to parse platform {text}: {error}");
-                Diagnostic::error("invalid-platform", platform.span, message)
+                let message = format!("failed to parse platform {}: {error}", platform.text);
+                suggest(Diagnostic::error("invalid-platform", platform.span, message), &undefined)
             })?;
             stage.platform = Some(parsed);
         }
-        let name = value(&from.base, lints)?;
+        let (name, undefined) = value(&from.base)?;
         if name.is_empty() {
             let message = format!("base name ({}) should not be blank", from.base.text);
-            let error = Diagnostic::error("blank-base", from.base.span, message);
+            let error = suggest(Diagnostic::error("blank-base", from.base.span, message), &undefined);
             return Err(error.with_help("variables of FROM are declared by ARG before the first FROM"));
         }
+        lint::platform_flag(from, lints);
+        self.check_default(from, mode, lints);
         stage.base = match self.find(&name, self.all.len()) {
             Some(earlier) => Base::Stage(earlier),
             None => image(&name, from.base.span)?,
         };
         Ok(stage)
+    }
+
+    /// Whether the base has a name also where no build argument is given.
+    fn check_default(&self, from: &From, mode: Mode, lints: &mut Vec<Diagnostic>) {
+        let Ok(default) = expand(&from.base.text, &self.defaults, mode) else { return };
+        if from.base.text.contains('$') && normalise_reference(&default.text).is_err() {
+            lint::default_base(from, lints);
+        }
     }
 
     fn find_target(&self, options: &Options) -> Result<usize, Diagnostic> {

@@ -4,7 +4,8 @@
 //! store at a time; they meet only in the file system, through renames and flocks.
 //!
 //! Start at [`Store`]: [`Store::open`] and [`Store::lease`] come first, then [`Store::prepare`] and [`Store::commit`]
-//! for file trees, [`layer::apply_layer`] and [`layer::pack`] for what enters and leaves as tar.
+//! for file trees, [`layer::apply_layer`] and [`layer::pack`] for what enters and leaves as tar, [`tree::hash_tree`]
+//! and [`tree::copy`](tree::copy()) for the part of a tree that a step reads.
 //!
 //! | word | meaning |
 //! |---|---|

@@ -22,6 +22,11 @@ impl Budget {
         Budget { transfers: 16, hashes: cores.max(1), runs: (4 * cores).max(16) }
     }
 
+    /// With less nothing would ever be done.
+    pub(crate) fn at_least_one(self) -> Budget {
+        Budget { transfers: self.transfers.max(1), hashes: self.hashes.max(1), runs: self.runs.max(1) }
+    }
+
     /// `None` is without limit.
     fn of(&self, class: Class) -> Option<usize> {
         match class {

@@ -77,6 +77,17 @@ impl FactSheet {
         changed
     }
 
+    /// Whether a fact was made of the answer to a question.
+    pub fn uses(&self, submit: &Submit, question: &Question) -> bool {
+        match question {
+            Question::Pin(build, vertex) => *build == submit.build && submit.graph.position(vertex).is_some(),
+            Question::Seen(definition) => self.definitions.contains_key(definition),
+            Question::LookUp(key) | Question::Run(key, _) => self.keys.contains_key(key),
+            Question::Fetch(record) => self.records.contains_key(record),
+            Question::Recall(result, _) | Question::Hash(result, _) => self.records.contains_key(&result.record),
+        }
+    }
+
     /// The facts, as of the last [`refresh`](FactSheet::refresh).
     pub fn all(&self) -> &[Facts] {
         &self.all

@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
 use serde_json::json;
+use solver::event::EventSink;
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::Build;
+use super::excerpt::{Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
-use crate::engine::{self, Answer, BuildError, BuildRequest, Built, Client, ClientError, Engine};
+use crate::engine::steps::StepFailure;
+use crate::engine::{self, Answer, BuildError, Built, Client, ClientError, Engine};
 use crate::progress::View;
 use crate::sandbox;
 
@@ -36,9 +40,14 @@ impl Client for LocalClient {
     }
 }
 
+/// How long cleaning up may keep the user waiting.
+const TIDYING: Duration = Duration::from_millis(200);
+/// How long work that nobody needs any more may keep the user waiting.
+const PARTING: Duration = Duration::from_millis(500);
+
 /// How a build came to its end.
 enum End {
-    Built(Result<Built, BuildError>),
+    Built(Box<Result<Built, BuildError>>),
     Signal(u8),
 }
 
@@ -56,31 +65,92 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let client = Arc::new(LocalClient { directories });
     let names = request.names.clone();
     let end = runtime.block_on(async {
-        let engine = Engine::open(root, args.jobs)?;
+        let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let building = engine.build(request, client, Arc::new(screen.sink()), screen.backlog());
-        Ok::<End, Failure>(tokio::select! {
-            built = building => End::Built(built),
+        let end = tokio::select! {
+            built = engine.build(request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
-        })
+        };
+        if matches!(end, End::Built(_)) {
+            engine.tidy(TIDYING);
+        }
+        Ok::<End, Failure>(end)
     });
-    // Work on other threads that has begun looks after itself; nobody waits for it.
-    runtime.shutdown_background();
+    // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
+    runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
     match end? {
         End::Signal(code) => {
             eprintln!("ERROR: interrupted");
             Ok(code)
         }
-        End::Built(Err(error)) => {
-            complain(&error, &view);
-            Err(Failure::silent(1))
+        End::Built(result) => match *result {
+            Err(error) => {
+                eprint!("{}", complaint(&error, &view));
+                Err(Failure::silent(1))
+            }
+            Ok(built) => {
+                tell(args, &built, &names, &view)?;
+                Ok(0)
+            }
+        },
+    }
+}
+
+/// Compiles the Dockerfile and builds nothing.
+pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
+    let (request, directories) = from_args(args)?;
+    let store = snapshotter::Store::open(root)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let lowered = runtime.block_on(engine::compile(&store, &request, &LocalClient { directories }));
+    lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
+}
+
+/// What is wrong with a Dockerfile.
+pub(super) fn wrong_dockerfile(source: &Source, findings: &[Diagnostic]) -> Failure {
+    let error = BuildError::Dockerfile { text: Box::new(source.clone()), findings: findings.to_vec() };
+    Failure { message: complaint(&error, &View::default()), code: 1 }
+}
+
+/// Why a build failed: the failed step's last lines, the place in the Dockerfile, what helps, and the cause last.
+fn complaint(error: &BuildError, view: &View) -> String {
+    let mut failure = render::Failure::new("solve", chain(error), render::Fault::User);
+    for step in view.failures().into_iter().filter(|step| !step.log.is_empty()) {
+        failure.steps.push(render::FailedStep { name: step.name, log: step.log });
+    }
+    match error {
+        BuildError::Dockerfile { text: source, findings } => {
+            for finding in findings.iter().filter(|finding| finding.is_error()) {
+                let span =
+                    |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
+                let spans = finding.labels.iter().map(span).collect();
+                let (file, text) = (source.name().to_string(), source.text().to_string());
+                failure.excerpts.push(Excerpt { file, text, spans });
+                failure.help.extend(finding.help.clone());
+            }
         }
-        End::Built(Ok(built)) => {
-            tell(args, &built, &names, &view)?;
-            Ok(0)
+        BuildError::Step { locations, .. } => {
+            for location in locations {
+                let line = |line: i32| usize::try_from(line).unwrap_or(0);
+                let spans = location.ranges.iter();
+                let spans = spans.map(|range| Span::lines(line(range.start.line)..=line(range.end.line))).collect();
+                let text = String::from_utf8_lossy(&location.source.data).into_owned();
+                failure.excerpts.push(Excerpt { file: location.source.filename.clone(), text, spans });
+            }
+            failure.help.extend(help(error));
         }
+        _ => {}
+    }
+    failure.to_string()
+}
+
+/// What the user can do about a failed step, where that is known.
+fn help(error: &BuildError) -> Option<String> {
+    let BuildError::Step { failure, .. } = error else { return None };
+    match failure.downcast_ref::<StepFailure>()? {
+        StepFailure::NotEntitled(name) => Some(format!("allow it with --allow {name}")),
+        _ => None,
     }
 }
 

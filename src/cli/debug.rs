@@ -1,16 +1,14 @@
 //! `rbuild debug`: what a Dockerfile means to the builder.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use frontend::ast::dump;
-use frontend::Source;
+use frontend::{dump, Source};
+use solver::graph::OutputRef;
 
 use super::args::{self, Debug, LlbFormat};
 use super::failure::Failure;
 use super::request::reason;
-use crate::engine::lower;
 
 /// `rbuild debug`
 pub(super) fn debug(what: &Debug, root: &Path) -> Result<u8, Failure> {
@@ -20,17 +18,25 @@ pub(super) fn debug(what: &Debug, root: &Path) -> Result<u8, Failure> {
             let source = Source::new(file.display().to_string(), text);
             let (ast, findings) = frontend::parse(&source);
             print!("{}", dump(&ast));
-            super::build::report(&source, &findings)
+            match findings.iter().any(|finding| finding.is_error()) {
+                true => Err(super::build::wrong_dockerfile(&source, &findings)),
+                false => Ok(0),
+            }
         }
         Debug::DumpLlb { file, format, target, build_args, context } => {
-            let args = typed(file, target, build_args, context)?;
-            let (request, directories) = super::request::from_args(&args)?;
-            let lowered = super::build::lower(&request, directories, root)?;
-            let definition = solver::llb::encode(&lowered.graph);
-            let bytes = match format {
-                LlbFormat::Protobuf => solver::llb::to_bytes(&definition),
-                LlbFormat::Json => serde_json::to_vec_pretty(&solver::llb::json(&definition))?,
-                LlbFormat::Dot => lowered.graph.dot().into_bytes(),
+            let args = args::Build::of_dump(context.clone(), file.clone(), target.clone(), build_args.clone());
+            let lowered = super::build::lower(&args, root)?;
+            let target: Option<OutputRef> = lowered.targets.first().and_then(|target| target.output);
+            let bytes = match (format, target) {
+                (LlbFormat::Dot, _) => lowered.graph.dot().into_bytes(),
+                // An empty tree is an empty definition.
+                (_, None) => Vec::new(),
+                (LlbFormat::Protobuf, Some(target)) => {
+                    prost::Message::encode_to_vec(&solver::llb::encode(&lowered.graph, target))
+                }
+                (LlbFormat::Json, Some(target)) => {
+                    serde_json::to_vec_pretty(&solver::llb::json(&solver::llb::encode(&lowered.graph, target)))?
+                }
             };
             std::io::stdout().write_all(&bytes)?;
             Ok(0)

@@ -146,7 +146,7 @@ pub(super) fn remove(store: &Store, names: &[String]) -> Result<u8, Failure> {
                     println!("Untagged: {}", familiar(name));
                 }
                 None => {
-                    store.forget_image(&entry.image)?;
+                    store.remove_kept_image(&entry.image)?;
                 }
             }
         }
@@ -161,9 +161,14 @@ mod tests {
 
     #[test]
     fn sizes_have_three_digits() {
-        for (size, text) in
-            [(0, "0B"), (999, "999B"), (1000, "1.00kB"), (12_345, "12.3kB"), (123_456_789, "123MB"), (5_000_000_000, "5.00GB")]
-        {
+        for (size, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.00kB"),
+            (12_345, "12.3kB"),
+            (123_456_789, "123MB"),
+            (5_000_000_000, "5.00GB"),
+        ] {
             assert_eq!(bytes(size), text);
         }
     }

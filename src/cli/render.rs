@@ -1,8 +1,11 @@
 //! What a user sees at the end of a build: what failed, where, what helps, and the exit code.
 
 use std::fmt::{self, Write as _};
+use std::io::{self, Write};
 
-use super::excerpt::{printable, Excerpt};
+use solver::event::Warning;
+
+use super::excerpt::{printable, Excerpt, Span};
 
 /// Who can do something about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,65 +190,45 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// A warning about a Dockerfile, or about the build.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Warning {
-    /// The rule and what it found: `StageNameCasing: Stage name 'Base' should be lowercase`.
-    pub short: String,
-    /// More lines.
-    pub detail: Vec<String>,
-    /// Where to read on.
-    pub url: String,
-    /// The place, where there is one.
-    pub excerpt: Option<Excerpt>,
-}
-
-/// How much of warnings is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// One line each.
-    Short,
-    /// With explanation, link and source.
-    Full,
-}
-
-/// The warnings of a build, for its end; empty where there are none.
-pub fn warnings(all: &[Warning], detail: Detail) -> String {
-    let mut text = String::new();
-    let count = match all.len() {
-        0 => return text,
-        1 => "1 warning found".to_owned(),
-        n => format!("{n} warnings found"),
-    };
-    let hint = if detail == Detail::Short { " (use --debug to expand)" } else { "" };
-    let _ = writeln!(text, "\n {count}{hint}:");
-    for warning in all {
-        let place = warning.excerpt.as_ref().and_then(|excerpt| excerpt.spans.first());
-        match (detail, place) {
-            (Detail::Short, Some(span)) => {
-                let _ = writeln!(text, " - {} (line {})", printable(&warning.short), span.lines.start());
-            }
-            (Detail::Short, None) => {
-                let _ = writeln!(text, " - {}", printable(&warning.short));
-            }
-            (Detail::Full, _) => {
-                let url = if warning.url.is_empty() { String::new() } else { format!(" - {}", warning.url) };
-                let _ = writeln!(text, "\nWARNING: {}{url}", printable(&warning.short));
-                for line in &warning.detail {
-                    let _ = writeln!(text, "{}", printable(line));
-                }
-                if let Some(excerpt) = &warning.excerpt {
-                    let _ = write!(text, "{excerpt}");
-                }
-            }
-        }
+/// Lists the warnings of a build at its end; writes nothing where there are none.
+///
+/// # Errors
+/// When writing fails.
+pub fn warnings(all: &[Warning], out: &mut dyn Write) -> io::Result<()> {
+    if all.is_empty() {
+        return Ok(());
     }
-    text
+    let many = if all.len() == 1 { "" } else { "s" };
+    writeln!(out, "\n {} warning{many} found:", all.len())?;
+    for warning in all {
+        writeln!(out, " - {}", printable(&warning.short))?;
+    }
+    Ok(())
+}
+
+/// One warning with its explanation, link and place in the source, whose text is `source`.
+///
+/// # Errors
+/// When writing fails.
+pub fn explained(warning: &Warning, source: Option<&str>, out: &mut dyn Write) -> io::Result<()> {
+    let url = if warning.url.is_empty() { String::new() } else { format!(" - {}", warning.url) };
+    writeln!(out, "\nWARNING: {}{}", printable(&warning.short), printable(&url))?;
+    for line in &warning.detail {
+        writeln!(out, "{}", printable(line))?;
+    }
+    if let (Some(text), Some(file), Some(range)) = (source, &warning.file, &warning.range) {
+        let line = |line: i32| usize::try_from(line).unwrap_or(0);
+        let first = line(range.start.line);
+        let spans = vec![Span::lines(first..=line(range.end.line).max(first))];
+        write!(out, "{}", Excerpt { file: file.clone(), text: text.to_owned(), spans })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::excerpt::Span;
+    use solver::graph::{Position, Range};
+
     use super::*;
 
     #[test]
@@ -327,24 +310,36 @@ ERROR: failed to build: process \"/bin/sh -c mkae\" did not complete successfull
 
     #[test]
     fn warnings_are_listed_or_explained() {
-        let text = "FROM alpine AS Base\n";
-        let excerpt = Excerpt { file: "Dockerfile".into(), text: text.into(), spans: vec![Span::lines(1..=1)] };
-        let with_place = Warning {
-            short: "StageNameCasing: Stage name 'Base' should be lowercase".into(),
+        let at = |line| Position { line, character: 0 };
+        let stage = Warning {
+            vertex: None,
+            short: "StageNameCasing: Stage name 'Base' should be lowercase (line 1)".into(),
             detail: vec!["Stage names should be lowercase".into()],
             url: "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/".into(),
-            excerpt: Some(excerpt),
+            file: Some("Dockerfile".into()),
+            range: Some(Range { start: at(1), end: at(1) }),
         };
-        let plain = Warning { short: "no network".into(), ..Warning::default() };
-        assert_eq!(warnings(&[], Detail::Short), "");
+        let network = Warning { short: "no network\x1b[2J".into(), url: String::new(), ..stage.clone() };
+        let list = |all: &[Warning]| {
+            let mut out = Vec::new();
+            warnings(all, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(list(&[]), "");
+        assert!(list(std::slice::from_ref(&network)).starts_with("\n 1 warning found:\n - no network"));
         assert_eq!(
-            warnings(&[with_place.clone(), plain], Detail::Short),
-            "\n 2 warnings found (use --debug to expand):\n \
-             - StageNameCasing: Stage name 'Base' should be lowercase (line 1)\n - no network\n"
+            list(&[stage.clone(), network]),
+            "\n 2 warnings found:\n \
+             - StageNameCasing: Stage name 'Base' should be lowercase (line 1)\n - no network\u{fffd}[2J\n"
         );
-        let full = warnings(&[with_place], Detail::Full);
-        let head = "\n 1 warning found:\n\nWARNING: StageNameCasing: Stage name 'Base' should be lowercase - https://";
-        assert!(full.starts_with(head), "{full}");
-        assert!(full.contains("Stage names should be lowercase\nDockerfile:1\n-----"), "{full}");
+        let full = |source: Option<&str>| {
+            let mut out = Vec::new();
+            explained(&stage, source, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let head = "\nWARNING: StageNameCasing: Stage name 'Base' should be lowercase (line 1) - \
+                    https://docs.docker.com/go/dockerfile/rule/stage-name-casing/\nStage names should be lowercase\n";
+        assert_eq!(full(None), head);
+        assert!(full(Some("FROM alpine AS Base\n")).contains("\n   1 | >>> FROM alpine AS Base\n"));
     }
 }

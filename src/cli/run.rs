@@ -1,7 +1,6 @@
 //! `rbuild run`: a command in an image, in the sandbox that RUN steps have.
 
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;

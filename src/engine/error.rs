@@ -1,11 +1,10 @@
 //! How a build fails, by what can be done about it.
 
-use std::sync::Arc;
-
 use frontend::diagnostic::Diagnostic;
 use frontend::Source;
 use solver::drive::SolveError;
-use solver::graph::{Graph, Location, VertexId};
+use solver::graph::{Location, VertexId};
+use solver::port::StepError;
 
 use super::client::ClientError;
 use super::images;
@@ -29,7 +28,7 @@ pub enum BuildError {
     #[error("{}", .findings.first().map(|f| f.message.as_str()).unwrap_or("the Dockerfile is wrong"))]
     Dockerfile {
         /// Its text.
-        source: Box<Source>,
+        text: Box<Source>,
         /// What is wrong.
         findings: Vec<Diagnostic>,
     },
@@ -37,7 +36,7 @@ pub enum BuildError {
     #[error(transparent)]
     Image(#[from] images::Error),
     /// A step failed.
-    #[error("{}", chain(&**.failure))]
+    #[error("{}", .failure.chain())]
     Step {
         /// Which, in the graph.
         vertex: VertexId,
@@ -46,8 +45,11 @@ pub enum BuildError {
         /// Where in the Dockerfile.
         locations: Vec<Location>,
         /// How.
-        failure: Arc<dyn std::error::Error + Send + Sync>,
+        failure: StepError,
     },
+    /// The build context cannot be read.
+    #[error(transparent)]
+    Context(#[from] crate::source::local::Error),
     /// The client did not give what was asked for.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -63,20 +65,24 @@ pub enum BuildError {
     /// The result could not be read back.
     #[error(transparent)]
     Result(#[from] StepFailure),
+    /// rbuild is wrong.
+    #[error("{0}")]
+    Bug(String),
     /// rbuild does not do this yet.
     #[error("not supported yet: {0}")]
     Unsupported(&'static str),
 }
 
-impl BuildError {
-    /// From the solver's words to what the user knows of the step.
-    pub(crate) fn step(failed: SolveError, graph: &Graph) -> BuildError {
-        let vertex = graph.get(&failed.vertex);
-        BuildError::Step {
-            vertex: failed.vertex,
-            name: vertex.map(solver::vertex_name).unwrap_or_default(),
-            locations: vertex.and_then(|v| v.origin.as_ref()).map(|o| o.locations.clone()).unwrap_or_default(),
-            failure: failed.error,
+impl From<SolveError> for BuildError {
+    fn from(failed: SolveError) -> BuildError {
+        match failed {
+            SolveError::Step { vertex, name, origin, source } => BuildError::Step {
+                vertex,
+                name,
+                locations: origin.map(|origin| origin.locations).unwrap_or_default(),
+                failure: source,
+            },
+            SolveError::Stalled | SolveError::Ended => BuildError::Bug(failed.to_string()),
         }
     }
 }

@@ -1,9 +1,8 @@
 //! From a request to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
 
-use std::path::Path;
-
-use frontend::{ImageAnswer, Lowered, Lowering, Source, Step};
+use frontend::{ImageAnswer, Lowered, Lowering, RunNetwork, Source, Step};
 use snapshotter::Store;
+use solver::graph::op::Network;
 use solver::graph::Platform;
 
 use super::blocking::blocking;
@@ -12,10 +11,10 @@ use super::error::{chain, BuildError};
 use super::images;
 use super::notes::Notes;
 use super::request::{BuildRequest, Dockerfile, NoCache};
-use crate::source::local;
+use crate::source::local::{self, Context};
 
 /// The text of a build.
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The Dockerfile.
     pub source: Source,
     /// Patterns of what the context leaves out.
@@ -35,11 +34,12 @@ pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &No
     let text = match &request.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
         Dockerfile::File(name) => {
-            let (dir, name) = (client.directory("dockerfile").await?, name.clone());
-            blocking(move || local::read_dockerfile(&dir, &name)).await
+            let path = client.directory("dockerfile").await?.join(name);
+            let shown = name.clone();
+            blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
         }
     };
-    let text = note.end_with(text.map_err(|e| BuildError::NoDockerfile(chain(&e))))?;
+    let text = note.end_with(text)?;
 
     let note = notes.begin("[internal] load .dockerignore");
     let ignore = read_ignore(request, client).await;
@@ -47,29 +47,40 @@ pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &No
     Ok(Loaded { source: Source::new(name, text), ignore })
 }
 
+/// Why a Dockerfile cannot be read, in the words that users know.
+fn unread(name: &str, error: &local::Error) -> String {
+    match error {
+        local::Error::Unreadable { source, .. } => {
+            let text = source.to_string();
+            format!("open {name}: {}", text.split(" (os error").next().unwrap_or(&text).to_lowercase())
+        }
+        other => chain(other),
+    }
+}
+
 async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<String>, BuildError> {
     let context = client.directory("context").await?;
-    let beside = match &request.dockerfile {
-        Dockerfile::File(name) => Some((client.directory("dockerfile").await?, name.clone())),
+    let dockerfile = match &request.dockerfile {
+        Dockerfile::File(name) => Some(client.directory("dockerfile").await?.join(name)),
         Dockerfile::Text(_) => None,
     };
-    let found = blocking(move || local::read_ignore_file(&context, beside.as_ref().map(|(d, n)| (d.as_path(), n.as_str()))));
-    let found = found.await.map_err(|e| BuildError::Ignore { file: ".dockerignore".into(), reason: chain(&e) })?;
-    let Some((file, text)) = found else { return Ok(Vec::new()) };
-    frontend::dockerignore(&text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
+    let found = blocking(move || Context::open(&context)?.read_ignore(dockerfile.as_deref())).await?;
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let file = found.path.display().to_string();
+    frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
 }
 
 /// Turns the Dockerfile into a graph; base images come from the store.
 ///
 /// # Errors
 /// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
-pub async fn lower(
+pub(crate) async fn lower(
     store: &Store,
     request: &BuildRequest,
     loaded: &Loaded,
     notes: &Notes,
 ) -> Result<Lowered, BuildError> {
-    let wrong = |findings| BuildError::Dockerfile { source: Box::new(loaded.source.clone()), findings };
+    let wrong = |findings| BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings };
     let (ast, _) = frontend::parse(&loaded.source);
     let mut lowering = Lowering::new(&loaded.source, ast, options(request, loaded));
     loop {
@@ -107,8 +118,21 @@ fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
         source_date_epoch: request.source_date_epoch,
         ignore_patterns: loaded.ignore.clone(),
         extra_hosts: request.extra_hosts.clone(),
-        network: request.network,
+        network: match request.network {
+            Network::Sandbox => RunNetwork::Default,
+            Network::Host => RunNetwork::Host,
+            Network::None => RunNetwork::None,
+        },
         ..frontend::Options::default()
     }
 }
 
+/// From a request to a graph, without building anything.
+///
+/// # Errors
+/// As a build's before its first step.
+pub async fn compile(store: &Store, request: &BuildRequest, client: &dyn Client) -> Result<Lowered, BuildError> {
+    let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
+    let loaded = load(request, client, &notes).await?;
+    lower(store, request, &loaded, &notes).await
+}

@@ -4,8 +4,10 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
+mod backlog;
 mod blocking;
 mod client;
+mod context;
 mod error;
 mod finish;
 mod host;
@@ -19,16 +21,17 @@ pub mod steps;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 use snapshotter::Store;
-use solver::drive::Solver;
-use solver::event::{BuildId, EventKind};
-use solver::port::EventSink;
+use solver::drive::{NoCache as Recall, Solver};
+use solver::event::{BuildId, EventKind, EventSink};
 
+pub use backlog::Backlog;
 pub use client::{Answer, Client, ClientError};
 pub use error::BuildError;
 pub use finish::Built;
-pub use load::{lower, Loaded};
+pub use load::compile;
 pub use request::{BuildRequest, Dockerfile, Entitlements, NoCache};
 
 use host::EngineHost;
@@ -37,19 +40,20 @@ use notes::Notes;
 /// Builds, on one store.
 pub struct Engine {
     host: Arc<EngineHost>,
-    solver: Solver<EngineHost>,
+    solver: Solver,
     builds: AtomicU64,
 }
 
 impl Engine {
-    /// Opens the store at `root`; `jobs` bounds how many RUN steps run at once.
+    /// Opens the store at `root`; `jobs` bounds how many RUN steps run at once, `backlog` how far they may be ahead of
+    /// what shows their output. To be called on a tokio runtime.
     ///
     /// # Errors
     /// [`BuildError::Store`] when the directory cannot be a store.
-    pub fn open(root: &Path, jobs: Option<usize>) -> Result<Engine, BuildError> {
+    pub fn open(root: &Path, jobs: Option<usize>, backlog: Arc<Backlog>) -> Result<Engine, BuildError> {
         let store = Store::open(root)?;
         let lease = Arc::new(store.lease()?);
-        let host = Arc::new(EngineHost::new(store, lease));
+        let host = Arc::new(EngineHost::new(store, lease, backlog));
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let mut budget = solver::admit::Budget::for_cores(cores);
         if let Some(jobs) = jobs {
@@ -78,6 +82,12 @@ impl Engine {
         built
     }
 
+    /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.
+    pub fn tidy(&self, limit: Duration) {
+        // What stays is found by the next build.
+        let _ = self.host.store().tidy(limit);
+    }
+
     async fn stations(
         &self,
         id: BuildId,
@@ -86,7 +96,7 @@ impl Engine {
         notes: &Notes,
     ) -> Result<Built, BuildError> {
         let loaded = load::load(request, &*client, notes).await?;
-        let lowered = lower(self.host.store(), request, &loaded, notes).await?;
+        let lowered = load::lower(self.host.store(), request, &loaded, notes).await?;
         for lint in &lowered.lints {
             notes.lint(&loaded.source, lint);
         }
@@ -98,9 +108,9 @@ impl Engine {
             None => None,
             Some(_) => {
                 let _registered = self.host.register(id, Arc::clone(&graph), client, request.entitlements);
-                let solve = self.solver.submit(id, Arc::clone(&graph), notes.sink());
-                let solved = solve.await.map_err(|failed| BuildError::step(failed, &graph))?;
-                solved.targets.first().and_then(|target| self.host.result(*target))
+                let solve = self.solver.submit(id, Arc::clone(&graph), Recall::AsHinted, notes.sink());
+                let solved = solve.await.map_err(BuildError::from)?;
+                solved.targets.first().and_then(|target| self.host.result(target.result))
             }
         };
         finish::finish(&self.host, request, target, result, notes).await

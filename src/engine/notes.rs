@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use frontend::diagnostic::Diagnostic;
 use frontend::Source;
-use solver::event::{BuildId, Event, EventKind, Timestamp, Warning};
+use solver::event::{BuildId, EventKind, EventSink, Warning};
 use solver::graph::{Position, Range, VertexId};
-use solver::port::EventSink;
 
 /// Where a build's own events go.
 pub struct Notes {
@@ -26,7 +25,7 @@ impl Notes {
     }
 
     pub(crate) fn emit(&self, kind: EventKind) {
-        self.events.send(Event { build: self.build, at: Timestamp::now(), kind });
+        self.events.send(self.build, kind);
     }
 
     /// Begins a step that a person sees under this name.
@@ -80,11 +79,6 @@ impl Note<'_> {
     pub(crate) fn bytes(&self, id: &str, current: u64, total: u64, done: bool) {
         let (current, total) = (current as i64, total as i64);
         self.notes.emit(EventKind::Progress { vertex: self.vertex, id: id.to_string(), current, total, done });
-    }
-
-    /// It ended well.
-    pub(crate) fn done(mut self) {
-        self.end(None, false);
     }
 
     /// It ended as `result` says.

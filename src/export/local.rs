@@ -73,8 +73,7 @@ pub fn copy(root: BorrowedFd<'_>, dest: &Path, options: &Options) -> Result<Copi
     let top = rustix::fs::openat(CWD, dest, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| failed(errno.into()))?;
     let mut copier = Copier { top, dest, options, links: HashMap::new(), copied: Copied::default(), names: 0 };
-    let to = rustix::io::dup(&copier.top).map_err(|errno| failed(errno.into()))?;
-    copier.directory(root, to.as_fd(), &mut PathBuf::new())?;
+    copier.tree(root)?;
     Ok(copier.copied)
 }
 
@@ -90,29 +89,70 @@ struct Copier<'a> {
     names: u64,
 }
 
+/// A directory that is being filled.
+struct Level {
+    from: OwnedFd,
+    to: OwnedFd,
+    /// What is still to be copied.
+    names: std::vec::IntoIter<CString>,
+    /// What it will look like; the topmost one is the user's own.
+    stat: Option<Stat>,
+}
+
+impl Level {
+    fn new(from: OwnedFd, to: OwnedFd, stat: Option<Stat>) -> Result<Level, Errno> {
+        Ok(Level { names: names(from.as_fd())?.into_iter(), from, to, stat })
+    }
+}
+
 impl Copier<'_> {
     fn written(&self, path: &Path, errno: impl Into<io::Error>) -> Error {
         Error::Write { path: self.dest.join(path), source: errno.into() }
     }
 
-    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &mut PathBuf) -> Result<(), Error> {
-        for name in names(from).map_err(|errno| read(path, errno))? {
+    /// Copies everything, depth first. How deep a tree is, its maker decides: there is no recursion to overflow.
+    fn tree(&mut self, root: BorrowedFd<'_>) -> Result<(), Error> {
+        let mut path = PathBuf::new();
+        // Opened anew: the caller's may be a mere handle (O_PATH), which cannot be listed.
+        let from = rustix::fs::openat(root, c".", OFlags::RDONLY | DIRECTORY, Mode::empty())
+            .map_err(|errno| read(&path, errno))?;
+        let to = rustix::io::fcntl_dupfd_cloexec(&self.top, 0).map_err(|errno| self.written(&path, errno))?;
+        let mut levels = vec![Level::new(from, to, None).map_err(|errno| read(&path, errno))?];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.next() else {
+                if let Some(Level { to, stat: Some(stat), .. }) = levels.pop() {
+                    self.dress(to.as_fd(), &stat, &path)?;
+                    path.pop();
+                }
+                continue;
+            };
             path.push(OsStr::from_bytes(name.to_bytes()));
-            self.entry(from, to, &name, path)?;
-            path.pop();
+            match self.entry(level.from.as_fd(), level.to.as_fd(), &name, &path)? {
+                Some(below) => levels.push(below),
+                None => {
+                    path.pop();
+                }
+            }
         }
         Ok(())
     }
 
-    fn entry(&mut self, from: BorrowedFd, to: BorrowedFd, name: &CStr, path: &mut PathBuf) -> Result<(), Error> {
+    /// Copies one entry; a directory is only made, and returned to be filled.
+    fn entry(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        path: &Path,
+    ) -> Result<Option<Level>, Error> {
         let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| read(path, errno))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
-            return self.subdirectory(from, to, name, &stat, path);
+            return self.directory(from, to, name, &stat, path).map(Some);
         }
         if kind == FileType::Socket {
             // Nothing listens on it any more, and no archive format carries one.
-            return Ok(());
+            return Ok(None);
         }
         let temporary = self.temporary(to, name, path)?;
         let made = self
@@ -120,17 +160,17 @@ impl Copier<'_> {
             .and_then(|()| rustix::fs::renameat(to, &temporary, to, name).map_err(|errno| self.written(path, errno)));
         // Gone after a rename, but for one between two names of a single file, which does nothing.
         let _ = rustix::fs::unlinkat(to, &temporary, AtFlags::empty());
-        made
+        made.map(|()| None)
     }
 
-    fn subdirectory(
-        &mut self,
-        from: BorrowedFd,
-        to: BorrowedFd,
+    fn directory(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
         name: &CStr,
         stat: &Stat,
-        path: &mut PathBuf,
-    ) -> Result<(), Error> {
+        path: &Path,
+    ) -> Result<Level, Error> {
         let source =
             rustix::fs::openat(from, name, OFlags::RDONLY | DIRECTORY, Mode::empty()).map_err(|e| read(path, e))?;
         // Not open to others before it has its owner and mode.
@@ -148,8 +188,7 @@ impl Copier<'_> {
         }
         let target = rustix::fs::openat(to, name, OFlags::RDONLY | DIRECTORY, Mode::empty())
             .map_err(|errno| self.written(path, errno))?;
-        self.directory(source.as_fd(), target.as_fd(), path)?;
-        self.dress(target.as_fd(), stat, path)
+        Level::new(source, target, Some(*stat)).map_err(|errno| read(path, errno))
     }
 
     /// Makes the new file under its temporary name.
@@ -286,6 +325,7 @@ impl Copier<'_> {
 }
 
 fn read(path: &Path, errno: Errno) -> Error {
+    let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
     Error::Read { path: path.into(), source: errno.into() }
 }
 
@@ -312,7 +352,8 @@ mod tests {
     const PLAIN: Options = Options { owner: Owner::Caller, epoch: None };
 
     fn export(from: &Path, to: &Path, options: &Options) -> Result<Copied, Error> {
-        copy(File::open(from).unwrap().as_fd(), to, options)
+        let handle = rustix::fs::open(from, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        copy(handle.as_fd(), to, options)
     }
 
     fn chmod(path: &Path, mode: u32) {
@@ -444,6 +485,35 @@ mod tests {
     }
 
     #[test]
+    fn a_racer_in_the_destination_gains_nothing() {
+        let (from, to, outside) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(from.path().join("bin")).unwrap();
+        fs::write(from.path().join("bin/file"), "x").unwrap();
+        let (target, evil) = (to.path().join("bin"), to.path().join("evil"));
+        fs::create_dir(&target).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // A directory is there, in the next moment a link that leads outside, then the directory again.
+                    let _ = symlink(outside.path(), &evil);
+                    for _ in 0..2 {
+                        let _ = rustix::fs::renameat_with(CWD, &evil, CWD, &target, rustix::fs::RenameFlags::EXCHANGE);
+                    }
+                    let _ = fs::remove_dir_all(&evil);
+                }
+            });
+            for _ in 0..2000 {
+                // Some fail: a directory that was to be opened is a link by then.
+                let _ = export(from.path(), to.path(), &PLAIN);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(listing(outside.path()), [""; 0]);
+    }
+
+    #[test]
     fn set_id_bits_are_for_root_only() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(from.path().join("su"), "").unwrap();
@@ -459,6 +529,19 @@ mod tests {
         chmod(&from.path().join("su"), 0o6755);
         export(from.path(), to.path(), &Options { owner: Owner::Preserve, epoch: None }).unwrap();
         assert_eq!((mode(), fs::metadata(to.path().join("su")).unwrap().uid()), (0o6755, 1));
+    }
+
+    #[test]
+    fn a_deep_tree_needs_no_deep_stack() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let deep = vec!["d"; 300].join("/");
+        fs::create_dir_all(from.path().join(&deep)).unwrap();
+        fs::write(from.path().join(&deep).join("file"), "x").unwrap();
+        let (source, dest) = (from.path().to_owned(), to.path().to_owned());
+        let small = std::thread::Builder::new().stack_size(96 << 10);
+        let copied = small.spawn(move || export(&source, &dest, &PLAIN)).unwrap().join().unwrap().unwrap();
+        assert_eq!(copied, Copied { files: 1, bytes: 1 });
+        assert_eq!(fs::read_to_string(to.path().join(&deep).join("file")).unwrap(), "x");
     }
 
     #[test]

@@ -26,6 +26,22 @@ pub struct ImageOptions {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Default for ImageOptions {
+    /// An OCI image with gzip layers.
+    fn default() -> ImageOptions {
+        ImageOptions {
+            names: Vec::new(),
+            codec: Codec::Gzip,
+            level: None,
+            force_compression: false,
+            family: Family::Oci,
+            rewrite_timestamp: false,
+            epoch: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
 /// Attributes BuildKit knows and this exporter does not obey yet: better refused than ignored.
 const LATER: [&str; 17] = [
     "oci-artifact",

@@ -1,4 +1,4 @@
-//! Manifests and indexes, read with suspicion.
+//! Manifest documents, single or in an index, read with suspicion.
 //!
 //! What arrives here was written by strangers. One document is a manifest or an index, never both: a reader that takes
 //! it for the other kind would see another image (CVE-2021-41190).
@@ -69,6 +69,8 @@ pub struct Index {
 }
 
 /// Either kind.
+// Read once and taken apart at once: a box would gain nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Document {
     /// One image.
@@ -329,6 +331,22 @@ mod tests {
             let got = refusal(text, content_type);
             assert!(got.contains(want), "{}: {got}", &text[..text.len().min(200)]);
         }
+    }
+
+    #[test]
+    fn a_damaged_document_is_refused_or_read_but_never_a_panic() {
+        let whole = manifest(r#""mediaType":"application/vnd.oci.image.manifest.v1+json","annotations":{"a":"b"},"#);
+        let mut read = 0;
+        for at in 0..whole.len() {
+            assert!(Document::parse(&whole.as_bytes()[..at], None).is_err(), "cut at {at}");
+            for byte in [0, b'"', b'{', b'}', b'-', b'9', 0xff] {
+                let mut damaged = whole.clone().into_bytes();
+                damaged[at] = byte;
+                read += usize::from(Document::parse(&damaged, None).is_ok());
+            }
+        }
+        // Some damage does no harm: another digit in a size, another letter in an annotation.
+        assert!((1..3 * whole.len()).contains(&read), "{read} of {} were read", 7 * whole.len());
     }
 
     #[test]

@@ -10,6 +10,9 @@ mod text;
 mod tty;
 mod view;
 
+#[cfg(test)]
+mod golden;
+
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
@@ -87,6 +90,7 @@ impl Display {
     /// [`io::ErrorKind::Unsupported`] when a screen is demanded and standard error is no terminal.
     pub fn on_stderr(mode: Mode, colours: bool) -> io::Result<Display> {
         let is_terminal = io::stderr().is_terminal();
+        let can_move_the_cursor = std::env::var_os("TERM").is_none_or(|kind| kind != "dumb");
         if mode == Mode::Tty && !is_terminal {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -95,7 +99,7 @@ impl Display {
         }
         let out = Box::new(io::stderr());
         Ok(match mode {
-            Mode::Auto if is_terminal => Display::tty(out, Size::of_stderr, colours),
+            Mode::Auto if is_terminal && can_move_the_cursor => Display::tty(out, Size::of_stderr, colours),
             Mode::Tty => Display::tty(out, Size::of_stderr, colours),
             Mode::Auto | Mode::Plain => Display::plain(out),
             Mode::Quiet => Display::quiet(),
@@ -172,5 +176,10 @@ impl Display {
     /// The build so far: failures, warnings, counts.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The build as it was shown.
+    pub fn into_view(self) -> View {
+        self.view
     }
 }

@@ -245,6 +245,9 @@ impl<W: Write> Plain<W> {
             }
             self.any_shown = true;
             writeln!(self.out, "#{number} {}", step.name)?;
+            // Its share of the output is counted from now on, or it would be left as soon as it is shown.
+            self.turns[index].weight = 0;
+            self.turns[index].since = self.last;
         }
         let turn = &mut self.turns[index];
         turn.news = false;
@@ -272,7 +275,10 @@ impl<W: Write> Plain<W> {
             turn.break_line(&mut self.out)?;
             turn.open.clear();
             if !std::mem::replace(&mut turn.told_end, true) {
-                writeln!(self.out, "#{number} {}", ending(step))?;
+                // Each line of a long error is marked as this step's.
+                for line in ending(step).lines() {
+                    writeln!(self.out, "#{number} {line}")?;
+                }
             }
         }
         Ok(())

@@ -171,6 +171,22 @@ mod tests {
     }
 
     #[test]
+    fn no_sequence_of_bytes_gets_through() {
+        const BYTES: [u8; 9] = [0x1b, b'[', b']', b'K', b'2', b'\r', b'\t', 0xc2, 0x9b];
+        for number in 0..BYTES.len().pow(5) {
+            let mut left = number;
+            let line: Vec<u8> = std::iter::repeat_with(|| {
+                let byte = BYTES[left % BYTES.len()];
+                left /= BYTES.len();
+                byte
+            })
+            .take(5)
+            .collect();
+            assert!(!visible(&line).contains(char::is_control), "{line:?}");
+        }
+    }
+
+    #[test]
     fn names_stay_on_one_line() {
         assert_eq!(one_line("RUN <<EOF\necho\t\x1b[31m\nEOF"), "RUN <<EOF echo  [31m EOF");
     }

@@ -200,8 +200,7 @@ fn lines_of(step: &Step, now: Timestamp) -> Vec<Line<'_>> {
         look,
         step: Some(step),
     }];
-    let remark =
-        |text: String, look| Line { text, amount: String::new(), elapsed, is_running: false, look, step: None };
+    let remark = |text: String, look| Line { text, amount: String::new(), elapsed, is_running, look, step: None };
     if let Some((first, others)) = step.reasons.split_first() {
         let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
         lines.push(remark(format!("=> MISS {first}{more}"), Look::Faint));
@@ -209,7 +208,7 @@ fn lines_of(step: &Step, now: Timestamp) -> Vec<Line<'_>> {
     lines.extend(step.parts.iter().map(|part| Line {
         text: format!("=> {}", part.id),
         amount: part.amount(),
-        elapsed: if part.done { part.updated } else { now }.0.saturating_sub(part.started.0),
+        elapsed: if part.done { part.updated } else { step.completed.unwrap_or(now) }.0.saturating_sub(part.started.0),
         is_running: !part.done && is_running,
         look: if part.done { Look::Ended } else { Look::Plain },
         step: None,
@@ -249,19 +248,17 @@ fn tails<'a>(lines: &[Line<'a>], height: usize) -> Vec<&'a Step> {
     steps
 }
 
-/// The last lines, and of those before them all that run.
-fn fitting(lines: Vec<Line<'_>>, most: usize) -> Vec<Line<'_>> {
-    let mut surplus = lines.len().saturating_sub(most);
-    let mut kept: Vec<Line> = Vec::new();
-    for line in lines {
-        if surplus > 0 && !line.is_running {
-            surplus -= 1;
-        } else {
-            kept.push(line);
-        }
+/// As many lines as fit: what runs, and of what has ended the latest, steps rather than their details.
+fn fitting(mut lines: Vec<Line<'_>>, most: usize) -> Vec<Line<'_>> {
+    let may_go: [fn(&Line) -> bool; 3] =
+        [|line| !line.is_running && line.step.is_none(), |line| !line.is_running, |_| true];
+    for may_go in may_go {
+        let mut surplus = lines.len().saturating_sub(most);
+        lines.retain(|line| {
+            let goes = surplus > 0 && may_go(line);
+            surplus -= usize::from(goes);
+            !goes
+        });
     }
-    // More run than there are rows.
-    let excess = kept.len().saturating_sub(most);
-    kept.drain(..excess);
-    kept
+    lines
 }

@@ -62,11 +62,12 @@ fn limit_bounding_set() -> io::Result<()> {
             continue;
         }
         // SAFETY: plain numbers.
-        if let Err(error) =
-            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) }.into())
-        {
-            // The kernel answers EINVAL to the first number it has no capability for.
-            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+        match check(dropped.into()) {
+            Ok(_) => {}
+            // The answer to the first number that the kernel has no capability for.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -88,12 +89,22 @@ fn load_filter(filter: &[u64]) -> io::Result<()> {
 fn become_user(order: &Order) -> io::Result<()> {
     // By system call: the C library's functions speak to all threads, of which there is only this one.
     // SAFETY: the pointer is to as many groups as are said.
-    check(unsafe { libc::syscall(libc::SYS_setgroups, order.groups.len(), order.groups.as_ptr()) })?;
+    let groups = check(unsafe { libc::syscall(libc::SYS_setgroups, order.groups.len(), order.groups.as_ptr()) });
+    match groups {
+        // A user namespace made without privilege may not drop groups, see user_namespaces(7); those it keeps are the
+        // user's own.
+        Err(_) if order.groups.is_empty() && groups_are_fixed() => {}
+        other => _ = other?,
+    }
     // SAFETY: plain numbers.
     check(unsafe { libc::syscall(libc::SYS_setresgid, order.gid, order.gid, order.gid) })?;
     // SAFETY: plain numbers.
     check(unsafe { libc::syscall(libc::SYS_setresuid, order.uid, order.uid, order.uid) })?;
     Ok(())
+}
+
+fn groups_are_fixed() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
 /// One half of the capability sets, `struct __user_cap_data_struct`.
@@ -124,15 +135,13 @@ fn inherit_all() -> io::Result<()> {
     }
     set_capabilities(&sets)?;
     for number in 0..64_u32 {
-        if sets[number as usize / 32].permitted & (1 << (number % 32)) != 0 {
-            // SAFETY: plain numbers.
-            check(
-                unsafe {
-                    libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(number), 0, 0)
-                }
-                .into(),
-            )?;
+        if sets[number as usize / 32].permitted & (1 << (number % 32)) == 0 {
+            continue;
         }
+        // SAFETY: plain numbers.
+        let raised =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, libc::c_ulong::from(number), 0, 0) };
+        check(raised.into())?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::io;
 use super::error::{check, Error};
 
 /// No core files on the host, and the traditional number of open files.
+#[allow(clippy::unnecessary_cast)] // the type of the constants differs between C libraries
 const FIXED: [(u32, u64, u64); 2] = [(libc::RLIMIT_CORE as u32, 0, 0), (libc::RLIMIT_NOFILE as u32, 1024, 1 << 20)];
 
 /// Whether `kernel.pid_max` belongs to the pid namespace, as it does since Linux 6.14, and limits only what is in it.

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags, CWD};
 
 use super::error::Error;
-use super::keeper::{forget_all_but, tell_failure};
+use super::keeper::{forget_all_but, tell_failure, tell_start};
 use super::root::Tree;
 use super::wire::Order;
 
@@ -30,7 +30,11 @@ pub(super) fn enter_directory(tree: &Tree, path: &Path) -> Result<(), Error> {
 pub(super) fn execute(order: &Order, keeper: BorrowedFd) -> ! {
     close_all_but(keeper);
     default_signals();
-    tell_failure(keeper, become_one_of(order));
+    let error = match tell_start(keeper) {
+        Ok(()) => become_one_of(order),
+        Err(error) => Error::setup("reach the keeper")(error),
+    };
+    tell_failure(keeper, error);
     // SAFETY: ends this copy without running the keeper's exit handlers.
     unsafe { libc::_exit(125) }
 }
@@ -90,8 +94,10 @@ fn close_all_but(keeper: BorrowedFd) {
 fn default_signals() {
     // SAFETY: this process handles no signals; the set is initialised before it is used.
     unsafe {
+        // By system call, since the C library keeps two of them to itself. All zeros is the default action.
+        let default = [0_u64; 4];
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, 8);
         }
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, LazyLock};
 
@@ -17,8 +17,8 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, CWD};
 use rustix::mount::{open_tree, MountAttrFlags, OpenTreeFlags};
 use rustix::pipe::{pipe_with, PipeFlags};
 
+use super::cgroup::{self, Groups};
 use super::error::Error;
-use super::limits::pid_namespaces_limit;
 use super::mounting::{restrict, Reach};
 use super::running::{read_report, Running};
 use super::seccomp;
@@ -85,7 +85,8 @@ impl Sandbox {
         let (report, child_report) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::setup("make a pipe")(e.into()))?;
 
-        let order = order(&spec, child_report.as_raw_fd())?;
+        let groups = Groups::make(spec.limits)?;
+        let order = order(&spec, &groups, child_report.as_raw_fd())?;
         let file = memory_file(&order.encode()).map_err(Error::setup("write the order"))?;
         let mut keep = vec![file.as_raw_fd(), child_report.as_raw_fd(), spec.root.as_raw_fd()];
         keep.extend(spec.mounts.iter().filter_map(|mount| match &mount.kind {
@@ -114,7 +115,9 @@ impl Sandbox {
             stderr,
             pidfd,
             report: File::from(report),
+            groups,
             exit: None,
+            out_of_memory: false,
             _spawner: self.spawner.clone(),
         };
         match read_report(&mut running.report) {
@@ -183,7 +186,7 @@ fn connect(stdio: &mut Stdio, direction: Direction) -> Result<(Option<OwnedFd>, 
 }
 
 /// The spec as the child can read it.
-fn order(spec: &ProcessSpec, report: RawFd) -> Result<Order, Error> {
+fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Error> {
     let invalid = |what: String| Error::Invalid { what };
     if spec.args.is_empty() {
         return Err(invalid("a process needs at least one argument".to_owned()));
@@ -191,6 +194,13 @@ fn order(spec: &ProcessSpec, report: RawFd) -> Result<Order, Error> {
     let strings = spec.args.iter().chain(&spec.env).map(|text| text.as_encoded_bytes());
     if let Some(bad) = strings.into_iter().find(|bytes| bytes.contains(&0)) {
         return Err(invalid(format!("{:?} contains a NUL byte", String::from_utf8_lossy(bad))));
+    }
+    if spec.mounts.iter().any(|mount| !mount.dest.components().any(|part| matches!(part, Component::Normal(_)))) {
+        return Err(invalid("a mount needs a target below /".to_owned()));
+    }
+    if let Some((name, _)) = spec.hosts.iter().find(|(name, _)| name.contains(|c: char| c.is_whitespace() || c == '#'))
+    {
+        return Err(invalid(format!("{name:?} is not a host name")));
     }
     let mut mounts = vec![file("/etc/hosts", hosts(spec))];
     if !spec.resolv_conf.is_empty() {
@@ -213,8 +223,8 @@ fn order(spec: &ProcessSpec, report: RawFd) -> Result<Order, Error> {
         own_network: spec.network == Network::None,
         insecure: spec.security == Security::Insecure,
         rlimits: spec.rlimits.iter().map(|limit| (limit.resource, limit.soft, limit.hard)).collect(),
-        pid_max: if pid_namespaces_limit() { spec.limits.pids } else { 0 },
-        cgroups: Vec::new(),
+        pid_max: cgroup::pid_max(spec.limits).unwrap_or(0),
+        cgroups: groups.join.iter().map(AsRawFd::as_raw_fd).collect(),
         filter: match spec.security {
             Security::Sandbox => FILTER.clone(),
             Security::Insecure => Vec::new(),
@@ -258,6 +268,7 @@ fn serve(requests: &Receiver<Request>) {
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
     }
+    cgroup::sweep();
     // One child at a time uses it, and only until it executes its program.
     let mut stack = vec![0_u128; 64 * 1024 / 16];
     for request in requests {

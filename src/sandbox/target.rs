@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
 
 use super::error::Error;
@@ -58,6 +58,10 @@ pub(super) fn open(root: impl AsFd, path: &Path, shape: Shape, made: &mut Vec<St
                 if links > MOST_LINKS {
                     return Err(refused("is a loop of links"));
                 }
+                // Links in there name files of the host, our own descriptors among them.
+                if rustix::fs::fstatfs(&parent).map_err(|e| failed("look at", e))?.f_type == PROC_SUPER_MAGIC {
+                    return Err(refused("leads through a link in procfs"));
+                }
                 let link =
                     rustix::fs::readlinkat(&parent, &name, Vec::new()).map_err(|e| failed("read the link", e))?;
                 let link = OsString::from_vec(link.into_bytes());
@@ -70,7 +74,19 @@ pub(super) fn open(root: impl AsFd, path: &Path, shape: Shape, made: &mut Vec<St
                 continue;
             }
             Ok(_) => {}
-            Err(Errno::NOENT) => made.push(make(parent, &name, wanted).map_err(|e| failed("make the mount point", e))?),
+            Err(Errno::NOENT) => match make(parent, &name, wanted) {
+                Ok(stub) => made.push(stub),
+                // Another step was faster in a shared mount; then it is looked at like any other.
+                Err(Errno::EXIST) => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return Err(refused("is changed by another step all the time"));
+                    }
+                    rest.push_front(name);
+                    continue;
+                }
+                Err(errno) => return Err(failed("make the mount point", errno)),
+            },
             Err(errno) => return Err(failed("look at", errno)),
         }
         real.push(name);

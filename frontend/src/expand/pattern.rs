@@ -1,6 +1,6 @@
 //! Shell patterns of `${name#pattern}` and its kind: `*` and `?`, no brackets.
 
-use super::{Stop, wrong};
+use super::{wrong, Stop};
 
 /// A parsed pattern.
 pub(super) struct Pattern(Vec<Part>);
@@ -98,7 +98,11 @@ impl Pattern {
 }
 
 fn pick(ends: Vec<usize>, longest: bool) -> Option<usize> {
-    if longest { ends.last().copied() } else { ends.first().copied() }
+    if longest {
+        ends.last().copied()
+    } else {
+        ends.first().copied()
+    }
 }
 
 fn offsets(text: &str) -> impl Iterator<Item = usize> + '_ {

@@ -1,11 +1,19 @@
 //! Things that work but are doubtful.
 //!
 //! A catalogue: one function per rule, or per group of rules about the same words. Rules only look; where a rule needs
-//! what lowering knows (values, a base's configuration), lowering calls it.
+//! what lowering knows (values, a base's configuration), lowering calls it. Which findings are told is decided at the
+//! end, in [`check`].
 
-use crate::ast::{Command, Instruction, Kind, quote};
+mod check;
+mod ignored;
+
+pub(crate) use ignored::ignored;
+
+pub(crate) use check::{filter, Checks};
+
+use crate::ast::{quote, Command, From, Instruction, Kind};
 use crate::config::ImageConfig;
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{nearest, Diagnostic};
 use crate::source::Span;
 use crate::stages::Stage;
 use solver::graph::Platform;
@@ -18,8 +26,10 @@ pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>)
         let statement = &instruction.statement;
         let command = statement.command();
         if statement.has_blank {
-            lints.push(Diagnostic::warning("NoEmptyContinuation", statement.span, "Empty continuation line"));
+            let end = Span::new(statement.rest.span.end, statement.rest.span.end);
+            lints.push(Diagnostic::warning("NoEmptyContinuation", end, "Empty continuation line"));
         }
+        description(instruction, lints);
         match &instruction.kind {
             Some(Kind::From(from)) => {
                 let Some((name, as_word)) = from.name.as_ref().zip(from.as_word.as_ref()) else { continue };
@@ -39,18 +49,15 @@ pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>)
                     lints.push(lint.with_label(*first, "first used here"));
                 }
                 if matches!(lower.as_str(), "scratch" | "context") {
-                    let message = format!(
-                        "Stage name should not use the same name as reserved stage {}",
-                        quote(&name.text)
-                    );
+                    let message =
+                        format!("Stage name should not use the same name as reserved stage {}", quote(&name.text));
                     lints.push(Diagnostic::warning("ReservedStageName", name.span, message));
                 }
                 names.push((lower, name.span));
             }
             Some(Kind::Env(pairs) | Kind::Label(pairs)) if pairs.iter().any(|pair| pair.legacy) => {
-                let message = format!(
-                    "\"{command} key=value\" should be used instead of legacy \"{command} key value\" format"
-                );
+                let message =
+                    format!("\"{command} key=value\" should be used instead of legacy \"{command} key value\" format");
                 lints.push(Diagnostic::warning("LegacyKeyValueFormat", statement.span, message));
             }
             Some(Kind::Maintainer(_)) => {
@@ -110,6 +117,51 @@ pub(crate) fn stage(commands: &[crate::stages::Command], config: &ImageConfig, l
     }
 }
 
+/// InvalidDefinitionDescription.
+fn description(instruction: &Instruction, lints: &mut Vec<Diagnostic>) {
+    let comments = instruction.statement.comments.iter().map(|comment| comment.text.as_str());
+    let mut comments = comments.filter(|comment| !comment.starts_with("check=")).peekable();
+    let names: Vec<String> = match &instruction.kind {
+        Some(Kind::From(from)) => from.name.iter().map(|name| name.text.to_lowercase()).collect(),
+        Some(Kind::Arg(pairs)) => pairs.iter().map(|pair| pair.name.text.clone()).collect(),
+        _ => return,
+    };
+    if names.is_empty() || comments.peek().is_none() {
+        return;
+    }
+    let describes = |comment: &str| names.iter().any(|name| comment.split_whitespace().next() == Some(name));
+    if !comments.any(describes) {
+        let name = if names.len() == 1 { &names[0] } else { "<arg_key>" };
+        let command = instruction.statement.command();
+        let message = format!("Comment for {command} should follow the format: `# {name} <description>`");
+        lints.push(Diagnostic::warning("InvalidDefinitionDescription", instruction.statement.span, message));
+    }
+}
+
+/// RedundantTargetPlatform and FromPlatformFlagConstDisallowed.
+pub(crate) fn platform_flag(from: &From, lints: &mut Vec<Diagnostic>) {
+    let Some(platform) = &from.platform else { return };
+    if matches!(platform.text.as_str(), "$TARGETPLATFORM" | "${TARGETPLATFORM}") {
+        let message = format!(
+            "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
+            platform.text
+        );
+        lints.push(Diagnostic::warning("RedundantTargetPlatform", platform.span, message));
+    }
+    let name = from.name.as_ref().map(|name| name.text.to_lowercase()).unwrap_or_default();
+    let is_named = platform.text.split('/').take(2).any(|part| name.contains(&part.to_lowercase()));
+    if !platform.text.contains('$') && !is_named {
+        let message = format!("FROM --platform flag should not use constant value {}", quote(&platform.text));
+        lints.push(Diagnostic::warning("FromPlatformFlagConstDisallowed", platform.span, message));
+    }
+}
+
+/// InvalidDefaultArgInFrom.
+pub(crate) fn default_base(from: &From, lints: &mut Vec<Diagnostic>) {
+    let message = format!("Default value for ARG {} results in empty or invalid base image name", from.base.text);
+    lints.push(Diagnostic::warning("InvalidDefaultArgInFrom", from.base.span, message));
+}
+
 /// UndefinedArgInFrom.
 pub(crate) fn undefined_in_from<'a>(
     span: Span,
@@ -150,23 +202,21 @@ pub(crate) fn secret(span: Span, command: &str, name: &str, lints: &mut Vec<Diag
     let lower = name.to_lowercase();
     let has = |known: &[&str]| lower.split('_').any(|word| known.contains(&word));
     if has(&SECRET) && !has(&PUBLIC) {
-        let message =
-            format!("Do not use ARG or ENV instructions for sensitive data ({command} {})", quote(name));
+        let message = format!("Do not use ARG or ENV instructions for sensitive data ({command} {})", quote(name));
         lints.push(Diagnostic::warning("SecretsUsedInArgOrEnv", span, message));
     }
 }
 
 /// WorkdirRelativePath.
 pub(crate) fn relative_workdir(span: Span, path: &str, lints: &mut Vec<Diagnostic>) {
-    let message =
-        format!("Relative workdir {} can have unexpected results if the base image changes", quote(path));
+    let message = format!("Relative workdir {} can have unexpected results if the base image changes", quote(path));
     lints.push(Diagnostic::warning("WorkdirRelativePath", span, message));
 }
 
 /// ExposeProtoCasing and ExposeInvalidFormat.
 pub(crate) fn port(span: Span, spec: &str, lints: &mut Vec<Diagnostic>) {
-    if let Some((_, protocol)) = spec.split_once('/').filter(|(_, protocol)| *protocol != protocol.to_lowercase()) {
-        let message = format!("Defined protocol '{protocol}' in EXPOSE instruction should be lowercase");
+    if spec.split_once('/').is_some_and(|(_, protocol)| protocol != protocol.to_lowercase()) {
+        let message = format!("Defined protocol '{spec}' in EXPOSE instruction should be lowercase");
         lints.push(Diagnostic::warning("ExposeProtoCasing", span, message));
     }
     if spec.contains(':') {

@@ -9,10 +9,10 @@ use solver::graph::{
 };
 
 use super::stage::{Counter, StageState};
-use super::{ImageAnswer, Lowered, Target, arg, copy, expose, from, meta, run, workdir};
+use super::{arg, copy, expose, from, meta, run, workdir, ImageAnswer, Lowered, Target};
 use crate::ast::{Kind, Statement};
 use crate::diagnostic::Diagnostic;
-use crate::expand::{Expanded, Mode, expand};
+use crate::expand::{expand, Expanded, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::source::{Source, Span, Spanned};
@@ -66,7 +66,11 @@ pub(super) fn build<'a>(
     for index in scene.reachable {
         build.stage(*index, &mut errors);
     }
-    if errors.is_empty() { Ok(build) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(build)
+    } else {
+        Err(errors)
+    }
 }
 
 impl<'a> Build<'a> {
@@ -96,8 +100,12 @@ impl<'a> Build<'a> {
         let before = errors.len();
         for command in &stage.commands {
             state.counter.is_trigger = command.trigger.is_some();
-            if let Err(error) = self.command(index, &mut state, command) {
-                errors.push(Diagnostic { labels: vec![(command.place(error.span()), String::new())], ..error });
+            if let Err(mut error) = self.command(index, &mut state, command) {
+                if let Some(from) = command.trigger {
+                    let remark = format!("by the base's trigger: ONBUILD {}", command.instruction.statement.text);
+                    error.labels = vec![(from, remark)];
+                }
+                errors.push(error);
             }
         }
         lint::stage(&stage.commands, &state.config, &mut self.lints);
@@ -123,7 +131,7 @@ impl<'a> Build<'a> {
     }
 
     /// Ends the graph.
-    pub fn finish(mut self, scene: &Scene, mut lints: Vec<Diagnostic>) -> Result<Lowered, Vec<Diagnostic>> {
+    pub fn finish(mut self, scene: &Scene) -> Result<Lowered, Vec<Diagnostic>> {
         let Some(mut state) = self.states.remove(&scene.stages.target) else {
             let span = scene.stages.all[scene.stages.target].span;
             return Err(vec![Diagnostic::error("internal", span, "the target stage was not lowered")]);
@@ -133,15 +141,16 @@ impl<'a> Build<'a> {
         }
         if let Some(platform) = &scene.options.target_platform {
             state.config.set_platform(platform);
+        } else if state.config.architecture.is_empty() || state.config.os.is_empty() {
+            state.config.set_platform(&state.platform);
         }
+        state.config.fix_created(scene.epoch);
         let targets: Vec<OutputRef> = state.output.into_iter().collect();
         let graph = self.graph.finish(targets).map_err(|error| {
             let span = scene.stages.all[scene.stages.target].span;
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![Diagnostic::error("internal", span, format!("the graph is not valid: {error}{cause}"))]
         })?;
-        lints.append(&mut self.lints);
-        lints.sort_by_key(|lint| lint.span().start);
         let target = Target {
             platform: state.config.platform(),
             output: state.output,
@@ -149,7 +158,7 @@ impl<'a> Build<'a> {
             base_layers: state.base_layers,
             base_history: state.base_history,
         };
-        Ok(Lowered { graph, targets: vec![target], lints })
+        Ok(Lowered { graph, targets: vec![target], lints: self.lints })
     }
 
     /// Adds a vertex, and answers its first output.
@@ -161,12 +170,8 @@ impl<'a> Build<'a> {
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
-        let hints = Hints {
-            ignore_cache: about.ignore_cache,
-            description,
-            progress_group: about.group,
-            ..Hints::default()
-        };
+        let hints =
+            Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
         let vertex = self.graph.add(NewVertex { op, inputs, platform, hints, origin });
         OutputRef { vertex, output: OutputIndex(0) }
     }
@@ -296,6 +301,7 @@ impl Inputs {
 fn json_list<'s>(items: impl Iterator<Item = &'s String>) -> String {
     let items: Vec<&String> = items.collect();
     let text = serde_json::Value::from(items.into_iter().cloned().collect::<Vec<String>>()).to_string();
-    let escaped = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    let escaped =
+        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
     escaped.iter().fold(text, |text, (c, by)| text.replace(*c, by))
 }

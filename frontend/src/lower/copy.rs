@@ -1,8 +1,6 @@
 //! COPY and ADD: files from the context, a stage, an image, or a here-document.
 
-use solver::graph::op::{
-    ActionInput, ChownOpt, FileAction, FileActionKind, FileCopy, FileOp, MergeOp, Op, UserOpt,
-};
+use solver::graph::op::{ActionInput, ChownOpt, FileAction, FileActionKind, FileCopy, FileOp, MergeOp, Op, UserOpt};
 use solver::graph::{OutputIndex, OutputRef, ProgressGroup};
 
 use super::build::{About, At, Build, Inputs};
@@ -10,8 +8,9 @@ use super::stage::StageState;
 use super::workdir::joined;
 use crate::ast::Copy;
 use crate::diagnostic::Diagnostic;
-use crate::expand::{Mode, expand};
+use crate::expand::{expand, Mode};
 use crate::ignore::clean;
+use crate::lint;
 use crate::source::{Span, Spanned};
 
 /// Copies files.
@@ -57,6 +56,10 @@ pub(super) fn copy(
     if !sources.is_empty() {
         let files = match &copy.from {
             None => {
+                let (command, patterns) = (if is_add { "Add" } else { "Copy" }, &build.scene.options.ignore_patterns);
+                for (source, word) in sources.iter().zip(&copy.sources) {
+                    lint::ignored(at.place(word.span), command, source, patterns, &mut build.lints);
+                }
                 build.context_paths.extend(sources.iter().map(|source| joined("/", source)));
                 Some(build.context())
             }
@@ -152,15 +155,7 @@ pub(super) fn inline(build: &mut Build, path: &str, mode: i32, data: Vec<u8>) ->
     build.add(op, Vec::new(), None, About::internal("preparing inline document"))
 }
 
-fn history(
-    copy: &Copy,
-    is_add: bool,
-    chown: &str,
-    chmod: &str,
-    sources: &[String],
-    dest: &str,
-    at: &At,
-) -> String {
+fn history(copy: &Copy, is_add: bool, chown: &str, chmod: &str, sources: &[String], dest: &str, at: &At) -> String {
     let mut text = String::from(if is_add { "ADD" } else { "COPY" });
     if copy.parents {
         text.push_str(" --parents");
@@ -225,9 +220,8 @@ fn mode(text: &str, span: Span) -> Result<(Option<u32>, String), Diagnostic> {
         Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok((Some(mode), String::new())),
         _ if is_symbolic => Ok((None, text.to_string())),
         _ => {
-            let message = format!(
-                "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
-            );
+            let message =
+                format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
             Err(Diagnostic::error("invalid-chmod", span, message).with_help("or symbolic, as in u=rwX,go=rX"))
         }
     }
@@ -285,7 +279,8 @@ fn remote(source: &str) -> Option<&'static str> {
     }
     let (user, rest) = source.split_once('@')?;
     let (host, _) = rest.split_once(':')?;
-    let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let is_name =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     (is_name(user) && is_name(host)).then_some("a git ref")
 }
 
@@ -356,7 +351,11 @@ mod tests {
             ("app:www", name("app"), name("www")),
             (":5", None, id(5)),
         ] {
-            assert_eq!(owner(text, ActionInput::Input(0), Span::default()).unwrap(), ChownOpt { user, group }, "{text}");
+            assert_eq!(
+                owner(text, ActionInput::Input(0), Span::default()).unwrap(),
+                ChownOpt { user, group },
+                "{text}"
+            );
         }
         let error = owner("app", ActionInput::Scratch, Span::default()).unwrap_err();
         assert_eq!(error.message, "invalid user index -1");

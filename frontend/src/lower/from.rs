@@ -7,7 +7,7 @@ use solver::graph::{OutputRef, Platform};
 
 use super::build::{About, Build};
 use super::stage::{Counter, StageState};
-use crate::config::{DEFAULT_PATH, ImageConfig};
+use crate::config::{ImageConfig, DEFAULT_PATH};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Env;
 use crate::lint;

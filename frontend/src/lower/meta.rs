@@ -4,7 +4,7 @@ use super::build::{At, Build};
 use super::run::with_shell;
 use super::signal::is_signal;
 use super::stage::StageState;
-use crate::ast::{Command, Kind, Pair, quote};
+use crate::ast::{quote, Command, Kind, Pair};
 use crate::config::{Empty, HealthConfig};
 use crate::diagnostic::Diagnostic;
 use crate::parser::go_duration;
@@ -87,8 +87,14 @@ pub(super) fn meta(build: &mut Build, state: &mut StageState, kind: &Kind, at: &
             state.config.config.on_build.push(text.clone());
             return Ok(());
         }
-        Kind::From(_) | Kind::Arg(_) | Kind::Env(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Add(_)
-        | Kind::Workdir(_) | Kind::Expose(_) => return Ok(()),
+        Kind::From(_)
+        | Kind::Arg(_)
+        | Kind::Env(_)
+        | Kind::Run(_)
+        | Kind::Copy(_)
+        | Kind::Add(_)
+        | Kind::Workdir(_)
+        | Kind::Expose(_) => return Ok(()),
     };
     state.config.commit(created_by, false, build.scene.epoch);
     Ok(())

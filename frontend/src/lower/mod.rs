@@ -26,7 +26,9 @@ use solver::graph::{Graph, OutputRef, Platform};
 use crate::ast::Ast;
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostic;
+use crate::lint::{self, Checks};
 use crate::options::Options;
+use crate::reference::normalise_reference;
 use crate::source::{Source, Span};
 use crate::stages::Stages;
 
@@ -74,7 +76,7 @@ pub struct Lowered {
     pub graph: Graph,
     /// One for each platform: here always one.
     pub targets: Vec<Target>,
-    /// What is doubtful.
+    /// What is doubtful, in file order.
     pub lints: Vec<Diagnostic>,
 }
 
@@ -107,13 +109,30 @@ impl Lowering {
     /// Goes on with what is known now.
     ///
     /// # Errors
-    /// Everything that is wrong, as far as it does not follow from something else.
+    /// Everything that is wrong, as far as it does not follow from something else, with warnings.
     pub fn step(&mut self) -> Result<Step, Vec<Diagnostic>> {
-        if !self.ast.errors.is_empty() {
-            return Err(self.ast.errors.clone());
-        }
+        self.check_frontend().map_err(|error| vec![error])?;
+        let checks = self.checks().map_err(|error| vec![error])?;
         let mut lints = Vec::new();
-        let mut stages = Stages::resolve(&self.ast, &self.options, &mut lints)?;
+        lint::written(&self.ast.instructions, &mut lints);
+        let lowered = if self.ast.errors.is_empty() { self.lower(&mut lints) } else { Err(self.ast.errors.clone()) };
+        match lowered {
+            Ok(Step::Need(queries)) => Ok(Step::Need(queries)),
+            Ok(Step::Done(mut lowered)) => {
+                lowered.lints = lint::filter(lints, &self.ast.instructions, &checks)?;
+                Ok(Step::Done(lowered))
+            }
+            Err(mut errors) => {
+                errors.sort_by_key(|error| error.span().start);
+                let told = lint::filter(lints, &self.ast.instructions, &checks).unwrap_or_else(|told| told);
+                errors.extend(told.into_iter().filter(|lint| !lint.is_error()));
+                Err(errors)
+            }
+        }
+    }
+
+    fn lower(&self, lints: &mut Vec<Diagnostic>) -> Result<Step, Vec<Diagnostic>> {
+        let mut stages = Stages::resolve(&self.ast, &self.options, lints)?;
         let survey = survey::survey(&mut stages, &self.options, &self.answers, self.ast.directives.escape)?;
         if !survey.needs.is_empty() {
             return Ok(Step::Need(survey.needs));
@@ -128,7 +147,44 @@ impl Lowering {
             epoch: epoch(&self.options).map_err(|error| vec![error])?,
         };
         let draft = build::build(&scene, None)?;
-        build::build(&scene, Some(&draft.context_paths))?.finish(&scene, lints).map(Step::Done)
+        let mut lowered = build::build(&scene, Some(&draft.context_paths))?.finish(&scene)?;
+        lints.append(&mut lowered.lints);
+        Ok(Step::Done(lowered))
+    }
+
+    /// Whether the file is written for this frontend: what another one makes of it cannot be known.
+    fn check_frontend(&self) -> Result<(), Diagnostic> {
+        let given = self.options.build_args.get("BUILDKIT_SYNTAX").filter(|name| !name.is_empty());
+        let (text, span) = match (given, &self.ast.directives.syntax) {
+            (Some(text), _) => (text.as_str(), Span::default()),
+            (None, Some(directive)) => (directive.text.as_str(), directive.span),
+            (None, None) => return Ok(()),
+        };
+        let image = text.split_whitespace().next().unwrap_or_default();
+        let name = normalise_reference(image).unwrap_or_default();
+        let without_digest = name.split('@').next().unwrap_or_default();
+        let repository = without_digest.rsplit_once(':').map_or(without_digest, |(repository, _)| repository);
+        let is_own = image == "dockerfile.v0"
+            || matches!(repository, "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream");
+        if is_own {
+            return Ok(());
+        }
+        let message = format!("frontends other than docker/dockerfile are not supported yet: {image}");
+        Err(Diagnostic::error("unsupported-frontend", span, message))
+    }
+
+    /// Which findings are told: as the build argument says, or else the file.
+    fn checks(&self) -> Result<Checks, Diagnostic> {
+        let given = self.options.build_args.get("BUILDKIT_DOCKERFILE_CHECK");
+        let (text, span) = match (given, &self.ast.directives.check) {
+            (Some(text), _) => (text.as_str(), Span::default()),
+            (None, Some(directive)) => (directive.text.as_str(), directive.span),
+            (None, None) => return Ok(Checks::default()),
+        };
+        Checks::read(text).map_err(|option| {
+            let message = format!("invalid check option {}", crate::ast::quote(&option));
+            Diagnostic::error("invalid-check", span, message)
+        })
     }
 }
 
@@ -144,4 +200,3 @@ fn epoch(options: &Options) -> Result<Option<i64>, Diagnostic> {
         }),
     }
 }
-

@@ -11,7 +11,7 @@ use super::stage::StageState;
 use super::workdir::joined;
 use crate::ast::{self, quote};
 use crate::diagnostic::Diagnostic;
-use crate::expand::{Mode, expand};
+use crate::expand::{expand, Mode};
 use crate::ignore::clean;
 use crate::stages::Base;
 
@@ -302,7 +302,9 @@ fn size(text: &str) -> Option<i64> {
     match number.split_once('.') {
         None => number.parse::<i64>().ok().filter(|size| *size >= 0)?.checked_mul(1 << scale),
         #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // a fraction is never exact
-        Some(_) => number.parse::<f64>().ok().filter(|size| *size >= 0.0).map(|size| (size * (1_i64 << scale) as f64) as i64),
+        Some(_) => {
+            number.parse::<f64>().ok().filter(|size| *size >= 0.0).map(|size| (size * (1_i64 << scale) as f64) as i64)
+        }
     }
 }
 

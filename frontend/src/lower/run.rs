@@ -1,8 +1,6 @@
 //! RUN: a process over the stage's files.
 
-use solver::graph::op::{
-    ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security,
-};
+use solver::graph::op::{ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security};
 use solver::graph::OutputIndex;
 
 use super::build::{At, Build, Inputs};
@@ -47,9 +45,9 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
                         script = document;
                     }
                 }
+                // The shell reads them, so they follow its line as they did in the file.
                 several => {
                     script.extend(several.iter().map(|Heredoc { content, name, .. }| format!("\n{content}{name}")));
-                    shown.push_str(&format!(" ({})", first_line(&script)));
                 }
             }
             with_shell(build, state, script)
@@ -75,18 +73,34 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         cwd: state.cwd.clone(),
         user: state.user.clone(),
         proxy_env: proxy_env(build),
-        extra_hosts: options.extra_hosts.iter().map(|(host, ip)| HostIp { host: host.clone(), ip: ip.clone() }).collect(),
-        hostname: options.hostname.clone().unwrap_or_default(),
+        extra_hosts: options
+            .extra_hosts
+            .iter()
+            .map(|(host, ip)| HostIp { host: host.clone(), ip: ip.clone() })
+            .collect(),
+        hostname: options
+            .hostname
+            .as_ref()
+            .or_else(|| options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"))
+            .cloned()
+            .unwrap_or_default(),
         ulimits: options.ulimits.clone(),
         cgroup_parent: options.cgroup_parent.clone(),
         remove_mount_stubs_recursive: true,
         valid_exit_codes: Vec::new(),
     };
     let network = if run.network == RunNetwork::Default { options.network } else { run.network };
+    let secret_env = std::mem::take(&mut mounts.secret_env);
+    let mut mounts = mounts.in_order();
+    // Inputs follow the order of mounts, not that of flags: equal processes are equal vertices.
+    let mut ordered = Inputs::default();
+    for mount in &mut mounts {
+        mount.input = ordered.index(mount.input.map(|index| inputs.0[index]));
+    }
     let op = RunOp {
         meta,
-        secret_env: std::mem::take(&mut mounts.secret_env),
-        mounts: mounts.in_order(),
+        secret_env,
+        mounts,
         network: match network {
             RunNetwork::Default => Network::Sandbox,
             RunNetwork::None => Network::None,
@@ -104,7 +118,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
     };
     let about = at.about(state.next_name(&display), state.ignore_cache);
     let platform = Some(state.platform.clone());
-    state.output = Some(build.add(Op::Run(op), inputs.0, platform, about));
+    state.output = Some(build.add(Op::Run(op), ordered.0, platform, about));
     let created_by = format!("RUN {} # buildkit", with_args(state, &args));
     state.config.commit(created_by, true, build.scene.epoch);
     Ok(())
@@ -134,7 +148,7 @@ fn with_args(state: &StageState, args: &[String]) -> String {
 /// The first line of a document, with dots if there are more.
 fn first_line(document: &str) -> String {
     match document.trim().split_once('\n') {
-        Some((first, _)) => format!("{first}..."),
+        Some((first, _)) => format!("{}...", first.trim_end_matches('\r')),
         None => document.trim().to_string(),
     }
 }

@@ -3,7 +3,7 @@
 use solver::graph::{OutputRef, Platform};
 
 use crate::config::ImageConfig;
-use crate::expand::{Env, Mode, expand};
+use crate::expand::{expand, Env, Mode};
 use crate::platform::parse_platform;
 use crate::stages::set;
 
@@ -111,7 +111,11 @@ impl StageState {
         if (&target.architecture, &target.variant) == (&self.platform.architecture, &self.platform.variant) {
             return String::new();
         }
-        if target.variant.is_empty() { format!("->{}", target.architecture) } else { format!("->{}/{}", target.architecture, target.variant) }
+        if target.variant.is_empty() {
+            format!("->{}", target.architecture)
+        } else {
+            format!("->{}/{}", target.architecture, target.variant)
+        }
     }
 
     /// An instruction's text as vertices show it: keyword in upper case, variables replaced.

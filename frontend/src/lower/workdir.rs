@@ -13,7 +13,11 @@ use crate::source::Spanned;
 
 /// `path` as an absolute, clean path; relative ones begin at `base`.
 pub(super) fn joined(base: &str, path: &str) -> String {
-    if path.starts_with('/') { clean(path) } else { clean(&format!("/{base}/{path}")) }
+    if path.starts_with('/') {
+        clean(path)
+    } else {
+        clean(&format!("/{base}/{path}"))
+    }
 }
 
 /// Sets the working directory.

@@ -4,10 +4,10 @@ use crate::ast::Directives;
 use crate::diagnostic::Diagnostic;
 use crate::source::{Source, Span, Spanned};
 
-/// Reads the directives of `source`.
+/// Reads the directives of `source`, and answers them with the place where they end.
 ///
 /// They end at the first line that is none; a `#!` line before them is passed over.
-pub(crate) fn directives(source: &Source, diagnostics: &mut Vec<Diagnostic>) -> Directives {
+pub(crate) fn directives(source: &Source, diagnostics: &mut Vec<Diagnostic>) -> (Directives, usize) {
     let mut found = Directives { escape: '\\', ..Directives::default() };
     let mut seen: Vec<String> = Vec::new();
     let mut start = 0;
@@ -17,15 +17,15 @@ pub(crate) fn directives(source: &Source, diagnostics: &mut Vec<Diagnostic>) -> 
         if number == 0 && line.starts_with("#!") {
             continue;
         }
-        let Some((key, value)) = directive(line, at) else { break };
+        let Some((key, value)) = directive(line, at) else { return (found, at) };
         let name = key.text.to_ascii_lowercase();
         if !matches!(name.as_str(), "syntax" | "escape" | "check") {
-            break;
+            return (found, at);
         }
         if seen.contains(&name) {
             let message = format!("only one {name} parser directive can be used");
             diagnostics.push(Diagnostic::error("duplicate-directive", key.span.to(value.span), message));
-            break;
+            return (found, at);
         }
         match name.as_str() {
             "syntax" => found.syntax = Some(value),
@@ -42,7 +42,7 @@ pub(crate) fn directives(source: &Source, diagnostics: &mut Vec<Diagnostic>) -> 
         }
         seen.push(name);
     }
-    found
+    (found, start)
 }
 
 /// The key and value of a line like `# key = value`.
@@ -56,8 +56,8 @@ fn directive(line: &str, at: usize) -> Option<(Spanned, Spanned)> {
     let equals = line.find('=')?;
     let key = spanned(hash + 1, line.get(hash + 1..equals)?);
     let value = spanned(equals + 1, &line[equals + 1..]);
-    let is_name = key.text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && key.text.chars().all(|c| c.is_ascii_alphanumeric());
+    let is_name =
+        key.text.starts_with(|c: char| c.is_ascii_alphabetic()) && key.text.chars().all(|c| c.is_ascii_alphanumeric());
     (is_name && !value.text.is_empty()).then_some((key, value))
 }
 
@@ -79,7 +79,7 @@ mod tests {
         ] {
             let source = Source::new("Dockerfile", text);
             let mut diagnostics = Vec::new();
-            let found = directives(&source, &mut diagnostics);
+            let (found, _) = directives(&source, &mut diagnostics);
             assert_eq!(diagnostics, [], "{text}");
             assert_eq!(found.syntax.as_ref().map(|s| s.text.as_str()), syntax, "{text}");
             assert_eq!(found.escape, escape, "{text}");

@@ -52,7 +52,11 @@ pub(crate) fn go_duration(nanoseconds: i64) -> String {
     let fraction = |value: u64, unit: u64| {
         let digits = format!("{:0width$}", value % unit, width = unit.ilog10() as usize);
         let digits = digits.trim_end_matches('0');
-        if digits.is_empty() || unit == 1 { format!("{}", value / unit) } else { format!("{}.{digits}", value / unit) }
+        if digits.is_empty() || unit == 1 {
+            format!("{}", value / unit)
+        } else {
+            format!("{}.{digits}", value / unit)
+        }
     };
     match value {
         0 => "0s".to_string(),

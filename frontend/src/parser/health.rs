@@ -2,7 +2,7 @@
 
 use super::duration::parse_go_duration;
 use super::flag::{Flags, Takes};
-use crate::ast::{Healthcheck, Statement, quote};
+use crate::ast::{quote, Healthcheck, Statement};
 use crate::diagnostic::Diagnostic;
 
 /// The shortest duration that is not zero, in nanoseconds.

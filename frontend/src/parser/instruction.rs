@@ -8,8 +8,24 @@ use crate::source::Spanned;
 
 /// Every instruction.
 pub(crate) const INSTRUCTIONS: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
-    "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 /// Reads the meaning of a statement; `None` means that `diagnostics` says why not.
@@ -152,16 +168,16 @@ fn volume(words: &[Spanned], diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<Sp
 }
 
 fn command(statement: &Statement) -> Command {
-    if statement.json { Command::Exec(statement.words.clone()) } else { Command::Shell(statement.rest.clone()) }
+    if statement.json {
+        Command::Exec(statement.words.clone())
+    } else {
+        Command::Shell(statement.rest.clone())
+    }
 }
 
 fn run(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Run> {
-    let known = [
-        ("mount", Takes::Values),
-        ("network", Takes::Value),
-        ("security", Takes::Value),
-        ("device", Takes::Values),
-    ];
+    let known =
+        [("mount", Takes::Values), ("network", Takes::Value), ("security", Takes::Value), ("device", Takes::Values)];
     let flags = Flags::check(statement, &known, diagnostics)?;
     let before = diagnostics.len();
     if let Some(device) = flags.given("device") {
@@ -282,9 +298,8 @@ enum Argument {
 
 /// The arguments of COPY. A word that opens a here-document may contain blanks, so it is known by its place.
 fn arguments(statement: &Statement) -> Vec<Argument> {
-    let opened = |heredoc: &Heredoc, word: &Spanned| {
-        heredoc.word.start <= word.span.start && word.span.end <= heredoc.word.end
-    };
+    let opened =
+        |heredoc: &Heredoc, word: &Spanned| heredoc.word.start <= word.span.start && word.span.end <= heredoc.word.end;
     let mut arguments = Vec::new();
     let mut last = None;
     for word in &statement.words {

@@ -75,8 +75,13 @@ pub(crate) fn join(source: &Source, escape: char, diagnostics: &mut Vec<Diagnost
             end = line.start + line.text.len();
             continues = more;
         }
-        let mut logical =
-            Logical { text, span: Span::new(start, end), comments: std::mem::take(&mut comments), heredocs: Vec::new(), has_blank };
+        let mut logical = Logical {
+            text,
+            span: Span::new(start, end),
+            comments: std::mem::take(&mut comments),
+            heredocs: Vec::new(),
+            has_blank,
+        };
         for mut opened in heredoc::opened(&logical.text, escape) {
             let first = logical.span.end;
             let mut content = String::new();
@@ -170,11 +175,9 @@ mod tests {
 
     #[test]
     fn comments_directly_above_belong_to_an_instruction() {
-        for (text, expected) in [
-            ("# a\n# b\nRUN x", vec!["a", "b"]),
-            ("# a\n#\n# b\nRUN x", vec!["b"]),
-            ("# a\n\nRUN x", vec![]),
-        ] {
+        for (text, expected) in
+            [("# a\n# b\nRUN x", vec!["a", "b"]), ("# a\n#\n# b\nRUN x", vec!["b"]), ("# a\n\nRUN x", vec![])]
+        {
             let source = Source::new("Dockerfile", text);
             let joined = join(&source, '\\', &mut Vec::new());
             let comments: Vec<&str> = joined[0].comments.iter().map(|comment| comment.text.as_str()).collect();

@@ -21,17 +21,23 @@ pub(crate) use duration::go_duration;
 
 use crate::ast::{Ast, Instruction, Kind};
 use crate::diagnostic::Diagnostic;
+use crate::lint::{self, Checks};
 use crate::source::{Source, Span};
+
+/// Errors about no instruction in particular.
+const WHOLE_FILE: [&str; 3] = ["empty-file", "no-instructions", "no-stages"];
 
 /// Reads a Dockerfile.
 ///
-/// The diagnostics are errors in file order, then warnings.
+/// The diagnostics are errors in file order; after them, warnings about the rest of the file. Where there is no error
+/// there are no warnings either, as [`Lowering`](crate::Lowering) knows more and tells them all.
 pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
     let mut errors = Vec::new();
-    let directives = directive::directives(source, &mut errors);
-    let mut warnings = Vec::new();
+    let (directives, top) = directive::directives(source, &mut errors);
     let mut instructions = Vec::new();
-    for logical in lines::join(source, directives.escape, &mut errors) {
+    for mut logical in lines::join(source, directives.escape, &mut errors) {
+        // A directive speaks about the file, not about the instruction below it.
+        logical.comments.retain(|comment| comment.span.start >= top);
         if let Some(instruction) = read(source, logical, directives.escape, &mut errors) {
             instructions.push(instruction);
         }
@@ -39,9 +45,20 @@ pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
     if errors.is_empty() {
         errors.extend(missing(source, &instructions));
     }
-    crate::lint::written(&instructions, &mut warnings);
+    let checks = directives.check.as_ref().map_or(Ok(Checks::default()), |check| Checks::read(&check.text));
     errors.sort_by_key(|error| error.span().start);
-    let diagnostics = errors.iter().cloned().chain(warnings).collect();
+    for error in errors.iter_mut().filter(|error| !WHOLE_FILE.contains(&error.code)) {
+        let at = error.span().start;
+        let spans = instructions.iter().map(|instruction| instruction.statement.span);
+        error.unread = spans.into_iter().find(|span| span.start <= at && at <= span.end);
+    }
+    let mut diagnostics = errors.clone();
+    if !errors.is_empty() {
+        let mut warnings = Vec::new();
+        lint::written(&instructions, &mut warnings);
+        let told = lint::filter(warnings, &instructions, &checks.unwrap_or_default());
+        diagnostics.extend(told.unwrap_or_else(|told| told).into_iter().filter(|lint| !lint.is_error()));
+    }
     (Ast { directives, instructions, errors }, diagnostics)
 }
 
@@ -94,7 +111,7 @@ fn missing(source: &Source, instructions: &[Instruction]) -> Option<Diagnostic> 
             }
         }
     }
-    Some(Diagnostic::error("no-stage", whole, "dockerfile contains no stages to build"))
+    Some(Diagnostic::error("no-stages", whole, "dockerfile contains no stages to build"))
 }
 
 #[cfg(test)]

@@ -6,8 +6,24 @@ use crate::source::Spanned;
 
 /// The keys a mount may have, in any type.
 const KEYS: [&str; 18] = [
-    "type", "from", "source", "src", "target", "dst", "destination", "readonly", "ro", "readwrite", "rw", "id",
-    "sharing", "required", "size", "mode", "uid", "gid",
+    "type",
+    "from",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "readwrite",
+    "rw",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
 ];
 
 /// Keys that may stand without a value.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ast::{Command, dump};
+use crate::ast::{dump, Command};
 
 fn errors(text: &str) -> Vec<(String, usize, String)> {
     let source = Source::new("Dockerfile", text);
@@ -61,6 +61,28 @@ fn wrong_instructions_are_refused_where_they_stand() {
 }
 
 #[test]
+fn texts_say_the_line_where_the_instruction_begins() {
+    for (text, expected) in [
+        ("FROM a\nRUN x \\\n  <<E", "dockerfile parse error on line 2: unterminated heredoc"),
+        ("RUN x\nFROM a", "dockerfile parse error on line 1: no build stage in current context"),
+        ("FROM a\n\nCOPY x", "dockerfile parse error on line 3: COPY requires at least two arguments, but only one was provided. Destination could not be determined"),
+        ("", "the Dockerfile cannot be empty"),
+        ("ARG x", "dockerfile contains no stages to build"),
+        ("# escape=x\nFROM a", "invalid escape token 'x' does not match ` or \\"),
+    ] {
+        let source = Source::new("Dockerfile", text);
+        let (_, diagnostics) = parse(&source);
+        assert_eq!(diagnostics[0].text(&source), expected);
+    }
+}
+
+#[test]
+fn a_deep_pile_of_triggers_is_refused() {
+    let text = format!("FROM a\n{}x", "ONBUILD \\\n".repeat(100_000));
+    assert_eq!(errors(&text).len(), 1);
+}
+
+#[test]
 fn several_errors_are_told_at_once() {
     let found = errors("FROM a b\nRNU x\nCOPY --frm=x a /\nEXPOSE\n");
     let lines: Vec<usize> = found.iter().map(|(_, line, _)| *line).collect();
@@ -77,7 +99,8 @@ fn bytes_that_are_not_utf8_are_refused_in_instructions_only() {
 
 #[test]
 fn spans_of_words_lead_to_the_words() {
-    let text = "FROM --platform=linux/amd64 base AS x\nRUN --network=none a \\\n  # c\n  b\nCOPY --chown=1:2 s1 \\\n s2 /d\n";
+    let text =
+        "FROM --platform=linux/amd64 base AS x\nRUN --network=none a \\\n  # c\n  b\nCOPY --chown=1:2 s1 \\\n s2 /d\n";
     let source = Source::new("Dockerfile", text);
     let (ast, diagnostics) = parse(&source);
     assert_eq!(diagnostics, []);
@@ -151,7 +174,8 @@ fn stays_inside(bytes: Vec<u8>) -> Result<(), proptest::test_runner::TestCaseErr
     for instruction in &ast.instructions {
         let statement = &instruction.statement;
         let words = statement.words.iter().chain(&statement.flags).chain([&statement.keyword, &statement.rest]);
-        for span in words.map(|word| word.span).chain([statement.span]).chain(statement.heredocs.iter().map(|h| h.body)) {
+        for span in words.map(|word| word.span).chain([statement.span]).chain(statement.heredocs.iter().map(|h| h.body))
+        {
             proptest::prop_assert!(span.start <= span.end && span.end <= length, "{statement:?}");
             proptest::prop_assert!(source.text().get(span.range()).is_some(), "{statement:?} splits a character");
         }

@@ -40,10 +40,13 @@ pub(super) enum State {
     Never,
 }
 
+/// From each first character to each second one, both included.
+type Ranges = Vec<(char, char)>;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Class {
     negated: bool,
-    ranges: Vec<(char, char)>,
+    ranges: Ranges,
 }
 
 impl Class {
@@ -307,7 +310,7 @@ fn class(text: &str) -> Option<(Class, &str)> {
     }
 }
 
-fn class_item(text: &str) -> Option<(Vec<(char, char)>, &str)> {
+fn class_item(text: &str) -> Option<(Ranges, &str)> {
     if let Some(name) = text.strip_prefix("[:") {
         if let Some((name, behind)) = name.split_once(":]") {
             return Some((named_class(name)?, behind));
@@ -334,7 +337,7 @@ fn class_item(text: &str) -> Option<(Vec<(char, char)>, &str)> {
 }
 
 /// Reads an escape behind its backslash: ranges in order, whether all but these are meant, and the rest.
-fn escape(text: &str) -> Option<(Vec<(char, char)>, bool, &str)> {
+fn escape(text: &str) -> Option<(Ranges, bool, &str)> {
     let c = text.chars().next()?;
     let behind = &text[c.len_utf8()..];
     let one = |c: char| Some((vec![(c, c)], false, behind));
@@ -354,7 +357,7 @@ fn escape(text: &str) -> Option<(Vec<(char, char)>, bool, &str)> {
 }
 
 /// The bracket classes of POSIX, in ASCII.
-fn named_class(name: &str) -> Option<Vec<(char, char)>> {
+fn named_class(name: &str) -> Option<Ranges> {
     Some(match name {
         "alnum" => vec![('0', '9'), ('A', 'Z'), ('a', 'z')],
         "alpha" => vec![('A', 'Z'), ('a', 'z')],

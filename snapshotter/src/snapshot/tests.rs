@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 
 use super::*;
 use crate::overlay::mount::{overlay_by, Interface};
-use crate::testing::{listing, needs_root, path_of, scratch_store};
+use crate::testing::{listing, needs_machine_root, needs_root, path_of, scratch_store};
 use crate::Lease;
 
 /// Commits what `write` leaves in a mounted tree on top of `parent`.
@@ -123,7 +123,7 @@ fn marks_that_hide_nothing_are_dropped() {
 
 #[test]
 fn delta_counts_all_but_times() {
-    needs_root!();
+    needs_machine_root!();
     let (_dir, store) = scratch_store();
     let lease = store.lease().unwrap();
     let make = |change: &dyn Fn(&Path)| {
@@ -142,7 +142,8 @@ fn delta_counts_all_but_times() {
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     };
     assert_eq!(make(&age), plain);
-    let changes: [(&str, &dyn Fn(&Path)); 11] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let changes: [Change<'_>; 11] = [
         ("content", &|root| fs::write(root.join("f"), "CONTENT").unwrap()),
         ("mode", &|root| fs::set_permissions(root.join("f"), fs::Permissions::from_mode(0o4755)).unwrap()),
         ("owner", &|root| std::os::unix::fs::chown(root.join("d"), Some(7), None).unwrap()),

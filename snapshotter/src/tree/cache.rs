@@ -41,8 +41,8 @@ impl Identity {
             dev: stat.st_dev,
             ino: stat.st_ino,
             size: stat.st_size as u64,
-            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
-            ctime: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
             mode: stat.st_mode,
         }
     }
@@ -75,8 +75,11 @@ pub(super) struct Learned {
 pub struct StatCache {
     /// Sorted by device and inode.
     old: Vec<Record>,
-    new: Mutex<HashMap<(u64, u64), (Identity, [u8; 32])>>,
+    /// By device and inode.
+    new: Mutex<HashMap<(u64, u64), Known>>,
 }
+
+type Known = (Identity, [u8; 32]);
 
 #[derive(Debug)]
 struct Record {

@@ -10,13 +10,21 @@ use super::cache::{now, Identity, Learned, StatCache};
 use super::scan::{Kind, Scan};
 use super::Error;
 
+/// What a file contained.
+pub(super) struct Content {
+    pub node: u32,
+    pub hash: [u8; 32],
+    /// For the cache, unless that knew it.
+    pub learned: Option<Learned>,
+}
+
 /// Large enough that a system call costs little, small enough to stay in a core's cache.
 const BUFFER: usize = 256 * 1024;
 
 /// Finds the content hash of every file of a scan, from the cache where the file did not change.
 pub(super) fn hash(scan: &mut Scan, cache: Option<&StatCache>) -> Result<(), Error> {
     let parts = scan.leaves();
-    let read = |part: &Vec<u32>| -> Result<Vec<(u32, [u8; 32], Option<Learned>)>, Error> {
+    let read = |part: &Vec<u32>| -> Result<Vec<Content>, Error> {
         let mut found = Vec::with_capacity(part.len());
         let mut dir = None;
         let mut buffer = Vec::new();
@@ -26,7 +34,7 @@ pub(super) fn hash(scan: &mut Scan, cache: Option<&StatCache>) -> Result<(), Err
                 continue;
             }
             if let Some(known) = cache.and_then(|cache| cache.look_up(&node.id)) {
-                found.push((index, known, None));
+                found.push(Content { node: index, hash: known, learned: None });
                 continue;
             }
             let dir: &OwnedFd = match &mut dir {
@@ -40,21 +48,27 @@ pub(super) fn hash(scan: &mut Scan, cache: Option<&StatCache>) -> Result<(), Err
                 hasher.update(bytes);
                 Ok(())
             })?;
-            let content = *hasher.finalize().as_bytes();
-            found.push((index, content, Some(Learned { id: node.id, content, began })));
+            let hash = *hasher.finalize().as_bytes();
+            let learned = Some(Learned { id: node.id, content: hash, began });
+            found.push(Content { node: index, hash, learned });
         }
         Ok(found)
     };
     let found: Vec<_> = parts.par_iter().map(read).collect::<Result<_, Error>>()?;
+    record(scan, found, cache);
+    Ok(())
+}
+
+/// Keeps what was read, in the scan and in the cache.
+pub(super) fn record(scan: &mut Scan, contents: Vec<Vec<Content>>, cache: Option<&StatCache>) {
     let mut learned = Vec::new();
-    for (index, content, new) in found.into_iter().flatten() {
-        scan.nodes[index as usize].content = Some(content);
-        learned.extend(new);
+    for content in contents.into_iter().flatten() {
+        scan.nodes[content.node as usize].content = Some(content.hash);
+        learned.extend(content.learned);
     }
     if let Some(cache) = cache {
         cache.learn(learned);
     }
-    Ok(())
 }
 
 /// Opens a file of a scan. What took its place meanwhile is not followed and not waited for.

@@ -81,11 +81,11 @@ impl Clause {
         let mut bits = match self.what {
             What::CopyOf(class) => {
                 let shift = class.trailing_zeros();
-                ((mode & class) >> shift) * 0o111 & who
+                (((mode & class) >> shift) * 0o111) & who
             }
             What::Bits { rwx, conditional_x, set_id, sticky } => {
                 let x = if conditional_x && (is_dir || mode & 0o111 != 0) { 1 } else { 0 };
-                let mut bits = (rwx | x) * 0o111 & who;
+                let mut bits = ((rwx | x) * 0o111) & who;
                 if set_id {
                     bits |= if self.who & 0o700 != 0 { 0o4000 } else { 0 };
                     bits |= if self.who & 0o070 != 0 { 0o2000 } else { 0 };

@@ -68,8 +68,11 @@ pub(super) fn scan(tree: Tree<'_>, what: &SelectPath) -> Result<Vec<Scan>, Error
     Ok(scans)
 }
 
+/// A path, and the name that a copy gives what is there.
+type Match = (Vec<u8>, Vec<u8>);
+
 /// The paths that a selected path stands for, each with the name that a copy would give it.
-pub(super) fn matches(tree: Tree<'_>, what: &SelectPath) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+pub(super) fn matches(tree: Tree<'_>, what: &SelectPath) -> Result<Vec<Match>, Error> {
     if what.path.contains('\0') {
         return Err(Error::InvalidPath { path: what.path.clone() });
     }

@@ -5,9 +5,12 @@
 //! - [`world`]: a store, a registry and a remote cache, with an oracle that judges every record.
 //! - [`drive`]: asks what is planned, in any order of answers, while builds come, go and fail.
 //! - [`checks`]: what must hold for every build.
+//! - [`host`]: the same world behind the real driver; [`driven`] is what must hold there.
 
 mod checks;
 mod drive;
+mod driven;
+mod host;
 mod ops;
 mod random;
 mod world;

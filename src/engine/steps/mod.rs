@@ -14,6 +14,7 @@ use solver::graph::{Op, Vertex};
 use solver::key::ContentDigest;
 use solver::port::AskCx;
 
+use super::backlog::Backlog;
 use super::request::Entitlements;
 use super::results::Output;
 use crate::sandbox::{self, Sandbox};
@@ -26,6 +27,8 @@ pub(crate) struct StepCx {
     pub entitlements: Entitlements,
     /// Started when the first process is.
     pub sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    /// Steps wait with their output while too much of it waits to be shown.
+    pub backlog: Arc<Backlog>,
 }
 
 /// How a step failed.
@@ -80,6 +83,24 @@ pub enum StepFailure {
     /// A file action failed.
     #[error(transparent)]
     File(#[from] file::Error),
+    /// The file actions contradict each other.
+    #[error(transparent)]
+    Invalid(#[from] file::InvalidFileOp),
+    /// A file of the context changed while it was used.
+    #[error("{path:?} of the build context changed while it was copied; build again")]
+    ContextChanged {
+        /// What was being copied.
+        path: String,
+    },
+    /// The build context cannot be read.
+    #[error(transparent)]
+    Context(#[from] crate::source::local::Error),
+    /// A base image cannot be used.
+    #[error(transparent)]
+    Image(#[from] super::images::Error),
+    /// The client did not give what was asked for.
+    #[error(transparent)]
+    Client(#[from] super::client::ClientError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] snapshotter::Error),
@@ -135,6 +156,11 @@ pub(crate) async fn execute(
         Op::Run(op) => run::run(cx, at, op, inputs).await,
         Op::File(op) => file::step(cx, op, inputs).await,
         Op::Merge(op) => merge::merge(cx, op, inputs).await,
+        Op::Passthrough(op) => {
+            let pass = |index: &usize| inputs.get(*index).cloned();
+            let outputs: Option<Vec<Output>> = op.outputs.iter().map(pass).collect();
+            outputs.ok_or(StepFailure::Unsupported("passing on an input that is not there"))
+        }
         Op::Diff(_) => Err(StepFailure::Unsupported("diff")),
         Op::Build(_) => Err(StepFailure::Unsupported("a definition in an input")),
         Op::Source(_) => Err(StepFailure::Unsupported("running a source")),
@@ -148,7 +174,9 @@ pub(crate) fn identity_over(base: &ContentDigest, delta: &TreeDigest) -> Content
 
 /// A digest of digests.
 pub(crate) fn hashed(what: &str, parts: &[&[u8; 32]]) -> ContentDigest {
-    let mut hasher = solver::key::Hasher::new(what);
-    parts.iter().for_each(|part| hasher.update(*part));
-    hasher.finish()
+    let mut hasher = blake3::Hasher::new_derive_key(what);
+    for part in parts {
+        hasher.update(*part);
+    }
+    ContentDigest(*hasher.finalize().as_bytes())
 }

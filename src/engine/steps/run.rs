@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{poll, PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
 use snapshotter::{Active, Mounted, View};
@@ -43,15 +44,16 @@ async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec) -> Result<i32, Step
     let start = |source| StepFailure::Start { command: command.clone(), source };
     let mut running = blocking(move || sandbox.spawn(spec)).await.map_err(start)?;
     let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
-    let pidfd = running.pidfd().try_clone_to_owned();
-    let ended = async {
-        // Without a watch, waiting below blocks a thread: slower, and still right.
-        if let Ok(Ok(watch)) = pidfd.map(tokio::io::unix::AsyncFd::new) {
-            let _ = watch.readable().await;
-        }
-    };
-    tokio::join!(pass_on(at, 1, stdout), pass_on(at, 2, stderr), ended);
-    let exit = blocking(move || running.wait()).await.map_err(start)?;
+    tokio::join!(pass_on(cx, at, 1, stdout), pass_on(cx, at, 2, stderr));
+    // A process may close its output and go on. It is watched from another thread through a descriptor of its own, so
+    // that dropping this future still kills it, which also ends the watch.
+    let pidfd = running.pidfd().try_clone_to_owned().map_err(|e| StepFailure::io("watch the process", e))?;
+    blocking(move || {
+        let mut watched = [PollFd::new(&pidfd, PollFlags::IN)];
+        while let Err(rustix::io::Errno::INTR) = poll(&mut watched, None) {}
+    })
+    .await;
+    let exit = running.wait().map_err(start)?;
     Ok(match exit {
         sandbox::Exit::Code(code) => code,
         // As a shell reports it.
@@ -60,10 +62,11 @@ async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec) -> Result<i32, Step
 }
 
 /// Reads a pipe to its end.
-async fn pass_on(at: &AskCx, stream: u8, pipe: Option<OwnedFd>) {
+async fn pass_on(cx: &StepCx, at: &AskCx, stream: u8, pipe: Option<OwnedFd>) {
     let Some(Ok(mut pipe)) = pipe.map(tokio::net::unix::pipe::Receiver::from_owned_fd) else { return };
     let mut buffer = vec![0; 32 << 10];
     loop {
+        cx.backlog.room().await;
         match pipe.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(length) => at.log(stream, &buffer[..length]),
@@ -216,7 +219,8 @@ fn process(
     }
     let mut hosts = Vec::new();
     for host in &meta.extra_hosts {
-        let ip: IpAddr = host.ip.parse().map_err(|_| StepFailure::BadHost { host: host.host.clone(), ip: host.ip.clone() })?;
+        let ip: IpAddr =
+            host.ip.parse().map_err(|_| StepFailure::BadHost { host: host.host.clone(), ip: host.ip.clone() })?;
         hosts.push((host.host.clone(), ip));
     }
     let mut rlimits = Vec::new();

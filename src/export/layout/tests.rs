@@ -1,3 +1,5 @@
+//! Layouts looked at entry by entry, and by other tools.
+
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 

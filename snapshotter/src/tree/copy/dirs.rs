@@ -23,8 +23,11 @@ pub(super) enum Fate {
     Keep,
 }
 
+/// Directories in the order in which they were made.
+pub(super) type Fates = Vec<(u32, Fate)>;
+
 /// Makes all directories of a copy; the first is the one that matches, `None` if that is no directory.
-pub(super) fn make(job: &Job<'_>) -> Result<(Option<OwnedFd>, Vec<(u32, Fate)>), Error> {
+pub(super) fn make(job: &Job<'_>) -> Result<(Option<OwnedFd>, Fates), Error> {
     let nodes = &job.scan.nodes;
     if nodes[0].kind != Kind::Dir {
         return Ok((None, Vec::new()));

@@ -7,7 +7,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid};
 use rustix::io::Errno;
 
 use super::super::cache::{now, Learned, StatCache};
-use super::super::content::{check, open, read_all};
+use super::super::content::{check, open, read_all, Content};
 use super::super::error::{rooted, Error};
 use super::super::resolve::{open_beneath, stat, times};
 use super::super::scan::{Kind, Node};
@@ -24,9 +24,9 @@ pub(super) fn write(
     job: &Job<'_>,
     base: Option<&OwnedFd>,
     cache: Option<&StatCache>,
-) -> Result<Vec<(u32, [u8; 32])>, Error> {
+) -> Result<Vec<Vec<Content>>, Error> {
     let parts = job.scan.leaves();
-    let write_part = |part: &Vec<u32>| -> Result<Vec<(u32, [u8; 32], Option<Learned>)>, Error> {
+    let write_part = |part: &Vec<u32>| -> Result<Vec<Content>, Error> {
         let from = job.scan.open_holder(part[0])?;
         let into = open_target(job, base, part[0])?;
         let mut buffer = Vec::new();
@@ -36,10 +36,7 @@ pub(super) fn write(
             job.check_name(index)?;
             match node.kind {
                 Kind::File if node.same_as.is_some() => {}
-                Kind::File => {
-                    let (content, learned) = write_file(job, index, &from, &into, &mut buffer, cache)?;
-                    read.push((index, content, learned));
-                }
+                Kind::File => read.push(write_file(job, index, &from, &into, &mut buffer, cache)?),
                 _ => make_other(job, index, into.as_fd())?,
             }
         }
@@ -52,16 +49,7 @@ pub(super) fn write(
             link(job, base, first, index)?;
         }
     }
-    let mut contents = Vec::new();
-    let mut learned = Vec::new();
-    for (index, content, new) in written.into_iter().flatten() {
-        contents.push((index, content));
-        learned.extend(new);
-    }
-    if let Some(cache) = cache {
-        cache.learn(learned);
-    }
-    Ok(contents)
+    Ok(written)
 }
 
 fn open_target(job: &Job<'_>, base: Option<&OwnedFd>, index: u32) -> Result<OwnedFd, Error> {
@@ -79,7 +67,7 @@ fn write_file(
     into: &OwnedFd,
     buffer: &mut Vec<u8>,
     cache: Option<&StatCache>,
-) -> Result<([u8; 32], Option<Learned>), Error> {
+) -> Result<Content, Error> {
     let node = &job.scan.nodes[index as usize];
     let unwritable = |errno: Errno| job.unwritable(index, errno);
     let began = now();
@@ -90,10 +78,10 @@ fn write_file(
     })?;
     let holes = node.id.size >= SPARSE_FROM && node.blocks.saturating_mul(512) < node.id.size;
     let known = cache.and_then(|cache| cache.look_up(&node.id));
-    let (content, learned) = match known {
-        Some(content) => {
+    let (hash, learned) = match known {
+        Some(hash) => {
             copy_unread(job, index, &file, &out, holes)?;
-            (content, None)
+            (hash, None)
         }
         None => {
             let mut hasher = blake3::Hasher::new();
@@ -112,13 +100,13 @@ fn write_file(
             if holed {
                 fs::ftruncate(&out, node.id.size).map_err(unwritable)?;
             }
-            let content = *hasher.finalize().as_bytes();
-            (content, Some(Learned { id: node.id, content, began }))
+            let hash = *hasher.finalize().as_bytes();
+            (hash, Some(Learned { id: node.id, content: hash, began }))
         }
     };
     complete(job, node, &out).map_err(unwritable)?;
     xattr::write(into.as_fd(), job.name(index), &node.xattrs).map_err(unwritable)?;
-    Ok((content, learned))
+    Ok(Content { node: index, hash, learned })
 }
 
 fn complete(job: &Job<'_>, node: &Node, out: &OwnedFd) -> Result<(), Errno> {

@@ -5,6 +5,7 @@
 //! names exactly the content that was copied.
 
 mod dirs;
+mod extract;
 mod files;
 mod place;
 mod remove;
@@ -20,8 +21,9 @@ use super::mode::ModeChange;
 use super::resolve::set_times;
 use super::scan::{Kind, Node, Scan};
 use super::select::{self, SelectPath};
-use super::{digest, Ownership, Tree, TreeDigest};
+use super::{content, digest, Ownership, Tree, TreeDigest};
 
+pub use extract::extract;
 pub use remove::remove_all;
 pub use unpack::{Archive, Compression, Unpack};
 
@@ -110,6 +112,16 @@ pub fn copy(
     request: &CopyRequest<'_>,
     cache: Option<&StatCache>,
 ) -> Result<Copied, Error> {
+    // In the pool from the start: entering it for every directory would cost a switch of threads each time.
+    rayon::scope(|_| copy_in_pool(source, dest, request, cache))
+}
+
+fn copy_in_pool(
+    source: Tree<'_>,
+    dest: BorrowedFd<'_>,
+    request: &CopyRequest<'_>,
+    cache: Option<&StatCache>,
+) -> Result<Copied, Error> {
     let mut scans = select::scan(source, request.what)?;
     if scans.is_empty() && !request.may_be_empty {
         return Err(Error::NotFound { path: rooted(request.what.path.as_bytes()) });
@@ -126,9 +138,7 @@ pub fn copy(
         let contents = files::write(&job, base.as_ref(), cache)?;
         dirs::finish(&job, base.as_ref(), &fates)?;
         set_times(&target.made, request.change).map_err(|errno| Error::unwritable(&target.real, errno))?;
-        for (index, content) in contents {
-            scan.nodes[index as usize].content = Some(content);
-        }
+        content::record(scan, contents, cache);
     }
     let kept = || scans.iter().flat_map(|scan| &scan.nodes).filter(|node| node.kept);
     Ok(Copied {

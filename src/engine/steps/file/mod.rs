@@ -3,12 +3,15 @@
 //! - [`plan`]: which actions change one tree one after the other, and which trees are outputs. Pure.
 //! - [`apply_action`]: what one action does to a directory.
 //!
-//! Not its job: mounting, committing, cache keys. The caller gives directories; no path leads out of them.
+//! - `step`: the two together, on mounted trees.
+//!
+//! Not its job: cache keys. No path leads out of a tree.
 
 mod apply;
 mod error;
 mod owner;
 mod plan;
+mod step;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use solver::graph::op::{ActionInput, FileCopy};
 pub use apply::{apply_action, Means};
 pub use error::Error;
 pub use plan::{plan, Chain, InvalidFileOp, Plan};
+pub(crate) use step::{copy_of_context, digest, step};
 
 /// A tree that a copy reads, kept open.
 #[derive(Clone, Debug)]
