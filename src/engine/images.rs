@@ -54,6 +54,15 @@ pub enum Error {
         #[source]
         source: crate::image::Error,
     },
+    /// Its registry does not have it.
+    #[error("{name}: not found")]
+    NotInRegistry {
+        /// As it was asked for.
+        name: String,
+        /// The registry's answer.
+        #[source]
+        source: crate::registry::Error,
+    },
     /// No registry gives it.
     #[error("{name}")]
     Registry {

@@ -82,7 +82,10 @@ impl Remote {
         let store = self.store.clone();
         let known = move |digest: &Digest| store.read_blob(digest, manifest::MAX_BYTES as u64).ok();
         let resolved = self.registry()?.resolve(&parsed, platform, &known).await;
-        let resolved = resolved.map_err(|source| Error::Registry { name: reference.to_string(), source })?;
+        let resolved = resolved.map_err(|source| match source.is_not_found() {
+            true => Error::NotInRegistry { name: reference.to_string(), source },
+            false => Error::Registry { name: reference.to_string(), source },
+        })?;
         let (store, lease, name, platform) =
             (self.store.clone(), Arc::clone(&self.lease), reference.to_string(), platform.to_string());
         blocking(move || {
