@@ -16,6 +16,7 @@ mod load;
 mod notes;
 mod request;
 mod results;
+mod secret;
 pub mod steps;
 
 use std::path::Path;
@@ -28,11 +29,12 @@ use solver::drive::{NoCache as Recall, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 
 pub use backlog::Backlog;
-pub use client::{Answer, Client, ClientError};
+pub use client::{Answer, Client, ClientError, Connection};
 pub use error::BuildError;
 pub use finish::Built;
 pub use load::compile;
 pub use request::{BuildRequest, Dockerfile, Entitlements, NoCache};
+pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
 use host::EngineHost;
 use notes::Notes;
