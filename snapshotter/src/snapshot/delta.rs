@@ -112,11 +112,26 @@ fn drop_untouched_directories(
         let path = path.to_owned();
         move |error| unreadable("look below", &path, error)
     };
+    // In an opaque directory nothing was copied up: all of it was made here.
+    let mut opaque: Option<&[u8]> = None;
+    let is_made_here: Vec<bool> = entries
+        .iter()
+        .map(|entry| {
+            let inside = opaque.is_some_and(|above| is_inside(&entry.path, above));
+            if !inside {
+                opaque = entry.is_opaque.then_some(&entry.path);
+            }
+            inside
+        })
+        .collect();
     let mut is_untouched = vec![false; entries.len()];
     let mut in_use: HashSet<&[u8]> = HashSet::new();
     // What is in a directory comes after it.
     for (index, entry) in entries.iter().enumerate().skip(1).rev() {
-        let is_bare = entry.kind() == FileType::Directory && !entry.is_opaque && !in_use.contains(&entry.path[..]);
+        let is_bare = entry.kind() == FileType::Directory
+            && !entry.is_opaque
+            && !is_made_here[index]
+            && !in_use.contains(&entry.path[..]);
         is_untouched[index] = is_bare
             && match below.directories(&entry.path).map_err(failed(&entry.path))?.first() {
                 Some(lower) => is_like(entry, lower, xattrs).map_err(failed(&entry.path))?,

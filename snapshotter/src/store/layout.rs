@@ -45,7 +45,8 @@ pub(crate) const FILES: [&str; 6] = ["version", "gc.lock", "index.lock", "index.
 pub struct Version {
     /// The layout's number.
     pub format: u32,
-    /// The user id map of the namespace the trees were written in; owners mean nothing without it.
+    /// The id map of the namespace the trees were written in, that of groups too where it differs; owners mean nothing
+    /// without it.
     pub id_map: String,
     /// Where overlay keeps its marks on files.
     pub xattrs: XattrSpace,
@@ -54,8 +55,12 @@ pub struct Version {
 impl Version {
     /// What a store made by this process would be.
     pub(crate) fn ours(root: &Path) -> Result<Self> {
-        let map = fs::read_to_string("/proc/self/uid_map").doing("read", "/proc/self/uid_map")?;
-        let id_map = map.split_whitespace().collect::<Vec<_>>().join(" ");
+        let map = |file: &str| -> Result<String> {
+            let text = fs::read_to_string(file).doing("read", file)?;
+            Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let (users, groups) = (map("/proc/self/uid_map")?, map("/proc/self/gid_map")?);
+        let id_map = if users == groups { users } else { format!("{users}, of groups {groups}") };
         Ok(Self { format: FORMAT, id_map, xattrs: XattrSpace::usable_in(root)? })
     }
 
