@@ -146,6 +146,18 @@ pub struct Build {
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
+    /// Limit of RUN steps (NAME=SOFT[:HARD], -1 is none)
+    #[arg(long = "ulimit", value_name = "LIMIT")]
+    pub ulimits: Vec<String>,
+    /// Size of /dev/shm in RUN steps (64m, 1g)
+    #[arg(long, value_name = "BYTES")]
+    pub shm_size: Option<String>,
+    /// Secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=VARIABLE); may be given several times
+    #[arg(long = "secret", value_name = "SECRET")]
+    pub secrets: Vec<String>,
+    /// ssh agent for RUN --mount=type=ssh (default, or ID=SOCKET); may be given several times
+    #[arg(long = "ssh", value_name = "AGENT")]
+    pub agents: Vec<String>,
     /// Allow what a Dockerfile may not do by itself (network.host, security.insecure)
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,

@@ -1,8 +1,7 @@
 //! `rbuild build`: starts the engine, shows its events, tells the result.
 
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use super::request::{from_args, reason};
 use super::screen::Screen;
 use super::transfer;
 use crate::engine::steps::StepFailure;
-use crate::engine::{self, Answer, BuildError, Built, Client, ClientError, Engine};
+use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::Output;
 use crate::progress::View;
 use crate::sandbox;
@@ -29,18 +28,6 @@ use crate::sandbox;
 const INTERRUPTED: u8 = 130;
 /// The same for SIGTERM.
 const TERMINATED: u8 = 143;
-
-/// The command line as client of its own engine: its directories are right here.
-struct LocalClient {
-    directories: BTreeMap<String, PathBuf>,
-}
-
-impl Client for LocalClient {
-    fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf> {
-        let found = self.directories.get(name).cloned().ok_or_else(|| ClientError::NoDirectory(name.to_string()));
-        Box::pin(async move { found })
-    }
-}
 
 /// How long cleaning up may keep the user waiting.
 const TIDYING: Duration = Duration::from_millis(200);
@@ -89,7 +76,7 @@ enum End {
 
 /// `rbuild build`
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
-    let (mut request, directories) = from_args(args)?;
+    let (mut request, client) = from_args(args)?;
     check_writable(args)?;
     let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
@@ -104,7 +91,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let client = Arc::new(LocalClient { directories });
+    let client = Arc::new(client);
     let names = request.names.clone();
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
@@ -145,10 +132,10 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
 
 /// Compiles the Dockerfile and builds nothing.
 pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
-    let (request, directories) = from_args(args)?;
+    let (request, client) = from_args(args)?;
     let store = snapshotter::Store::open(root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let lowered = runtime.block_on(engine::compile(store, &request, &LocalClient { directories }));
+    let lowered = runtime.block_on(engine::compile(store, &request, &client));
     lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
 }
 
@@ -199,6 +186,10 @@ fn help(error: &BuildError) -> Option<String> {
     let BuildError::Step { failure, .. } = error else { return None };
     match failure.downcast_ref::<StepFailure>()? {
         StepFailure::NotEntitled(name) => Some(format!("allow it with --allow {name}")),
+        StepFailure::NoSecret { id } => {
+            Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
+        }
+        StepFailure::NoAgent { id } => Some(format!("forward an ssh agent with --ssh {id}")),
         _ => None,
     }
 }

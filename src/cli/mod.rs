@@ -4,6 +4,7 @@
 
 mod args;
 mod build;
+mod client;
 mod debug;
 pub mod excerpt;
 mod failure;

@@ -33,6 +33,7 @@ struct Asker {
     client: Arc<dyn Client>,
     bases: Arc<Bases>,
     entitlements: Entitlements,
+    emptied: Arc<steps::Emptied>,
     warned_of_network: AtomicBool,
 }
 
@@ -89,7 +90,8 @@ impl EngineHost {
         bases: Arc<Bases>,
         entitlements: Entitlements,
     ) -> Registered<'_> {
-        let asker = Asker { graph, client, bases, entitlements, warned_of_network: AtomicBool::new(false) };
+        let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
+        let asker = Asker { graph, client, bases, entitlements, emptied, warned_of_network };
         self.askers.lock().unwrap_or_else(|e| e.into_inner()).insert(build, Arc::new(asker));
         Registered { host: self, build }
     }
@@ -105,11 +107,13 @@ impl EngineHost {
         askers.get(&at.caller()).cloned().ok_or(StepFailure::Unsupported("a question of a build that has ended"))
     }
 
-    fn step_cx(&self, entitlements: Entitlements) -> StepCx {
+    fn step_cx(&self, asker: &Asker) -> StepCx {
         StepCx {
             store: self.store.clone(),
             lease: Arc::clone(&self.lease),
-            entitlements,
+            client: Arc::clone(&asker.client),
+            entitlements: asker.entitlements,
+            emptied: Arc::clone(&asker.emptied),
             sandbox: Arc::clone(&self.sandbox),
             backlog: Arc::clone(&self.backlog),
         }
@@ -212,7 +216,7 @@ impl EngineHost {
     /// Measures a digest on files, and keeps it with their record.
     async fn measure(&self, at: &AskCx, result: ResultRef, what: &Selector) -> Result<ContentDigest, StepFailure> {
         let output = self.result(result).ok_or(StepFailure::Unsupported("a digest of what nobody made"))?;
-        let cx = self.step_cx(self.asker(at)?.entitlements);
+        let cx = self.step_cx(&*self.asker(at)?);
         let what = what.clone();
         blocking(move || {
             let digest = steps::file::digest(&cx, &output.files, &what)?;
@@ -245,7 +249,7 @@ impl EngineHost {
         }
         let inputs = self.outputs_of(order.inputs)?;
         let began = Instant::now();
-        let outputs = steps::execute(&self.step_cx(asker.entitlements), at, order.vertex, inputs).await?;
+        let outputs = steps::execute(&self.step_cx(&asker), at, order.vertex, inputs).await?;
         let parts = serde_json::to_value(&order.parts).unwrap_or_default();
         let record = self.keep(order.key, parts, step_name(order.vertex), began.elapsed(), outputs).await?;
         Ok(Ran::Made { record, new: true })

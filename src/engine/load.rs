@@ -120,6 +120,8 @@ fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
         source_date_epoch: request.source_date_epoch,
         ignore_patterns: loaded.ignore.clone(),
         extra_hosts: request.extra_hosts.clone(),
+        ulimits: request.ulimits.clone(),
+        shm_size: request.shm_size,
         network: match request.network {
             Network::Sandbox => RunNetwork::Default,
             Network::Host => RunNetwork::Host,

@@ -19,6 +19,7 @@ mod push;
 mod remote;
 mod request;
 mod results;
+mod secret;
 pub mod steps;
 
 use std::path::Path;
@@ -31,13 +32,14 @@ use solver::drive::{NoCache as Recall, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 
 pub use backlog::Backlog;
-pub use client::{Answer, Client, ClientError};
+pub use client::{Answer, Client, ClientError, Connection};
 pub use error::BuildError;
 pub use finish::Built;
 pub use load::compile;
 pub use push::push;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Dockerfile, Entitlements, NoCache};
+pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
 use bases::Bases;
 use host::EngineHost;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use solver::graph::op::Network;
+use solver::graph::op::{Network, Ulimit};
 use solver::graph::Platform;
 
 use super::remote::Ask;
@@ -31,6 +31,10 @@ pub struct BuildRequest {
     pub network: Network,
     /// Additional lines of `/etc/hosts`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// Limits of steps.
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`; 0 is the default.
+    pub shm_size: i64,
     /// What the Dockerfile may ask for.
     pub entitlements: Entitlements,
     /// Seconds since 1970: no timestamp in the image is younger.
