@@ -159,6 +159,11 @@ fn help(error: &BuildError) -> Option<String> {
     let BuildError::Step { failure, .. } = error else { return None };
     match failure.downcast_ref::<StepFailure>()? {
         StepFailure::NotEntitled(name) => Some(format!("allow it with --allow {name}")),
+        StepFailure::Store(snapshotter::Error::Mount { .. }) => Some(
+            "if the file system of the store cannot carry overlays, as another container's cannot, choose a directory \
+             on ext4, xfs, btrfs or tmpfs with --root"
+                .to_string(),
+        ),
         _ => None,
     }
 }
