@@ -1,7 +1,7 @@
 //! `rbuild build`: starts the engine, shows its events, tells the result.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,6 +190,11 @@ fn help(error: &BuildError) -> Option<String> {
             Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
         }
         StepFailure::NoAgent { id } => Some(format!("forward an ssh agent with --ssh {id}")),
+        StepFailure::Store(snapshotter::Error::Mount { .. }) => Some(
+            "if the file system of the store cannot carry overlays, as another container's cannot, choose a directory \
+             on ext4, xfs, btrfs or tmpfs with --root"
+                .to_string(),
+        ),
         _ => None,
     }
 }
