@@ -285,6 +285,21 @@ fn run_passes_output_and_exit_code_through() {
 }
 
 #[test]
+fn variables_given_to_run_replace_the_images() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nENV A=image B=image\nCMD env\n")]);
+    rbuild.ok(["-t".as_ref(), "app".as_ref(), context.as_os_str()]);
+    let mut command = rbuild.command(["run", "-e", "A=given", "-e", "HERE", "-e", "NOWHERE", "app"]);
+    let printed = support::text(&command.env("HERE", "taken").output().unwrap().stdout);
+    let mut named: Vec<&str> = printed.lines().filter(|l| ["A", "B", "H", "N"].contains(&&l[..1])).collect();
+    named.sort_unstable();
+    assert_eq!(named, ["A=given", "B=image", "HERE=taken", "HOME=/root"]);
+}
+
+#[test]
 fn names_can_be_given_and_taken() {
     if !can_build() {
         return;
@@ -413,7 +428,14 @@ fn every_bad_input_names_its_line() {
 #[test]
 fn misuse_of_the_command_line_is_code_two() {
     let rbuild = Rbuild::empty();
-    for words in [&["--no-such-option", "."][..], &["build"], &["inspect"], &["build", "a", "b"]] {
+    for words in [
+        &["--no-such-option", "."][..],
+        &["build"],
+        &["inspect"],
+        &["build", "a", "b"],
+        &["-o", "type=zip", "."],
+        &["-o", "-", "-o", "type=oci", "."],
+    ] {
         let said = rbuild.fails(2, words);
         assert!(said.contains("error:"), "{said}");
     }
@@ -438,6 +460,88 @@ fn quiet_prints_the_image_id_and_nothing_else() {
     assert!(written["containerimage.digest"].as_str().unwrap().starts_with("sha256:"));
     assert_eq!(written["image.name"], "docker.io/library/app:latest,docker.io/library/app:two");
     assert_eq!(support::text(&output.stderr), "", "all is well, so nothing is said");
+}
+
+#[test]
+fn an_id_never_stands_in_an_archive() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let output = rbuild.run(["-q", "-t", "app", "-o", "-", context.to_str().unwrap()]);
+    assert!(output.status.success() && output.stdout.ends_with(&[0; 1024]), "the end of a tar archive");
+    assert!(support::text(&output.stderr).starts_with("sha256:"));
+}
+
+#[test]
+fn an_image_output_can_name_the_image() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    rbuild.ok(["-q", "-o", "type=image,\"name=one,two:2\"", "-t", "three", context.to_str().unwrap()]);
+    rbuild.ok(["inspect", "one", "two:2", "three"]);
+}
+
+#[test]
+fn an_id_file_is_never_that_of_another_build() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN false\n")]);
+    fs::write(rbuild.path("id"), "stale").unwrap();
+    rbuild.fails(1, ["build", "--iidfile=id", context.to_str().unwrap()]);
+    assert!(!rbuild.path("id").exists());
+}
+
+#[test]
+fn files_about_the_result_may_be_devices() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let null = rbuild.path("null");
+    let device = rustix::fs::makedev(1, 3);
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(rustix::fs::CWD, &null, rustix::fs::FileType::CharacterDevice, mode, device).unwrap();
+    symlink("null", rbuild.path("link")).unwrap();
+    rbuild.ok(["build", "--iidfile=link", "--metadata-file=null", context.to_str().unwrap()]);
+    assert!(fs::symlink_metadata(rbuild.path("link")).unwrap().is_symlink());
+    assert_eq!(fs::read(null).unwrap(), b"", "it is still a device");
+}
+
+#[test]
+fn output_that_nobody_takes_is_no_bug() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = rbuild.command(["images"]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(support::text(&output.stderr), "ERROR: write to standard output: no space left on device\n");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = rbuild.command(["images"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), support::text(&output.stderr).as_str()), (Some(1), ""));
+    let status = rbuild.command(["build", "no-such-directory"]).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn an_empty_variable_is_as_none() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let mut command = rbuild.command(["-q".as_ref(), context.as_os_str()]);
+    let output = command.env("BUILDKIT_PROGRESS", "").env("DOCKER_DEFAULT_PLATFORM", "").output().unwrap();
+    assert!(output.status.success(), "{}", support::text(&output.stderr));
 }
 
 #[test]

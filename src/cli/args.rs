@@ -316,6 +316,17 @@ pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
     Command::try_parse_from(with_verb(argv))
 }
 
+/// Takes variables that are set to nothing out of the environment: they mean what absent ones do, as elsewhere.
+///
+/// To be called before any thread is there.
+pub fn forget_empty_variables() {
+    for name in [ROOT, "DOCKER_DEFAULT_PLATFORM", "BUILDKIT_PROGRESS"] {
+        if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
+            std::env::remove_var(name);
+        }
+    }
+}
+
 /// Inserts `build` where the first word is no command.
 fn with_verb(mut argv: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;

@@ -1,6 +1,5 @@
 //! `rbuild build`: starts the engine, shows its events, tells the result.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::screen::Screen;
 use super::transfer;
 use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
-use crate::export::Output;
+use crate::export::{self, Dest, Output};
 use crate::progress::View;
 use crate::sandbox;
 
@@ -47,8 +46,8 @@ impl Load {
         }
         let program = transfer::loader()?;
         let archive = Scratch(std::env::temp_dir().join(format!("rbuild-load-{}.tar", std::process::id())));
-        let output = format!("type=docker,dest={}", archive.path().display());
-        request.outputs.push(Output::parse(&output)?);
+        let dest = Some(Dest::Path(archive.path().to_path_buf()));
+        request.outputs.push(Output { dest, ..Output::parse("type=docker")? });
         Ok(Some(Load { program, archive }))
     }
 }
@@ -86,13 +85,14 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     if let Some(shortage) = super::owners::shortage() {
         match args.progress {
             Progress::Rawjson => screen.warn(shortage),
-            _ => eprintln!("WARNING: {shortage}"),
+            _ => remark!("WARNING: {shortage}"),
         }
     }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
     let names = request.names.clone();
+    let to_stdout = request.outputs.iter().any(Output::is_to_stdout);
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -111,19 +111,19 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let view = screen.finish();
     match end? {
         End::Signal(code) => {
-            eprintln!("ERROR: interrupted");
+            remark!("ERROR: interrupted");
             Ok(code)
         }
         End::Built(result) => match *result {
             Err(error) => {
-                eprint!("{}", complaint(&error, &view));
+                remark!("{}", complaint(&error, &view).trim_end());
                 Err(Failure::silent(1))
             }
             Ok(built) => {
                 if let Some(load) = load {
                     transfer::load(load.program, load.archive.path())?;
                 }
-                tell(args, &built, &names, &view)?;
+                tell(args, &built, &names, to_stdout, &view)?;
                 Ok(0)
             }
         },
@@ -207,17 +207,25 @@ fn check_writable(args: &Build) -> Result<(), Failure> {
             return Err(Failure::user(format!("{}: its directory does not exist", file.display())));
         }
     }
+    // A build that fails leaves no id of an earlier one behind.
+    if let Some(file) = args.iidfile.as_ref().filter(|file| file.is_file()) {
+        std::fs::remove_file(file).map_err(|e| Failure::user(format!("remove {}: {}", file.display(), reason(&e))))?;
+    }
     Ok(())
 }
 
 /// Says what was made, where it was asked for.
-fn tell(args: &Build, built: &Built, names: &[String], view: &View) -> Result<(), Failure> {
+fn tell(args: &Build, built: &Built, names: &[String], to_stdout: bool, view: &View) -> Result<(), Failure> {
     if let Some(image) = &built.image {
         if let Some(file) = &args.iidfile {
             write_whole(file, image.to_string().as_bytes())?;
         }
         if args.quiet {
-            println!("{image}");
+            // Where an archive goes, an id would be damage.
+            match to_stdout {
+                true => remark!("{image}"),
+                false => say!("{image}"),
+            }
         }
     }
     if let Some(file) = &args.metadata_file {
@@ -235,20 +243,16 @@ fn tell(args: &Build, built: &Built, names: &[String], view: &View) -> Result<()
         write_whole(file, serde_json::to_string_pretty(&metadata)?.as_bytes())?;
     }
     if !args.quiet {
-        render::warnings(view.warnings(), &mut std::io::stderr())?;
+        // As with all that is only told.
+        let _ = render::warnings(view.warnings(), &mut std::io::stderr());
     }
     Ok(())
 }
 
 /// Writes a file so that it is there whole or not at all.
 fn write_whole(file: &Path, content: &[u8]) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::user(format!("write {}: {}", file.display(), reason(&e)));
-    let mut unfinished = file.as_os_str().to_os_string();
-    unfinished.push(format!(".{}.unfinished", std::process::id()));
-    let written = std::fs::File::create(&unfinished).and_then(|mut f| f.write_all(content));
-    let renamed = written.and_then(|()| std::fs::rename(&unfinished, file));
-    renamed.map_err(|e| {
-        let _ = std::fs::remove_file(&unfinished);
-        failed(e)
-    })
+    export::dest::write(&Dest::Path(file.to_path_buf()), &mut |into| {
+        into.write_all(content).map_err(|source| export::Error::Write { path: file.to_path_buf(), source })
+    })?;
+    Ok(())
 }

@@ -17,7 +17,7 @@ pub(super) fn debug(what: &Debug, root: &Path) -> Result<u8, Failure> {
             let text = std::fs::read(file).map_err(|e| Failure::user(format!("{}: {}", file.display(), reason(&e))))?;
             let source = Source::new(file.display().to_string(), text);
             let (ast, findings) = frontend::parse(&source);
-            print!("{}", dump(&ast));
+            say!("{}", dump(&ast).trim_end_matches('\n'));
             match findings.iter().any(|finding| finding.is_error()) {
                 true => Err(super::build::wrong_dockerfile(&source, &findings)),
                 false => Ok(0),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub(super) use crate::engine::chain;
+
 /// A message and the exit code that goes with it.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -32,21 +34,6 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
-}
-
-/// An error and its causes in one line, from the outside in.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl<E: std::error::Error> From<E> for Failure {

@@ -17,7 +17,7 @@ pub(super) fn list(store: &Store, args: &Images) -> Result<u8, Failure> {
         let mut seen = Vec::new();
         for entry in &entries {
             if !seen.contains(&entry.image) {
-                println!("{}", entry.image);
+                say!("{}", entry.image);
                 seen.push(entry.image);
             }
         }
@@ -25,8 +25,12 @@ pub(super) fn list(store: &Store, args: &Images) -> Result<u8, Failure> {
     }
     let rows: Vec<Row> = entries.iter().map(|entry| Row::of(store, entry)).collect::<Result<_, _>>()?;
     match args.format {
-        Format::Json => rows.iter().for_each(|row| println!("{}", row.json())),
-        Format::Table => table(&rows),
+        Format::Json => {
+            for row in &rows {
+                say!("{}", row.json());
+            }
+        }
+        Format::Table => table(&rows)?,
     }
     Ok(0)
 }
@@ -71,17 +75,18 @@ fn size(store: &Store, entry: &TagEntry) -> Result<u64, Failure> {
     }
 }
 
-fn table(rows: &[Row]) {
+fn table(rows: &[Row]) -> Result<(), Failure> {
     let width = |head: &str, column: fn(&Row) -> &str| {
         rows.iter().map(|row| column(row).chars().count()).chain([head.len()]).max().unwrap_or_default()
     };
     let (a, b) = (width("REPOSITORY", |row| &row.repository), width("TAG", |row| &row.tag));
-    println!("{:a$}   {:b$}   {:12}   {:16}   SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
+    say!("{:a$}   {:b$}   {:12}   {:16}   SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
     for row in rows {
         let created = crate::rfc3339::Time::from_seconds(row.created).to_string();
         let created = created.get(..16).unwrap_or(&created).replace('T', " ");
-        println!("{:a$}   {:b$}   {}   {:16}   {}", row.repository, row.tag, &row.id[..12], created, bytes(row.size));
+        say!("{:a$}   {:b$}   {}   {:16}   {}", row.repository, row.tag, &row.id[..12], created, bytes(row.size));
     }
+    Ok(())
 }
 
 /// A size as people read it: decimal units, three digits.
@@ -116,7 +121,7 @@ pub(super) fn inspect(store: &Store, names: &[String]) -> Result<u8, Failure> {
         };
         shown.push(describe(&image.config, &facts));
     }
-    println!("{}", serde_json::to_string_pretty(&shown)?);
+    say!("{}", serde_json::to_string_pretty(&shown)?);
     Ok(0)
 }
 
@@ -135,7 +140,7 @@ pub(super) fn remove(store: &Store, names: &[String]) -> Result<u8, Failure> {
         let normalised = frontend::normalise_reference(name).unwrap_or_default();
         if image.entry.name.as_deref() == Some(&normalised) {
             store.remove_tag(&normalised)?;
-            println!("Untagged: {}", familiar(&normalised));
+            say!("Untagged: {}", familiar(&normalised));
             continue;
         }
         // By id: all its names go.
@@ -143,14 +148,14 @@ pub(super) fn remove(store: &Store, names: &[String]) -> Result<u8, Failure> {
             match &entry.name {
                 Some(name) => {
                     store.remove_tag(name)?;
-                    println!("Untagged: {}", familiar(name));
+                    say!("Untagged: {}", familiar(name));
                 }
                 None => {
                     store.remove_kept_image(&entry.image)?;
                 }
             }
         }
-        println!("Deleted: {}", image.id());
+        say!("Deleted: {}", image.id());
     }
     Ok(0)
 }

@@ -55,6 +55,6 @@ pub(super) fn import(store: &Store, file: &Path, name: &str) -> Result<u8, Failu
         extra: serde_json::Value::Null,
     };
     store.set_tag(&name, &entry)?;
-    println!("{image}");
+    say!("{image}");
     Ok(0)
 }

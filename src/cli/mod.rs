@@ -2,6 +2,19 @@
 //!
 //! *Job*: everything a person types and reads. *Not its job*: building. *Start reading at* [`main`], then `build`.
 
+/// Prints a line of the result; see [`say`].
+macro_rules! say {
+    ($($words:tt)*) => { $crate::cli::say(format_args!($($words)*))? };
+}
+
+/// Prints a line for the person; that nobody can read it changes nothing.
+macro_rules! remark {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod args;
 mod build;
 mod client;
@@ -19,6 +32,8 @@ mod screen;
 mod space;
 mod transfer;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,6 +48,7 @@ use crate::sandbox::rootless;
 /// Exit codes: 0, 1 when it fails, 2 when the command line is wrong, 130 and 143 when interrupted; `run` gives the
 /// command's own.
 pub fn main() -> ExitCode {
+    args::forget_empty_variables();
     let command = match args::parse(std::env::args_os().collect()) {
         Ok(command) => command,
         Err(said) => {
@@ -50,7 +66,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("{}: {}", if failure.code == 2 { "error" } else { "ERROR" }, failure.message);
+                remark!("{}: {}", if failure.code == 2 { "error" } else { "ERROR" }, failure.message);
             }
             ExitCode::from(failure.code)
         }
@@ -79,6 +95,14 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Fsck => space::check(&open()?),
         Verb::Debug(args) => debug::debug(&args, &root),
     }
+}
+
+/// Prints a line of the result. A reader who has seen enough and left is told nothing more.
+fn say(line: fmt::Arguments) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => Failure::silent(1),
+        _ => Failure::user(format!("write to standard output: {}", request::reason(&e))),
+    })
 }
 
 /// Where the store is when nobody says.

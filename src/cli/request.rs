@@ -10,7 +10,7 @@ use solver::graph::Platform;
 
 use super::args;
 use super::client::{self, LocalClient};
-use super::failure::Failure;
+use super::failure::{chain, Failure};
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements, NoCache};
 use crate::export::{Kind, Output};
 use crate::sandbox;
@@ -42,13 +42,14 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     }
     let mut build_args = build_args(&args.build_args)?;
     let source_date_epoch = source_date_epoch(&mut build_args)?;
+    let outputs = outputs(args)?;
     let request = BuildRequest {
         dockerfile,
-        names: names(&args.tags)?,
+        names: names(&args.tags, &outputs)?,
         target: args.target.clone(),
         build_args,
         labels: args.labels.iter().map(|l| pair(l)).collect(),
-        outputs: outputs(args)?,
+        outputs,
         no_cache: match (args.no_cache, args.no_cache_filter.is_empty()) {
             (true, _) => NoCache::Everything,
             (false, false) => NoCache::Stages(args.no_cache_filter.clone()),
@@ -116,11 +117,13 @@ fn dockerfile(args: &args::Build) -> Result<(Dockerfile, PathBuf), Failure> {
     }
 }
 
-/// Tags as normalised names, each once.
-fn names(tags: &[String]) -> Result<Vec<String>, Failure> {
+/// Tags, and the names that images in the store get from `-o`, as normalised names, each once.
+fn names(tags: &[String], outputs: &[Output]) -> Result<Vec<String>, Failure> {
+    let images = outputs.iter().filter(|output| matches!(output.kind, Kind::Image { .. }));
+    let of_outputs = images.flat_map(|output| &output.options.names).map(ToString::to_string);
     let mut names = Vec::new();
-    for tag in tags {
-        let name = super::name::of_new_image(tag)?;
+    for name in tags.iter().cloned().chain(of_outputs) {
+        let name = super::name::of_new_image(&name)?;
         if !names.contains(&name) {
             names.push(name);
         }
@@ -155,10 +158,15 @@ fn pair(word: &str) -> (String, String) {
 /// What `-o` asks for; parse errors are misuse.
 fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
     let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
-    let parse = |word: &str| Output::parse(word).map_err(|e| Failure::user(format!("--output {word}: {e}")));
+    let parse =
+        |word: &str| Output::parse(word).map_err(|e| Failure::misuse(format!("--output {word}: {}", chain(&e))));
     let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
-    if args.tags.is_empty() && outputs.iter().any(|output| output.kind == Kind::Image { push: true }) {
+    let nameless = |output: &Output| output.kind == Kind::Image { push: true } && output.options.names.is_empty();
+    if args.tags.is_empty() && outputs.iter().any(nameless) {
         return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));
+    }
+    if outputs.iter().filter(|output| output.is_to_stdout()).count() > 1 {
+        return Err(Failure::misuse("only one output can go to standard output".to_string()));
     }
     Ok(outputs)
 }

@@ -26,7 +26,11 @@ pub(super) fn run(store: &Store, args: &Run) -> Result<u8, Failure> {
     let user = sandbox::resolve_user(mounted.root(), &user)?;
     let command = command(&image, args)?;
     let mut env = strings(&image, "Env");
-    env.extend(args.env.iter().cloned());
+    for pair in args.env.iter().filter_map(|word| with_value(word)) {
+        let start = pair.find('=').map_or(pair.len(), |at| at + 1);
+        env.retain(|other| other.get(..start) != pair.get(..start));
+        env.push(pair);
+    }
     let has = |env: &[String], name: &str| env.iter().any(|pair| pair.split('=').next() == Some(name));
     if !has(&env, "PATH") {
         env.push(DEFAULT_PATH.to_string());
@@ -40,7 +44,7 @@ pub(super) fn run(store: &Store, args: &Run) -> Result<u8, Failure> {
         args::Network::None => (sandbox::Network::None, None),
     };
     if let Some(warning) = warning {
-        eprintln!("WARNING: {warning}");
+        remark!("WARNING: {warning}");
     }
     let workdir = args.workdir.clone().unwrap_or_else(|| text(&image, "WorkingDir"));
     let root = mounted.root().try_clone_to_owned()?;
@@ -64,6 +68,14 @@ pub(super) fn run(store: &Store, args: &Run) -> Result<u8, Failure> {
         Exit::Signal(signal) => 128 + signal,
     };
     Ok(u8::try_from(code).unwrap_or(1))
+}
+
+/// `NAME=VALUE` as it is; `NAME` with the value it has here, if it has one.
+fn with_value(word: &str) -> Option<String> {
+    match word.contains('=') {
+        true => Some(word.to_string()),
+        false => std::env::var(word).ok().map(|value| format!("{word}={value}")),
+    }
 }
 
 /// Entrypoint and arguments, as docker combines them.

@@ -10,7 +10,7 @@ use super::images::bytes;
 /// `rbuild du`
 pub(super) fn usage(store: &Store) -> Result<u8, Failure> {
     let usage = store.usage()?;
-    println!("{:12} {:>8} {:>10}", "TYPE", "COUNT", "SIZE");
+    say!("{:12} {:>8} {:>10}", "TYPE", "COUNT", "SIZE");
     for (kind, share) in [
         ("snapshots", usage.snapshots),
         ("blobs", usage.blobs),
@@ -20,12 +20,12 @@ pub(super) fn usage(store: &Store) -> Result<u8, Failure> {
         ("trash", usage.trash),
         ("other", usage.other),
     ] {
-        println!("{kind:12} {:>8} {:>10}", share.count, bytes(share.bytes));
+        say!("{kind:12} {:>8} {:>10}", share.count, bytes(share.bytes));
     }
     for mount in &usage.cache_mounts {
-        println!("{:12} {:>8} {:>10}  {}", "cache mount", 1, bytes(mount.bytes), mount.name);
+        say!("{:12} {:>8} {:>10}  {}", "cache mount", 1, bytes(mount.bytes), mount.name);
     }
-    println!("{:12} {:>8} {:>10}", "total", "", bytes(usage.bytes()));
+    say!("{:12} {:>8} {:>10}", "total", "", bytes(usage.bytes()));
     Ok(0)
 }
 
@@ -41,7 +41,7 @@ pub(super) fn prune(store: &Store, all: bool) -> Result<u8, Failure> {
         false => PrunePolicy { nameless_images: Keep::Nothing, ..PrunePolicy::default() },
     };
     let collected = store.prune(&policy)?;
-    println!("Total reclaimed space: {}", bytes(collected.bytes));
+    say!("Total reclaimed space: {}", bytes(collected.bytes));
     Ok(0)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn prune(store: &Store, all: bool) -> Result<u8, Failure> {
 pub(super) fn check(store: &Store) -> Result<u8, Failure> {
     let found = store.fsck(Depth::Content)?;
     for problem in &found {
-        println!("{problem}");
+        say!("{problem}");
     }
     Ok(u8::from(!found.is_empty()))
 }

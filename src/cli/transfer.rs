@@ -22,7 +22,7 @@ pub(super) fn pull(store: Store, name: &str, wanted: Option<&str>) -> Result<u8,
         remote.fetch(&image).await?;
         Ok::<_, engine::images::Error>(image)
     });
-    println!("{}", image?.id());
+    say!("{}", image?.id());
     Ok(0)
 }
 
@@ -33,16 +33,16 @@ pub(super) fn push(store: Store, names: &[String]) -> Result<u8, Failure> {
     for name in names {
         let name = super::name::of_new_image(name)?;
         let tell = Arc::new(|event: PushEvent| match event {
-            PushEvent::Existing(digest) => eprintln!("{digest}: already exists"),
-            PushEvent::Mounted(digest) => eprintln!("{digest}: mounted from another repository"),
-            PushEvent::Sent(digest) => eprintln!("{digest}: pushed"),
+            PushEvent::Existing(digest) => remark!("{digest}: already exists"),
+            PushEvent::Mounted(digest) => remark!("{digest}: mounted from another repository"),
+            PushEvent::Sent(digest) => remark!("{digest}: pushed"),
             PushEvent::Sending(..) | PushEvent::Document(_) => {}
         });
         let pushed = runtime.block_on(async {
             let remote = Remote::new(store.clone(), Arc::clone(&lease));
             engine::push(&store, &remote, &name, &(tell as _)).await
         })?;
-        println!("{name}: digest: {}", pushed.digest);
+        say!("{name}: digest: {}", pushed.digest);
     }
     Ok(0)
 }

@@ -100,7 +100,8 @@ pub(crate) async fn finish(
     for output in &request.outputs {
         let name = match &output.kind {
             Kind::Image { push: true } => {
-                for name in &request.names {
+                let own: Vec<String> = output.options.names.iter().map(ToString::to_string).collect();
+                for name in if own.is_empty() { &request.names } else { &own } {
                     push_one(host, name, notes).await?;
                 }
                 continue;

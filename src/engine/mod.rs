@@ -33,6 +33,7 @@ use solver::event::{BuildId, EventKind, EventSink};
 
 pub use backlog::Backlog;
 pub use client::{Answer, Client, ClientError, Connection};
+pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
 pub use load::compile;

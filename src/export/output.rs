@@ -65,6 +65,11 @@ impl Output {
     pub fn parse(value: &str) -> Result<Output, Error> {
         read(value).map_err(|reason| Error::Output { value: value.to_owned(), reason })
     }
+
+    /// Whether it is bytes on standard output.
+    pub fn is_to_stdout(&self) -> bool {
+        self.dest == Some(Dest::Stdout)
+    }
 }
 
 fn read(value: &str) -> Result<Output, String> {
