@@ -468,10 +468,13 @@ fn waiting(rbuild: &Rbuild) -> (Child, i32, String) {
     let child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mark = format!("sleep\0{mark}");
     until("the step runs", || processes(&mark).len() == 2);
-    let outer = child.id();
-    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
-    let inner = children.trim().parse().expect("one child");
+    let inner = only_child(child.id() as i32);
     (child, inner, mark)
+}
+
+fn only_child(of: i32) -> i32 {
+    let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+    children.trim().parse().unwrap_or_else(|_| panic!("one child: {children:?}"))
 }
 
 fn nothing_is_left(rbuild: &Rbuild, inner: i32, mark: &str) {
@@ -507,6 +510,36 @@ fn signals_stop_everything_within_a_second() {
             _ => (None, Some(number.as_raw())),
         };
         assert_eq!((status.code(), status.signal()), expected, "{number:?}");
+        nothing_is_left(&rbuild, inner, &mark);
+    }
+}
+
+#[test]
+fn a_terminal_stops_everything_by_ctrl_c_and_by_going_away() {
+    let Some(rbuild) = users_rbuild() else { return };
+    if !have("script") {
+        return;
+    }
+    for goes_away in [false, true] {
+        let mark = format!("{}{}", 800 + std::process::id(), u8::from(goes_away));
+        let dockerfile = format!("FROM busybox\nRUN sleep {mark} & sleep {mark}; true\n");
+        let context = rbuild.context("typed", &[("Dockerfile", &dockerfile)]);
+        let mark = format!("sleep\0{mark}");
+        // `exec` makes rbuild the leader of the terminal's session, and so the only one who hears that it is gone.
+        let line = format!("exec {} build {}", rbuild.program.display(), context.display());
+        let mut command = Command::new("script");
+        command.args(["-qfec", &line, "/dev/null"]).env("RBUILD_ROOT", rbuild.root());
+        as_user(&mut command, rbuild.user.unwrap()).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        until("the step runs", || processes(&mark).len() == 2);
+        let outer = only_child(child.id() as i32);
+        let inner = only_child(outer);
+        match goes_away {
+            true => child.kill().unwrap(),
+            false => child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap(),
+        }
+        let code = child.wait().unwrap().code();
+        assert!(goes_away || code == Some(130), "{code:?}");
         nothing_is_left(&rbuild, inner, &mark);
     }
 }

@@ -59,6 +59,20 @@ pub enum Verb {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Fetch an image from a registry
+    Pull {
+        /// Name, perhaps with a digest
+        name: String,
+        /// For which platform [default: the host's]
+        #[arg(long, value_name = "OS/ARCH")]
+        platform: Option<String>,
+    },
+    /// Push images to the registries of their names
+    Push {
+        /// Names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Make an image of a root file system archive
     Import {
         /// A tar archive, plain or compressed with gzip or zstd; - is standard input
@@ -108,6 +122,15 @@ pub struct Build {
     /// output); may be given several times
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub outputs: Vec<String>,
+    /// Push the image under all its names
+    #[arg(long)]
+    pub push: bool,
+    /// Give the image to docker or podman
+    #[arg(long)]
+    pub load: bool,
+    /// Ask registries for base images even when the store has them
+    #[arg(long)]
+    pub pull: bool,
     /// Run every step anew
     #[arg(long)]
     pub no_cache: bool,

@@ -11,8 +11,8 @@ use solver::graph::Platform;
 use super::args;
 use super::client::{self, LocalClient};
 use super::failure::Failure;
-use crate::engine::{BuildRequest, Dockerfile, Entitlements, NoCache};
-use crate::export::Output;
+use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements, NoCache};
+use crate::export::{Kind, Output};
 use crate::sandbox;
 
 /// A Dockerfile on standard input may be this many bytes.
@@ -48,7 +48,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         target: args.target.clone(),
         build_args,
         labels: args.labels.iter().map(|l| pair(l)).collect(),
-        outputs: outputs(&args.outputs)?,
+        outputs: outputs(args)?,
         no_cache: match (args.no_cache, args.no_cache_filter.is_empty()) {
             (true, _) => NoCache::Everything,
             (false, false) => NoCache::Stages(args.no_cache_filter.clone()),
@@ -61,6 +61,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         shm_size: args.shm_size.as_deref().map(shm_size).transpose()?.unwrap_or(0),
         entitlements,
         source_date_epoch,
+        ask: if args.pull { Ask::Registry } else { Ask::Store },
         wants_manifest: args.metadata_file.is_some(),
     };
     let directories = BTreeMap::from([("context".to_string(), context), ("dockerfile".to_string(), dockerfile_dir)]);
@@ -152,8 +153,14 @@ fn pair(word: &str) -> (String, String) {
 }
 
 /// What `-o` asks for; parse errors are misuse.
-fn outputs(typed: &[String]) -> Result<Vec<Output>, Failure> {
-    typed.iter().map(|word| Output::parse(word).map_err(|e| Failure::user(format!("--output {word}: {e}")))).collect()
+fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
+    let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
+    let parse = |word: &str| Output::parse(word).map_err(|e| Failure::user(format!("--output {word}: {e}")));
+    let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
+    if args.tags.is_empty() && outputs.iter().any(|output| output.kind == Kind::Image { push: true }) {
+        return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));
+    }
+    Ok(outputs)
 }
 
 /// `NAME:IP` or `NAME=IP`; an IPv6 address may stand in brackets.
@@ -204,7 +211,7 @@ fn shm_size(word: &str) -> Result<i64, Failure> {
 }
 
 /// `os/arch[/variant]`, `arch`, or `local`.
-fn platform(typed: &str) -> Result<Platform, Failure> {
+pub(super) fn platform(typed: &str) -> Result<Platform, Failure> {
     let host = Platform::host();
     if typed == "local" {
         return Ok(host);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use solver::graph::op::{Network, Ulimit};
 use solver::graph::Platform;
 
+use super::remote::Ask;
 use crate::export::Output;
 
 /// One build.
@@ -38,6 +39,8 @@ pub struct BuildRequest {
     pub entitlements: Entitlements,
     /// Seconds since 1970: no timestamp in the image is younger.
     pub source_date_epoch: Option<i64>,
+    /// Who is asked first for base images.
+    pub ask: Ask,
     /// The manifest's digest is wanted, so layers are compressed even when nothing leaves the store.
     pub wants_manifest: bool,
 }

@@ -61,8 +61,8 @@ impl Inner {
             }
             match signals.next() {
                 Ok(info) if info.si_signo == libc::SIGCHLD => {}
-                // What the terminal sends, it sends to both of us.
-                Ok(info) if info.si_code == libc::SI_KERNEL => {}
+                // What is typed at the terminal reaches both of us; that it is gone may be told to us alone.
+                Ok(info) if is_typed(&info) => {}
                 // SAFETY: plain numbers; the process was not waited for, so its number is still its own.
                 Ok(info) => _ = unsafe { libc::kill(self.0, info.si_signo) },
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -71,12 +71,17 @@ impl Inner {
         }
     }
 
+    /// Its status, if it has ended.
     fn ended(&self) -> io::Result<Option<libc::c_int>> {
         let mut status = 0;
         // SAFETY: `status` outlives the call.
         let ended = check(unsafe { libc::waitpid(self.0, &raw mut status, libc::WNOHANG) }.into())?;
         Ok((ended != 0).then_some(status))
     }
+}
+
+fn is_typed(info: &libc::siginfo_t) -> bool {
+    info.si_code == libc::SI_KERNEL && matches!(info.si_signo, libc::SIGINT | libc::SIGQUIT)
 }
 
 /// Ends this process with a status.
