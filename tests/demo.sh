@@ -13,6 +13,7 @@ if ! "$rbuild" inspect busybox >/dev/null 2>&1; then
   rootfs=$(mktemp -d)
   trap 'rm -rf "$rootfs"' EXIT
   mkdir -p "$rootfs"/{bin,etc,root,tmp,var}
+  chmod 755 "$rootfs"
   chmod 1777 "$rootfs/tmp"
   cp "$(command -v busybox)" "$rootfs/bin/busybox"
   "$rootfs/bin/busybox" --list | while read -r applet; do

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     // leaves: know nothing of builds, nor of each other but registry -> image
     ("image", &["solver", "snapshotter"]),
+    ("registry", &["image", "snapshotter", "solver"]),
     ("sandbox", &[]),
     // each faces one outside thing
     ("source", &["image", "sandbox", "snapshotter", "solver"]),

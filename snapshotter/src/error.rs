@@ -49,11 +49,7 @@ pub enum Error {
         kind: &'static str,
     },
     /// The directory is a store of another format or driver, or was made by other privileges.
-    #[error(
-        "use {root} as a store: its {what} is {found}, this rbuild needs {wanted}; choose another directory (--root), \
-         or remove this one",
-        root = root.display()
-    )]
+    #[error("use {root} as a store: its {what} is {found}, and here it is {wanted}", root = root.display())]
     Incompatible {
         /// The refused directory.
         root: PathBuf,

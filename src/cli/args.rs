@@ -20,11 +20,14 @@ pub struct Command {
     pub verb: Verb,
 }
 
+/// The environment variable that says where the store is.
+pub const ROOT: &str = "RBUILD_ROOT";
+
 /// Options of every command.
 #[derive(Args, Debug)]
 pub struct Global {
     /// Directory of the store [default: /var/lib/rbuild, or ~/.local/share/rbuild for an ordinary user]
-    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
+    #[arg(long, global = true, env = ROOT, value_name = "DIR")]
     pub root: Option<PathBuf>,
 }
 
@@ -247,6 +250,13 @@ pub enum LlbFormat {
     Json,
     /// For graphviz.
     Dot,
+}
+
+impl Verb {
+    /// Whether it reads or writes files of the store, whose owners mean something in its namespace only.
+    pub fn uses_store(&self) -> bool {
+        !matches!(self, Verb::Debug(Debug::DumpAst { .. }))
+    }
 }
 
 impl Build {

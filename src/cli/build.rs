@@ -12,7 +12,7 @@ use serde_json::json;
 use solver::event::EventSink;
 use tokio::signal::unix::{signal, SignalKind};
 
-use super::args::Build;
+use super::args::{Build, Progress};
 use super::excerpt::{Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::render;
@@ -56,10 +56,15 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let (request, directories) = from_args(args)?;
     check_writable(args)?;
     // Before any thread: all threads share the mount namespace that they are born in.
-    sandbox::private_mount_namespace().map_err(|e| {
-        Failure::user(format!("{}; building needs root for now: rootless builds are not supported yet", chain(&e)))
-    })?;
+    sandbox::private_mount_namespace()
+        .map_err(|e| Failure::user(format!("{}: rbuild needs the right to mount", chain(&e))))?;
     let screen = Screen::start(args.progress, args.quiet)?;
+    if let Some(shortage) = super::owners::shortage() {
+        match args.progress {
+            Progress::Rawjson => screen.warn(shortage),
+            _ => eprintln!("WARNING: {shortage}"),
+        }
+    }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(LocalClient { directories });
@@ -142,6 +147,10 @@ fn complaint(error: &BuildError, view: &View) -> String {
         }
         _ => {}
     }
+    failure.help.extend(match error {
+        BuildError::Step { failure, .. } => super::owners::help(failure.get()),
+        other => super::owners::help(other),
+    });
     failure.to_string()
 }
 

@@ -110,6 +110,8 @@ fn marks_that_hide_nothing_are_dropped() {
     });
     assert_eq!(names(&store, &lease, Some(&replaced.id)), ["d", "d/e"]);
     assert_ne!(replaced.delta, anew.delta);
+    // Made anew as it was, inside an opaque directory: nothing below shows through, so it is no copy of what is below.
+    assert!(store.delta_path(&replaced).join("d/e").is_dir());
     // Deletions in a hidden directory cover nothing.
     let active = store.prepare(Some(&base.id), &lease).unwrap();
     let upper = active.upper();
@@ -334,4 +336,21 @@ fn snapshot_in_use_is_not_removed() {
     store.remove(&above.id).unwrap();
     store.remove(&base.id).unwrap();
     assert!(matches!(store.remove(&base.id), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn directories_that_were_only_copied_up_are_no_part_of_a_delta() {
+    needs_root!();
+    let (_dir, store) = scratch_store();
+    let lease = store.lease().unwrap();
+    let base = step(&store, &lease, None, |root| fs::create_dir_all(root.join("etc/deep/er")).unwrap());
+    let touched = step(&store, &lease, Some(&base.id), |root| {
+        fs::write(root.join("etc/deep/er/stub"), "").unwrap();
+        fs::remove_file(root.join("etc/deep/er/stub")).unwrap();
+    });
+    assert_eq!(touched.entries, 0);
+    let changed = step(&store, &lease, Some(&base.id), |root| {
+        fs::set_permissions(root.join("etc/deep"), fs::Permissions::from_mode(0o700)).unwrap();
+    });
+    assert_eq!(changed.entries, 2, "etc is there for the sake of etc/deep");
 }

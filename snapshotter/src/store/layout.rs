@@ -47,7 +47,8 @@ pub(crate) const FILES: [&str; 6] = ["version", "gc.lock", "index.lock", "index.
 pub(crate) struct Version {
     /// The layout's number.
     pub(crate) format: u32,
-    /// The user id map of the namespace the trees were written in; owners mean nothing without it.
+    /// The id map of the namespace the trees were written in, that of groups too where it differs; owners mean nothing
+    /// without it.
     #[serde(default)]
     pub(crate) id_map: String,
     /// What keeps the trees.
@@ -66,8 +67,12 @@ fn overlay() -> String {
 impl Version {
     /// What a store with this driver would be, made by this process.
     pub(crate) fn of(driver: Driver) -> Result<Self> {
-        let map = fs::read_to_string("/proc/self/uid_map").doing("read", "/proc/self/uid_map")?;
-        let id_map = map.split_whitespace().collect::<Vec<_>>().join(" ");
+        let map = |file: &str| -> Result<String> {
+            let text = fs::read_to_string(file).doing("read", file)?;
+            Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let (users, groups) = (map("/proc/self/uid_map")?, map("/proc/self/gid_map")?);
+        let id_map = if users == groups { users } else { format!("{users}, of groups {groups}") };
         let xattrs = match driver {
             Driver::Overlay(xattrs) => Some(xattrs.to_string()),
             Driver::Native => None,
@@ -92,7 +97,7 @@ impl Version {
         let driver = match &*self.driver {
             "overlay" => Driver::Overlay(XattrSpace::usable_in(root)?),
             "native" => Driver::Native,
-            unknown => return differs("driver", unknown, "`overlay` or `native`"),
+            unknown => return differs("driver", unknown, "overlay or native"),
         };
         let ours = Self::of(driver)?;
         if self.id_map != ours.id_map {
@@ -103,8 +108,8 @@ impl Version {
             return differs("xattr namespace", &name(&self.xattrs), &name(&ours.xattrs));
         }
         match (wish, driver) {
-            (Wish::Overlay, Driver::Native) => differs("driver", "native", "overlay, as RBUILD_SNAPSHOTTER says"),
-            (Wish::Native, Driver::Overlay(_)) => differs("driver", "overlay", "native, as RBUILD_SNAPSHOTTER says"),
+            (Wish::Overlay, Driver::Native) => differs("driver", "native", "to be overlay (RBUILD_SNAPSHOTTER)"),
+            (Wish::Native, Driver::Overlay(_)) => differs("driver", "overlay", "to be native (RBUILD_SNAPSHOTTER)"),
             _ => Ok(driver),
         }
     }

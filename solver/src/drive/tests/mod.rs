@@ -215,7 +215,6 @@ async fn a_story_is_told_in_order() {
             "cached image://base",
             "done image://base",
             "cached sleep a",
-            "started sleep a",
             "progress sleep a layer",
             "done sleep a",
         ]
