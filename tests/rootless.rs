@@ -237,6 +237,30 @@ fn second_build_runs_nothing() {
 }
 
 #[test]
+fn device_nodes_of_a_base_image_are_left_out_and_counted() {
+    let Some(user) = ordinary_user() else { return };
+    let rbuild = rbuild_of(user);
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Char);
+    header.set_device_major(1).unwrap();
+    header.set_device_minor(3).unwrap();
+    header.set_mode(0o666);
+    header.set_size(0);
+    archive.append_data(&mut header, "null", &b""[..]).unwrap();
+    header.set_entry_type(tar::EntryType::Regular);
+    archive.append_data(&mut header, "file", &b""[..]).unwrap();
+    fs::write(rbuild.path("base.tar"), archive.into_inner().unwrap()).unwrap();
+    let output = rbuild.run(["import", "base.tar", "base"]);
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
+    assert_eq!(said, "WARNING: 1 device nodes were left out: only root may make them\n");
+    let context = rbuild.context("c", &[("Dockerfile", "FROM base\n")]);
+    let tree = rbuild.tree(&context, &[]);
+    assert!(tree.has("/file") && !tree.has("/null"));
+}
+
+#[test]
 fn the_store_is_at_home_and_every_command_finds_it() {
     let Some(user) = ordinary_user() else { return };
     let rbuild = rbuild_of(user);

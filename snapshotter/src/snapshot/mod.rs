@@ -17,7 +17,7 @@ pub(crate) mod walk;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -36,6 +36,8 @@ pub use info::SnapshotInfo;
 pub struct Active {
     tree: Tree,
     is_mounted: Arc<AtomicBool>,
+    /// How many device nodes of layers only the machine's own root could have made.
+    pub(crate) devices_left_out: AtomicU64,
 }
 
 /// A committed tree, or an empty one, for reading.
@@ -167,7 +169,7 @@ impl Store {
         if let Some(top) = tree.chain.first() {
             copy_root(&self.delta_path(top), &tree.fs())?;
         }
-        Ok(Active { tree, is_mounted: Arc::default() })
+        Ok(Active { tree, is_mounted: Arc::default(), devices_left_out: AtomicU64::new(0) })
     }
 
     /// Shows a snapshot, or an empty tree, for reading. It is held by the lease.
