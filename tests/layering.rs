@@ -14,9 +14,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
     // where the others meet
-    ("engine", &["source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
     // the edge
-    ("cli", &["engine", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    (
+        "cli",
+        &[
+            "registry",
+            "engine",
+            "source",
+            "export",
+            "progress",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
 ];
 
 /// Names that only some rooms may write.

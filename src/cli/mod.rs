@@ -4,6 +4,7 @@
 
 mod args;
 mod build;
+mod client;
 mod debug;
 pub mod excerpt;
 mod failure;
@@ -16,6 +17,7 @@ mod request;
 mod run;
 mod screen;
 mod space;
+mod transfer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +70,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Inspect { names } => images::inspect(&open()?, &names),
         Verb::Tag { source, target } => images::tag(&open()?, &source, &target),
         Verb::Rmi { names } => images::remove(&open()?, &names),
+        Verb::Pull { name, platform } => transfer::pull(open()?, &name, platform.as_deref()),
+        Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
         Verb::Du => space::usage(&open()?),

@@ -8,12 +8,11 @@ use std::sync::atomic::Ordering;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, Kind, Member};
-use super::place::{join, Deletions, Place, Placed};
+use super::place::{Deletions, Place, Placed};
 use crate::digest::{DiffId, Digest};
 use crate::error::{shown, Error, Result};
-use crate::overlay::whiteout::XattrSpace;
-use crate::snapshot::below::{split, Below};
-use crate::snapshot::{open_directory, Active};
+use crate::snapshot::below::{join, split, Below};
+use crate::snapshot::{open_directory, Active, Driver};
 
 /// How much a layer may unpack to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +39,13 @@ impl Default for Limits {
 /// [`Error::BadTar`], [`Error::BadEntry`] and [`Error::Bomb`] for a layer that is damaged or hostile,
 /// [`Error::Unpack`] where the file system refuses. The tree is of no use then.
 pub fn apply(layer: impl Read, onto: &Active, limits: &Limits) -> Result<DiffId> {
-    let xattrs = onto.store().xattrs();
-    let below = Below::new(onto.lowers()?, xattrs);
     let root = open_directory(&onto.upper())?;
-    let deletions = Deletions::Mark { below, xattrs };
-    let (diff_id, left_out) = unpack(layer, root.as_fd(), deletions, xattrs == XattrSpace::Trusted, limits)?;
+    let xattrs = onto.store().xattrs();
+    let deletions = match onto.store().driver() {
+        Driver::Native if onto.parent().is_some() => Deletions::Remove { made: Default::default() },
+        _ => Deletions::Mark { below: Below::new(onto.lowers()?, xattrs), xattrs },
+    };
+    let (diff_id, left_out) = unpack(layer, root.as_fd(), deletions, onto.store().makes_devices(), limits)?;
     onto.devices_left_out.fetch_add(left_out, Ordering::Relaxed);
     Ok(diff_id)
 }
@@ -164,7 +165,10 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
             b"" | b"." => continue,
             b".." => return Err("its path has `..` in it"),
             _ if component.contains(&0) => return Err("its path has a NUL in it"),
-            _ if component.len() > 255 => return Err("a part of its path is longer than 255 bytes"),
+            // The name of a deletion is longer than what it deletes.
+            _ if component.strip_prefix(b".wh.").unwrap_or(component).len() > 255 => {
+                return Err("a part of its path is longer than 255 bytes")
+            }
             _ => {}
         }
         if !clean.is_empty() {
