@@ -131,6 +131,9 @@ fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
     }
     let socket = match paths {
         "" => PathBuf::from(own.ok_or("there is no ssh agent: SSH_AUTH_SOCK is not set")?),
+        paths if paths.contains("raw=") => {
+            return Err("raw is not supported: of an agent a step can list keys and have things signed, no more".into());
+        }
         paths if paths.contains(',') => {
             return Err("several sockets or keys in one agent are not supported yet; load the keys into one agent \
                         (ssh-add) and forward that"
@@ -193,6 +196,7 @@ mod tests {
         let given = |id: &str, path: &Path| agent(&format!("{id}={}", path.display()), None);
         assert_eq!(given("git", &socket), Ok(("git".into(), socket.clone())));
         assert_eq!(agent("default", Some(socket.as_os_str())), Ok(("default".into(), socket.clone())));
+        assert!(agent("default=a,raw=true", None).unwrap_err().contains("raw"));
         assert!(agent("default", None).unwrap_err().contains("SSH_AUTH_SOCK"));
         assert!(given("git", &key).unwrap_err().contains("ssh-add"));
         assert!(given("git", &dir.path().join("none")).unwrap_err().contains("no such file"));

@@ -25,7 +25,10 @@ pub(super) fn help(error: &(dyn Error + 'static)) -> Option<String> {
 
 fn help_with(error: &(dyn Error + 'static), mapped: &Mapped) -> Option<String> {
     let is_a_step = matches!(error.downcast_ref(), Some(StepFailure::Exit { .. }));
-    let is_a_store = matches!(error.downcast_ref(), Some(snapshotter::Error::Incompatible { what: "id map", .. }));
+    let differing = match error.downcast_ref() {
+        Some(snapshotter::Error::Incompatible { what, .. }) => Some(*what),
+        _ => None,
+    };
     match os_error(error) {
         // What the kernel says to a user or a group that is not in the map.
         Some(libc::EINVAL) if !mapped.all() && !is_a_mount(error) => Some(match mapped.only_caller() {
@@ -46,7 +49,10 @@ fn help_with(error: &(dyn Error + 'static), mapped: &Mapped) -> Option<String> {
         None if is_a_step && mapped.only_caller() => {
             Some(format!("a command that sets an owner or changes its user fails here; {}", remedy(mapped)))
         }
-        None if is_a_store => {
+        None if differing.is_some_and(|what| what != "id map") => {
+            Some("use it with the rbuild that made it, choose another with --root, or remove it".to_owned())
+        }
+        None if differing.is_some() => {
             let mut help =
                 "it was made by another user or when other ids were there; choose another with --root".to_owned();
             if mapped.only_caller() {

@@ -77,6 +77,7 @@ fn directories_of_others_are_refused() {
         ("format", serde_json::json!(layout::FORMAT + 1)),
         ("id_map", serde_json::json!("0 123456 65536")),
         ("xattrs", serde_json::json!(if ours["xattrs"] == "user" { "trusted" } else { "user" })),
+        ("driver", serde_json::json!("erofs")),
     ];
     for (what, other) in table {
         let mut version_of_another = ours.clone();
@@ -87,6 +88,30 @@ fn directories_of_others_are_refused() {
     }
     fs::write(&version, "{\"format\":99,\"layout\":\"unheard of\"}").unwrap();
     assert!(matches!(Store::open(store.root()), Err(Error::Incompatible { .. })));
+}
+
+#[test]
+fn stores_of_format_1_are_overlay_stores_and_are_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_with(dir.path().join("store"), Wish::Overlay).unwrap();
+    let version = store.root().join("version");
+    let current = fs::read_to_string(&version).unwrap();
+    let mut old: serde_json::Value = serde_json::from_str(&current).unwrap();
+    old["format"] = serde_json::json!(1);
+    old.as_object_mut().unwrap().remove("driver");
+    fs::write(&version, old.to_string()).unwrap();
+    assert_eq!(Store::open(store.root()).unwrap().driver(), store.driver());
+    assert_eq!(fs::read_to_string(&version).unwrap(), current);
+}
+
+#[test]
+fn a_store_never_mixes_drivers() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    assert_eq!(Store::open_with(&root, Wish::Native).unwrap().driver(), Driver::Native);
+    assert_eq!(Store::open_with(&root, Wish::Any).unwrap().driver(), Driver::Native);
+    let refused = Store::open_with(&root, Wish::Overlay);
+    assert!(matches!(refused, Err(Error::Incompatible { what: "driver", .. })), "{refused:?}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(crate) async fn run(
             std::future::pending().await
         };
         tokio::select! {
-            code = execute(cx, at, spec) => code?,
+            code = execute(cx, at, spec, Arc::clone(&supplies)) => code?,
             never = serving => never,
         }
     };
@@ -71,11 +71,14 @@ pub(crate) async fn run(
 }
 
 /// Starts the process, passes on what it writes, and waits for its end. Dropping the future kills the process.
-async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec) -> Result<i32, StepFailure> {
+///
+/// `supplies` are kept until the process has ended, also where it is killed while it starts.
+async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec, supplies: Arc<Supplies>) -> Result<i32, StepFailure> {
     let sandbox = cx.sandbox()?;
     let command = spec.args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let start = |source| StepFailure::Start { command: command.clone(), source };
-    let mut running = blocking(move || sandbox.spawn(spec)).await.map_err(start)?;
+    let (started, _supplies) = blocking(move || (sandbox.spawn(spec), supplies)).await;
+    let mut running = started.map_err(start)?;
     let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
     tokio::join!(pass_on(cx, at, 1, stdout), pass_on(cx, at, 2, stderr));
     // A process may close its output and go on. It is watched from another thread through a descriptor of its own, so
