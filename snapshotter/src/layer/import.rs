@@ -1,11 +1,12 @@
 //! Makes snapshots of layers as they come: compressed, and perhaps here already.
 
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 
 use super::apply::{apply, Limits};
 use super::compression::decompress;
-use super::pack::write_delta;
+use super::pack::write_base;
 use super::pipeline;
 use crate::digest::{chain_onto, DiffId, Digest, SnapshotId};
 use crate::error::{Error, Result};
@@ -58,7 +59,7 @@ pub fn import_rootfs(store: &Store, lease: &Lease, tar: impl Read + Send) -> Res
     let active = store.prepare(None, lease)?;
     unpack(tar, &active)?;
     let upper = open_directory(&active.upper())?;
-    let diff_id = pipeline::hash(|out| write_delta(store, &upper, (0o755, 0, 0), None, out))?;
+    let diff_id = pipeline::hash(|out| write_base(upper.as_fd(), out))?;
     let id = chain_onto(None, &diff_id);
     store.commit_as(active, id, Some(diff_id), lease)?;
     // Committed by somebody else before, perhaps: then that one counts.

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::*;
-use crate::overlay::mount::{overlay, overlay_by, Interface, Stack, MOST_LOWERS};
+use crate::overlay::mount::{overlay_by, Interface, Stack, MOST_LOWERS};
 use crate::testing::{listing, needs_machine_root, needs_root, path_of, scratch_store};
 use crate::Lease;
 
