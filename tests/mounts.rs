@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use base64::Engine;
-use support::{can_build, text, Rbuild};
+use support::{can_build, text, until, Rbuild};
 
 /// A step that leaves a different file each time it really runs.
 const UUID: &str = "cat /proc/sys/kernel/random/uuid";
@@ -230,7 +230,7 @@ fn waiting_for_a_locked_cache_takes_no_slot_and_can_be_stopped() {
         let mounts = fs::read_dir(rbuild.root().join("mounts")).into_iter().flatten();
         mounts.flatten().any(|home| home.path().join("fs/held").exists())
     };
-    wait_until("the cache is held", is_held);
+    until("the cache is held", is_held);
     // With one slot, the second stage runs only if the first does not hold it while it waits.
     let waiter = rbuild.context(
         "waiter",
@@ -250,7 +250,7 @@ fn waiting_for_a_locked_cache_takes_no_slot_and_can_be_stopped() {
         let mounts = fs::read_dir(rbuild.root().join("mounts")).into_iter().flatten();
         mounts.flatten().any(|home| home.path().join("fs/ran").exists())
     };
-    wait_until("the other stage ran", ran);
+    until("the other stage ran", ran);
     assert!(waits.try_wait().unwrap().is_none(), "the first stage still waits");
     let stop = |child: &std::process::Child| {
         let pid = rustix::process::Pid::from_child(child);
@@ -261,17 +261,6 @@ fn waiting_for_a_locked_cache_takes_no_slot_and_can_be_stopped() {
     stop(&held);
     assert_eq!(held.wait().unwrap().code(), Some(130));
     rbuild.ok(["build".as_ref(), waiter.as_os_str()]);
-}
-
-/// Waits up to a minute for something to become true.
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    panic!("waited in vain: {what}");
 }
 
 #[test]
@@ -679,7 +668,7 @@ impl Agent {
             .arg(&key)
             .status();
         assert!(made.unwrap().success());
-        wait_until("the agent listens", || socket.exists());
+        until("the agent listens", || socket.exists());
         let ssh_add = |arg: &OsStr| {
             let output = std::process::Command::new("ssh-add").arg(arg).env("SSH_AUTH_SOCK", &socket).output().unwrap();
             assert!(output.status.success(), "{}", text(&output.stderr));

@@ -236,6 +236,35 @@ fn second_build_runs_nothing() {
     rbuild.ok(["fsck"]);
 }
 
+/// A device node, and a file beside it.
+fn archive_of_a_device() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Char);
+    header.set_device_major(1).unwrap();
+    header.set_device_minor(3).unwrap();
+    header.set_mode(0o666);
+    header.set_size(0);
+    archive.append_data(&mut header, "null", &b""[..]).unwrap();
+    header.set_entry_type(tar::EntryType::Regular);
+    archive.append_data(&mut header, "file", &b""[..]).unwrap();
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn device_nodes_of_a_base_image_are_left_out_and_counted() {
+    let Some(user) = ordinary_user() else { return };
+    let rbuild = rbuild_of(user);
+    fs::write(rbuild.path("base.tar"), archive_of_a_device()).unwrap();
+    let output = rbuild.run(["import", "base.tar", "base"]);
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
+    assert_eq!(said, "WARNING: 1 device nodes were left out: only root may make them\n");
+    let context = rbuild.context("c", &[("Dockerfile", "FROM base\n")]);
+    let tree = rbuild.tree(&context, &[]);
+    assert!(tree.has("/file") && !tree.has("/null"));
+}
+
 #[test]
 fn the_store_is_at_home_and_every_command_finds_it() {
     let Some(user) = ordinary_user() else { return };
@@ -417,7 +446,11 @@ fn root_without_the_right_to_mount_builds_too() {
         command.args(["--bounding-set", "-sys_admin"]).arg(&rbuild.program).args(args);
         let output = command.env("RBUILD_ROOT", rbuild.root()).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stderr)
     };
+    let device = rbuild.path("device.tar");
+    fs::write(&device, archive_of_a_device()).unwrap();
+    assert!(limited(&["import", device.to_str().unwrap(), "device"]).contains("1 device nodes were left out"));
     limited(&["import", archive.to_str().unwrap(), "busybox"]);
     let tree = rbuild.path("tree.tar");
     limited(&["build", "-o", &format!("type=tar,dest={}", tree.display()), context.to_str().unwrap()]);

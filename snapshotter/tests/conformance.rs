@@ -644,7 +644,7 @@ fn imported_root_file_systems_have_the_same_names() {
         let base = source.step(None, STORIES[1].1[0]);
         let tar = source.layer(&base.id);
         let bench = Bench::new(driver);
-        let imported = import_rootfs(&bench.store, &bench.lease, &tar[..]).unwrap();
+        let imported = import_rootfs(&bench.store, &bench.lease, &tar[..]).unwrap().snapshot;
         known.push((imported.id, imported.diff_id, imported.delta, bench.layer(&imported.id)));
         bench.is_sound();
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use sha2::{Digest as _, Sha256};
 
@@ -44,7 +45,9 @@ pub fn apply(layer: impl Read, onto: &Active, limits: &Limits) -> Result<DiffId>
         Driver::Native if onto.parent().is_some() => Deletions::Remove { made: Default::default() },
         _ => Deletions::Mark { below: Below::new(onto.lowers()?, xattrs), xattrs },
     };
-    unpack(layer, root.as_fd(), deletions, onto.store().makes_devices(), limits)
+    let (diff_id, left_out) = unpack(layer, root.as_fd(), deletions, onto.store().makes_devices(), limits)?;
+    onto.devices_left_out.fetch_add(left_out, Ordering::Relaxed);
+    Ok(diff_id)
 }
 
 /// Unpacks an uncompressed tar over a plain directory, where whiteouts delete files, and returns what it hashes to.
@@ -53,16 +56,17 @@ pub fn apply(layer: impl Read, onto: &Active, limits: &Limits) -> Result<DiffId>
 /// As [`apply`].
 pub fn apply_to_directory(layer: impl Read, root: BorrowedFd<'_>, limits: &Limits) -> Result<DiffId> {
     let makes_devices = rustix::process::geteuid().is_root();
-    unpack(layer, root, Deletions::Remove { made: Default::default() }, makes_devices, limits)
+    Ok(unpack(layer, root, Deletions::Remove { made: Default::default() }, makes_devices, limits)?.0)
 }
 
+/// Gives the hash of the tar, and how many device nodes were left out.
 fn unpack(
     layer: impl Read,
     root: BorrowedFd<'_>,
     deletions: Deletions,
     makes_devices: bool,
     limits: &Limits,
-) -> Result<DiffId> {
+) -> Result<(DiffId, u64)> {
     let mut place = Place::new(root, deletions, makes_devices).map_err(|error| Error::Unpack {
         entry: String::new(),
         doing: "open the root",
@@ -89,8 +93,9 @@ fn unpack(
         }
         other => other?,
     }
+    let left_out = place.devices_left_out;
     place.finish()?;
-    Ok(DiffId(Digest::from_sha256(hashing.hash.finalize().into())))
+    Ok((DiffId(Digest::from_sha256(hashing.hash.finalize().into())), left_out))
 }
 
 fn check(count: u64, limit: u64, what: &'static str) -> Result<()> {

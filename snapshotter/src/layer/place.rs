@@ -36,6 +36,8 @@ pub(super) struct Place {
     deletions: Deletions,
     /// Device nodes may be made only by the machine's own root.
     makes_devices: bool,
+    /// Those that were not made.
+    pub(super) devices_left_out: u64,
     /// The directory of the last entry: the next one is often in it too.
     last: Option<(Vec<u8>, OwnedFd)>,
     /// Putting things into a directory changes its time, so these are set at the end.
@@ -65,6 +67,7 @@ impl Place {
             root: reopen(root)?,
             deletions,
             makes_devices,
+            devices_left_out: 0,
             last: None,
             directory_times: HashMap::new(),
             emptied: HashSet::new(),
@@ -132,7 +135,7 @@ impl Place {
         Ok(file)
     }
 
-    fn make_device(&self, entry: &Placed<'_>, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    fn make_device(&mut self, entry: &Placed<'_>, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         let (kind, (major, minor)) = match entry.member.kind {
             Kind::CharacterDevice => (FileType::CharacterDevice, entry.member.device),
             _ => (FileType::BlockDevice, entry.member.device),
@@ -141,6 +144,7 @@ impl Place {
             return Err(entry.bad("device 0:0 is overlayfs's mark of a deletion"));
         }
         if !self.makes_devices {
+            self.devices_left_out += 1;
             return Ok(());
         }
         mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, makedev(major, minor))

@@ -19,7 +19,7 @@ pub(crate) mod walk;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -39,6 +39,8 @@ pub use info::{SnapshotInfo, WholeTree};
 pub struct Active {
     tree: Tree,
     is_mounted: Arc<AtomicBool>,
+    /// How many device nodes of layers only the machine's own root could have made.
+    pub(crate) devices_left_out: AtomicU64,
 }
 
 /// A committed tree, or an empty one, for reading.
@@ -138,7 +140,7 @@ impl Store {
     pub fn prepare(&self, parent: Option<&SnapshotId>, lease: &Lease) -> Result<Active> {
         let tree = self.tree(parent, lease)?;
         self.driver().start(&tree)?;
-        Ok(Active { tree, is_mounted: Arc::default() })
+        Ok(Active { tree, is_mounted: Arc::default(), devices_left_out: AtomicU64::new(0) })
     }
 
     /// Shows a snapshot, or an empty tree, for reading. It is held by the lease.

@@ -80,11 +80,6 @@ impl Version {
         Ok(Self { format: FORMAT, id_map, driver: driver.to_string(), xattrs })
     }
 
-    /// Whether the ids in it are the machine's own.
-    pub(crate) fn has_all_ids(&self) -> bool {
-        self.id_map == "0 0 4294967295"
-    }
-
     /// The driver of a store that is there; one with other properties than this process has is refused.
     pub(crate) fn driver(&self, root: &Path, wish: Wish) -> Result<Driver> {
         let differs = |what, found: &str, wanted: &str| {

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{fstatfs, open, Mode, OFlags};
+use rustix::fs::{fstatfs, open, FileType, Mode, OFlags};
 
 use crate::error::{Doing, Error, Result};
 use crate::overlay::whiteout::XattrSpace;
@@ -44,7 +44,6 @@ struct Inner {
     root: OwnedFd,
     boot_id: String,
     driver: Driver,
-    has_all_ids: bool,
 }
 
 /// Magic numbers of file systems whose locks other machines do not see, or see late: `statfs(2)`.
@@ -80,13 +79,12 @@ impl Store {
             open(&root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing("open", &root)?;
         refuse_network(&dir, &root)?;
         let layout = Layout { root };
-        let (driver, version) = claim(&layout, dir.as_fd(), wish)?;
+        let driver = claim(&layout, dir.as_fd(), wish)?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .doing("read", "/proc/sys/kernel/random/boot_id")?
             .trim()
             .to_owned();
-        let has_all_ids = version.has_all_ids();
-        let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, driver, has_all_ids }) };
+        let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, driver }) };
         store.recover()?;
         Ok(store)
     }
@@ -116,9 +114,13 @@ impl Store {
         self.driver().xattrs()
     }
 
-    /// Whether layers' devices are made: only the machine's own root may.
+    /// Whether layers' devices are made: only the machine's own root may, and no id map tells who that is.
     pub(crate) fn makes_devices(&self) -> bool {
-        self.inner.has_all_ids && rustix::process::geteuid().is_root()
+        let probe = self.layout().new_trash();
+        let null = rustix::fs::makedev(1, 3);
+        let made = rustix::fs::mknodat(rustix::fs::CWD, &probe, FileType::CharacterDevice, Mode::empty(), null);
+        let _ = std::fs::remove_file(&probe);
+        made.is_ok()
     }
 
     /// Where the history of builds is kept, one directory each.
@@ -194,7 +196,7 @@ fn refuse_network(dir: &OwnedFd, root: &Path) -> Result<()> {
 }
 
 /// Makes the layout in an empty directory, or checks that it is ours.
-fn claim(layout: &Layout, dir: BorrowedFd<'_>, wish: Wish) -> Result<(Driver, Version)> {
+fn claim(layout: &Layout, dir: BorrowedFd<'_>, wish: Wish) -> Result<Driver> {
     let root = &layout.root;
     let version = root.join("version");
     let mut found = read_version(&version, root)?;
@@ -211,7 +213,7 @@ fn claim(layout: &Layout, dir: BorrowedFd<'_>, wish: Wish) -> Result<(Driver, Ve
     for name in layout::DIRECTORIES {
         ensure_directory(&root.join(name))?;
     }
-    Ok((driver, found))
+    Ok(driver)
 }
 
 fn read_version(version: &Path, root: &Path) -> Result<Option<Version>> {
