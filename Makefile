@@ -27,7 +27,7 @@ test-wide: prerequisites-wide
 
 soak: prerequisites
 	RBUILD_SOAK=1 RBUILD_PLAN_GRAPHS=20000 $(CARGO) test --release --locked -p solver
-	RBUILD_SOAK=1 $(CARGO) test --locked --test crash -- --nocapture
+	RBUILD_SOAK=1 $(CARGO) test --locked --test crash --test shared -- --nocapture
 
 # BUILDERS="buildah buildkit=SOCKET" compares with these.
 bench: build

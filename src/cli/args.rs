@@ -83,13 +83,13 @@ pub enum Verb {
     /// Run a command in an image, in the sandbox that RUN steps have
     Run(Run),
     /// Show what the store holds and how much space it takes
-    Du,
-    /// Remove what no image and no running build needs
-    Prune {
-        /// Remove cached steps too
-        #[arg(short, long)]
-        all: bool,
+    Du {
+        /// table or json
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
     },
+    /// Remove what no image and no running build needs
+    Prune(Prune),
     /// Check the store for damage
     Fsck,
     /// Look inside: what a Dockerfile means to the builder
@@ -213,6 +213,29 @@ pub struct Images {
     /// table or json
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
+}
+
+/// Options of `prune`.
+#[derive(Args, Debug)]
+pub struct Prune {
+    /// Remove cached steps and cache mounts too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Remove only what was not used for so long (until=24h)
+    #[arg(long = "filter", value_name = "until=DURATION")]
+    pub filters: Vec<String>,
+    /// Remove cached steps, those used longest ago first, until the store takes no more than this (10GB)
+    #[arg(long, value_name = "SIZE")]
+    pub max_used_space: Option<String>,
+    /// This much is not removed, even where the other limit is lower
+    #[arg(long, value_name = "SIZE", visible_alias = "keep-storage")]
+    pub reserved_space: Option<String>,
+    /// Accepted for the sake of scripts: nothing is asked
+    #[arg(short, long)]
+    pub force: bool,
+    /// Say what was removed, by kind
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 /// How a list is printed.
@@ -381,6 +404,13 @@ mod tests {
         let command = parse(words("rbuild . -t a --build-arg X=1 --no-cache")).unwrap();
         let Verb::Build(build) = command.verb else { panic!("not a build") };
         assert_eq!((build.tags, build.build_args, build.no_cache), (vec!["a".into()], vec!["X=1".into()], true));
+    }
+
+    #[test]
+    fn the_old_name_of_a_limit_is_known() {
+        let command = parse(words("rbuild prune -af --keep-storage 10GB --filter until=24h")).unwrap();
+        let Verb::Prune(prune) = command.verb else { panic!("not a prune") };
+        assert_eq!((prune.reserved_space, prune.filters), (Some("10GB".into()), vec!["until=24h".into()]));
     }
 
     #[test]

@@ -90,8 +90,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
-        Verb::Du => space::usage(&open()?),
-        Verb::Prune { all } => space::prune(&open()?, all),
+        Verb::Du { format } => space::usage(&open()?, format),
+        Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
         Verb::Debug(args) => debug::debug(&args, &root),
     }

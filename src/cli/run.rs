@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use snapshotter::Store;
@@ -19,7 +20,11 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub(super) fn run(store: &Store, args: &Run) -> Result<u8, Failure> {
     sandbox::private_mount_namespace()?;
     let image = images::find(store, &args.name)?;
-    let lease = store.lease()?;
+    let lease = Arc::new(store.lease()?);
+    if image.top().is_some_and(|top| lease.hold_snapshot(&top).is_err()) {
+        // Only its documents are here: a build needed no more.
+        super::transfer::fetch(store, &lease, &image)?;
+    }
     let active = store.prepare(image.top().as_ref(), &lease)?;
     let mounted = active.mount()?;
     let user = args.user.clone().unwrap_or_else(|| text(&image, "User"));

@@ -1,48 +1,121 @@
 //! Commands about the store itself: du, prune, fsck.
 
+use std::time::Duration;
+
 use snapshotter::store::fsck::Depth;
 use snapshotter::store::gc::{Keep, PrunePolicy};
+use snapshotter::store::usage::Share;
 use snapshotter::Store;
 
+use super::args::{Format, Prune};
 use super::failure::Failure;
 use super::images::bytes;
 
 /// `rbuild du`
-pub(super) fn usage(store: &Store) -> Result<u8, Failure> {
+pub(super) fn usage(store: &Store, format: Format) -> Result<u8, Failure> {
     let usage = store.usage()?;
-    say!("{:12} {:>8} {:>10}", "TYPE", "COUNT", "SIZE");
-    for (kind, share) in [
-        ("snapshots", usage.snapshots),
-        ("blobs", usage.blobs),
-        ("active", usage.active),
-        ("ingest", usage.ingest),
-        ("quarantine", usage.quarantine),
-        ("trash", usage.trash),
-        ("other", usage.other),
-    ] {
-        say!("{kind:12} {:>8} {:>10}", share.count, bytes(share.bytes));
+    let mut rows: Vec<(&str, Share, Option<&str>)> = vec![
+        ("snapshots", usage.snapshots, None),
+        ("blobs", usage.blobs, None),
+        ("active", usage.active, None),
+        ("ingest", usage.ingest, None),
+        ("quarantine", usage.quarantine, None),
+        ("trash", usage.trash, None),
+        ("other", usage.other, None),
+    ];
+    let mounts = usage.cache_mounts.iter();
+    rows.extend(mounts.map(|mount| ("cache mount", Share { count: 1, bytes: mount.bytes }, Some(&*mount.name))));
+    if format == Format::Json {
+        for (kind, share, name) in rows {
+            say!("{}", serde_json::json!({"Type": kind, "Count": share.count, "Size": share.bytes, "Name": name}));
+        }
+        return Ok(0);
     }
-    for mount in &usage.cache_mounts {
-        say!("{:12} {:>8} {:>10}  {}", "cache mount", 1, bytes(mount.bytes), mount.name);
+    say!("{:12} {:>8} {:>10}", "TYPE", "COUNT", "SIZE");
+    for (kind, share, name) in rows {
+        let line = format!("{kind:12} {:>8} {:>10}  {}", share.count, bytes(share.bytes), name.unwrap_or_default());
+        say!("{}", line.trim_end());
     }
     say!("{:12} {:>8} {:>10}", "total", "", bytes(usage.bytes()));
     Ok(0)
 }
 
 /// `rbuild prune`
-pub(super) fn prune(store: &Store, all: bool) -> Result<u8, Failure> {
-    let policy = match all {
-        true => PrunePolicy {
-            records: Keep::Nothing,
-            nameless_images: Keep::Nothing,
-            cache_mounts: Keep::Nothing,
-            most_bytes: None,
-        },
-        false => PrunePolicy { nameless_images: Keep::Nothing, ..PrunePolicy::default() },
-    };
-    let collected = store.prune(&policy)?;
+pub(super) fn prune(open: impl FnOnce() -> Result<Store, Failure>, args: &Prune) -> Result<u8, Failure> {
+    let policy = policy(args)?;
+    let collected = open()?.prune(&policy)?;
+    if args.verbose {
+        for (kind, count) in [
+            ("snapshots", collected.snapshots),
+            ("blobs", collected.blobs),
+            ("records", collected.records),
+            ("cache mounts", collected.cache_mounts),
+            ("leases", collected.leases),
+        ] {
+            say!("{kind:12} {count:>8}");
+        }
+    }
     say!("Total reclaimed space: {}", bytes(collected.bytes));
     Ok(0)
+}
+
+/// What the options keep.
+fn policy(args: &Prune) -> Result<PrunePolicy, Failure> {
+    let mut unused = Keep::Nothing;
+    for filter in &args.filters {
+        let duration = filter.strip_prefix("until=").and_then(duration);
+        let bad = || Failure::misuse(format!("--filter {filter}: only until=DURATION is known, as in until=24h"));
+        unused = Keep::UsedWithin(duration.ok_or_else(bad)?);
+    }
+    let limit = |name: &str, text: &Option<String>| match text {
+        Some(text) => size(text).map(Some).ok_or_else(|| Failure::misuse(format!("--{name} {text}: not a size"))),
+        None => Ok(None),
+    };
+    // What is reserved stays; without another limit, all beyond it goes.
+    let most_bytes = limit("max-used-space", &args.max_used_space)?.max(limit("reserved-space", &args.reserved_space)?);
+    // A limit says how much of the cache goes; the age says what of it, and --all that it may be all.
+    let records = match (most_bytes, args.filters.is_empty()) {
+        (None, true) if !args.all => Keep::All,
+        (Some(_), true) => Keep::All,
+        _ => unused,
+    };
+    let cache_mounts = if args.all { unused } else { Keep::All };
+    Ok(PrunePolicy { records, nameless_images: unused, cache_mounts, most_bytes })
+}
+
+/// Reads a duration as Go writes it: `24h`, `1h30m`, `90s`; days too.
+fn duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = match rest.as_bytes()[digits] {
+            b'd' => 86_400,
+            b'h' => 3600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[digits + 1..];
+    }
+    (!text.is_empty()).then_some(Duration::from_secs(seconds))
+}
+
+/// Reads a size as docker does: `10GB`, `512mb`, `1.5g`, bytes without a unit; units are powers of 1024.
+fn size(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().ok()?;
+    let shift = match text[end..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    Some((number * (1u64 << shift) as f64) as u64)
 }
 
 /// `rbuild fsck`: 1 when something is damaged.
@@ -52,4 +125,63 @@ pub(super) fn check(store: &Store) -> Result<u8, Failure> {
         say!("{problem}");
     }
     Ok(u8::from(!found.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_are_read_as_docker_reads_them() {
+        for (text, expected) in [
+            ("10", Some(10)),
+            ("1kB", Some(1024)),
+            ("1.5g", Some(3 << 29)),
+            ("2 MiB", Some(2 << 20)),
+            ("x", None),
+            ("1x", None),
+            ("", None),
+        ] {
+            assert_eq!(size(text), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("24h", Some(86_400)),
+            ("1h30m", Some(5400)),
+            ("90s", Some(90)),
+            ("2d", Some(172_800)),
+            ("24", None),
+            ("", None),
+            ("h", None),
+        ] {
+            assert_eq!(duration(text).map(|duration| duration.as_secs()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn options_of_prune_say_what_stays() {
+        let options = |line: &str| {
+            let argv = line.split(' ').map(Into::into).collect();
+            let super::super::args::Verb::Prune(prune) = super::super::args::parse(argv).unwrap().verb else {
+                panic!("not a prune")
+            };
+            policy(&prune).map_err(|failure| failure.code)
+        };
+        let day = Keep::UsedWithin(Duration::from_secs(86_400));
+        let of = |records, nameless_images, cache_mounts, most_bytes| {
+            Ok(PrunePolicy { records, nameless_images, cache_mounts, most_bytes })
+        };
+        let (all, nothing) = (Keep::All, Keep::Nothing);
+        for (line, expected) in [
+            ("rbuild prune", of(all, nothing, all, None)),
+            ("rbuild prune -f --all", of(nothing, nothing, nothing, None)),
+            ("rbuild prune --filter until=24h", of(day, day, all, None)),
+            ("rbuild prune --all --filter until=24h", of(day, day, day, None)),
+            ("rbuild prune --max-used-space 1k", of(all, nothing, all, Some(1024))),
+            ("rbuild prune --keep-storage 1k --max-used-space 2", of(all, nothing, all, Some(1024))),
+            ("rbuild prune --filter label=x", Err(2)),
+            ("rbuild prune --reserved-space many", Err(2)),
+        ] {
+            assert_eq!(options(line), expected, "{line}");
+        }
+    }
 }

@@ -3,11 +3,12 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use snapshotter::Store;
+use snapshotter::{Lease, Store};
 use solver::graph::Platform;
 
 use super::failure::{chain, Failure};
 use super::request::platform;
+use crate::engine::images::Image;
 use crate::engine::{self, Ask, Remote};
 use crate::registry::PushEvent;
 
@@ -24,6 +25,12 @@ pub(super) fn pull(store: Store, name: &str, wanted: Option<&str>) -> Result<u8,
     });
     say!("{}", image?.id());
     Ok(0)
+}
+
+/// Makes the files of an image available.
+pub(super) fn fetch(store: &Store, lease: &Arc<Lease>, image: &Image) -> Result<(), Failure> {
+    let remote = Remote::new(store.clone(), Arc::clone(lease));
+    Ok(runtime()?.block_on(remote.fetch(image))?)
 }
 
 /// `rbuild push`: prints what was pushed.

@@ -1,12 +1,13 @@
 //! Makes snapshots of layers as they come: compressed, and perhaps here already.
 
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 
 use super::apply::{apply, Limits};
 use super::compression::decompress;
-use super::pack::write_delta;
+use super::pack::write_base;
 use super::pipeline;
 use crate::digest::{chain_onto, DiffId, Digest, SnapshotId};
 use crate::error::{Error, Result};
@@ -69,7 +70,7 @@ pub fn import_rootfs(store: &Store, lease: &Lease, tar: impl Read + Send) -> Res
     unpack(tar, &active)?;
     let devices_left_out = active.devices_left_out.load(Ordering::Relaxed);
     let upper = open_directory(&active.upper())?;
-    let diff_id = pipeline::hash(|out| write_delta(store, &upper, (0o755, 0, 0), None, out))?;
+    let diff_id = pipeline::hash(|out| write_base(upper.as_fd(), out))?;
     let id = chain_onto(None, &diff_id);
     store.commit_as(active, id, Some(diff_id), lease)?;
     // Committed by somebody else before, perhaps: then that one counts.

@@ -8,6 +8,7 @@ use super::pipeline;
 use super::tree_tar::{self, Form};
 use crate::digest::{DiffId, Digest, SnapshotId};
 use crate::error::{Error, Result};
+use crate::overlay::whiteout::XattrSpace;
 use crate::snapshot::walk::{reopen, scan, unreadable};
 use crate::snapshot::{open_directory, SnapshotInfo};
 use crate::store::diffs::{PackedDiff, PULLED};
@@ -96,18 +97,14 @@ fn write_layer(store: &Store, info: &SnapshotInfo, epoch: Option<i64>, out: &mut
         Some(parent) => root_of(store, &store.snapshot(parent)?)?,
         None => (0o755, 0, 0),
     };
-    write_delta(store, &open_directory(&store.delta_path(info))?, like, epoch, out)
+    let (delta, entries) = store.open_delta(info)?;
+    tree_tar::write(delta.as_fd(), &entries, &Form::Layer { like }, epoch, out)
 }
 
-pub(super) fn write_delta(
-    store: &Store,
-    upper: &std::os::fd::OwnedFd,
-    like: (u32, u32, u32),
-    epoch: Option<i64>,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let entries = scan(upper.as_fd(), store.xattrs())?;
-    tree_tar::write(upper.as_fd(), &entries, &Form::Layer { like }, epoch, out)
+/// Writes the layer of a tree that lies on nothing.
+pub(super) fn write_base(tree: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
+    let entries = scan(tree, XattrSpace::Trusted)?;
+    tree_tar::write(tree, &entries, &Form::Layer { like: (0o755, 0, 0) }, None, out)
 }
 
 /// Mode, user and group of a snapshot's root.
@@ -124,7 +121,7 @@ fn root_of(store: &Store, info: &SnapshotInfo) -> Result<(u32, u32, u32)> {
 pub fn write_tar(root: BorrowedFd<'_>, epoch: Option<i64>, mut out: impl Write) -> Result<()> {
     let root = reopen(root).map_err(|error| unreadable("open", b"", error))?;
     // A mounted tree shows no marks, wherever they would be.
-    let entries = scan(root.as_fd(), crate::overlay::whiteout::XattrSpace::Trusted)?;
+    let entries = scan(root.as_fd(), XattrSpace::Trusted)?;
     tree_tar::write(root.as_fd(), &entries, &Form::Tree, epoch, &mut out)
 }
 

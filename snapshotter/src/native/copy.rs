@@ -18,9 +18,13 @@ use crate::store::trash::remove_tree;
 
 /// Lays `from` over `onto`: its files replace what has their names, its directories are merged, its deletions delete.
 pub(crate) fn lay(from: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> Result<()> {
-    let entries = scan(from, XattrSpace::Trusted)?;
+    lay_entries(from, &scan(from, XattrSpace::Trusted)?, onto)
+}
+
+/// As [`lay`], of a tree with these entries.
+pub(crate) fn lay_entries(from: BorrowedFd<'_>, entries: &[Entry], onto: BorrowedFd<'_>) -> Result<()> {
     let mut copy = Copy { from: Cursor::new(from), onto: Cursor::new(onto), first_names: HashMap::new() };
-    for entry in &entries {
+    for entry in entries {
         copy.entry(entry).map_err(|error| unreadable("copy", &entry.path, error))?;
     }
     // Putting things into a directory changes its time.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::copy::{make_directory, make_entry, times, Cursor};
 use crate::error::Result;
-use crate::overlay::whiteout::{make_whiteout, XattrSpace};
+use crate::overlay::whiteout::XattrSpace;
 use crate::snapshot::below::{join, split, Below};
 use crate::snapshot::delta::{hidden_names, is_like, unchanged_files};
 use crate::snapshot::walk::{open_below, scan, unreadable, Entry};
@@ -47,9 +47,13 @@ fn compare(tree: BorrowedFd<'_>, entries: Vec<Entry>, lowers: Vec<OwnedFd>) -> R
     let mut difference = entries;
     difference.retain(|_| stays.next().unwrap_or(true));
     difference.append(&mut deletions);
-    // By names, as a scan sorts: a slash comes before everything.
-    difference.sort_by(|a, b| a.path.split(is_slash).cmp(b.path.split(is_slash)));
+    sort(&mut difference);
     Ok(difference)
+}
+
+/// Sorts entries as a scan does: by names, so that what is in a directory follows it.
+fn sort(entries: &mut [Entry]) {
+    entries.sort_by(|a, b| a.path.split(is_slash).cmp(b.path.split(is_slash)));
 }
 
 fn is_slash(byte: &u8) -> bool {
@@ -57,12 +61,15 @@ fn is_slash(byte: &u8) -> bool {
 }
 
 /// Puts the difference to what is below into an empty directory, as links to the files of `tree`. Both are done with.
-pub(crate) fn extract(tree: BorrowedFd<'_>, lowers: Vec<OwnedFd>, into: BorrowedFd<'_>) -> Result<()> {
+///
+/// Returns the difference. Its deletions are not in the directory: on an overlay, or where there are no devices, nothing
+/// can stand for them. [`list_deletions`] writes them down.
+pub(crate) fn extract(tree: BorrowedFd<'_>, lowers: Vec<OwnedFd>, into: BorrowedFd<'_>) -> Result<Vec<Entry>> {
     let mut entries = scan(tree, XattrSpace::Trusted)?;
     drop_false_deletions(tree, &mut entries)?;
     let difference = compare(tree, entries, lowers)?;
     let (mut from, mut onto) = (Cursor::new(tree), Cursor::new(into));
-    for entry in &difference {
+    for entry in difference.iter().filter(|entry| !entry.is_whiteout()) {
         put(&mut from, &mut onto, entry).map_err(|error| unreadable("extract", &entry.path, error))?;
     }
     for entry in difference.iter().filter(|entry| entry.kind() == FileType::Directory) {
@@ -70,14 +77,24 @@ pub(crate) fn extract(tree: BorrowedFd<'_>, lowers: Vec<OwnedFd>, into: Borrowed
             .and_then(|directory| futimens(directory, &times(entry)))
             .map_err(|error| unreadable("set the time of", &entry.path, error))?;
     }
-    Ok(())
+    Ok(difference)
+}
+
+/// The paths that are deleted, each with a NUL after it.
+pub(crate) fn list_deletions(difference: &[Entry]) -> Vec<u8> {
+    let deleted = difference.iter().filter(|entry| entry.is_whiteout());
+    deleted.flat_map(|entry| entry.path.iter().copied().chain([0])).collect()
+}
+
+/// Adds to the entries of a delta the deletions that were listed beside it.
+pub(crate) fn add_deletions(entries: &mut Vec<Entry>, list: &[u8]) {
+    let paths = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+    entries.extend(paths.map(|path| deletion(path.to_owned())));
+    sort(entries);
 }
 
 fn put(from: &mut Cursor<'_>, onto: &mut Cursor<'_>, entry: &Entry) -> Result<(), Errno> {
     let (onto, name) = onto.at(&entry.path)?;
-    if entry.is_whiteout() {
-        return make_whiteout(onto, name);
-    }
     let (from, _) = from.at(&entry.path)?;
     match entry.kind() {
         FileType::Directory => make_directory(from, onto, name, entry),

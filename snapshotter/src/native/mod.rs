@@ -11,5 +11,5 @@
 mod copy;
 mod difference;
 
-pub(crate) use copy::lay;
-pub(crate) use difference::{difference, extract};
+pub(crate) use copy::{lay, lay_entries};
+pub(crate) use difference::{add_deletions, difference, extract, list_deletions};

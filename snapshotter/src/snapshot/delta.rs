@@ -40,11 +40,6 @@ pub(crate) fn settle(upper: &OwnedFd, lowers: Vec<OwnedFd>, xattrs: XattrSpace) 
     measure(upper.as_fd(), &entries)
 }
 
-/// Measures a settled delta again, to tell whether it is still what it was.
-pub(crate) fn remeasure(upper: &OwnedFd, xattrs: XattrSpace) -> Result<Delta> {
-    measure(upper.as_fd(), &scan(upper.as_fd(), xattrs)?)
-}
-
 /// What a list of entries of a tree is known by, whether they are all of it or not.
 pub(crate) fn measure(upper: BorrowedFd<'_>, entries: &[Entry]) -> Result<Delta> {
     let digest = digest_of(upper, entries)?;

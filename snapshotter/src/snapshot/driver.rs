@@ -3,7 +3,7 @@
 //! | driver | a snapshot's directory | a tree under work |
 //! |---|---|---|
 //! | overlay | `fs`: the delta; `whole`: all of it, where a stack grew too high | an upper on the deltas below |
-//! | native | `fs`: the delta; `whole`: all of it, with the delta's inodes | a copy of what it is made on |
+//! | native | `fs`: the delta; `deleted`: what it deletes; `whole`: all of it, with the delta's inodes | a copy of what it is made on |
 //!
 //! Both know a delta by the same digest and pack it to the same bytes. Of files with several names only the written
 //! name changes in an overlay, and all of them in a native tree.
@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 
 use super::delta::{self, Delta};
 use super::info::WholeTree;
+use super::walk::{scan, Entry};
 use super::{copy_root, open_directory, remove_work, SnapshotInfo, Tree};
 use crate::error::{Doing, Error, Result};
-use crate::native::{difference, extract, lay};
+use crate::native::{add_deletions, difference, extract, lay, lay_entries, list_deletions};
 use crate::overlay::mount::{bind, overlay, Mounted, Stack, MOST_LOWERS};
 use crate::overlay::probe::probe;
 use crate::overlay::whiteout::XattrSpace;
-use crate::store::layout::ensure_directory;
+use crate::store::layout::{ensure_directory, read_if_there, replace};
 use crate::store::{Lease, Store};
 
 /// What keeps the trees of a store.
@@ -113,8 +114,12 @@ impl Driver {
         match self {
             Self::Native if tree.parent.is_some() => {
                 let whole = open_directory(&self.written(tree))?;
-                extract(whole.as_fd(), tree.lowers()?, fs.as_fd())?;
-                let delta = delta::remeasure(&fs, self.xattrs())?;
+                let difference = extract(whole.as_fd(), tree.lowers()?, fs.as_fd())?;
+                let list = list_deletions(&difference);
+                if !list.is_empty() {
+                    replace(&tree.directory.join("deleted"), &list)?;
+                }
+                let delta = delta::measure(fs.as_fd(), &difference)?;
                 let (size, entries) = delta::weigh(whole.as_fd())?;
                 let whole = WholeTree { difference: delta.digest, size, entries };
                 Ok((delta, Some(whole)))
@@ -130,7 +135,8 @@ impl Driver {
         }
         let whole = make_whole(&tree.directory)?;
         tree.lowers()?.iter().try_for_each(|lower| lay(lower.as_fd(), whole.as_fd()))?;
-        lay(open_directory(&tree.store.delta_path(of))?.as_fd(), whole.as_fd())?;
+        let (delta, entries) = tree.store.open_delta(of)?;
+        lay_entries(delta.as_fd(), &entries, whole.as_fd())?;
         let difference = delta::measure(whole.as_fd(), &difference(whole.as_fd(), tree.lowers()?)?)?.digest;
         let (size, entries) = delta::weigh(whole.as_fd())?;
         Ok(Some(WholeTree { difference, size, entries }))
@@ -139,8 +145,8 @@ impl Driver {
     /// Says which part of a snapshot is damaged, if any is, and how; all its files are read.
     pub(crate) fn examine(self, store: &Store, info: &SnapshotInfo) -> Result<Option<(&'static str, &'static str)>> {
         if info.delta_of.is_none() {
-            let fs = open_directory(&store.delta_path(info))?;
-            if delta::remeasure(&fs, self.xattrs())?.digest != info.delta {
+            let (fs, entries) = store.open_delta(info)?;
+            if delta::measure(fs.as_fd(), &entries)?.digest != info.delta {
                 return Ok(Some(("fs", "its content is not what was committed")));
             }
         }
@@ -221,6 +227,17 @@ impl Store {
         paths
     }
 
+    /// A snapshot's delta: its files, and what there is of them and of deletions.
+    pub(crate) fn open_delta(&self, info: &SnapshotInfo) -> Result<(OwnedFd, Vec<Entry>)> {
+        let path = self.delta_path(info);
+        let fs = open_directory(&path)?;
+        let mut entries = scan(fs.as_fd(), self.xattrs())?;
+        if let Some(list) = read_if_there(&path.with_file_name("deleted"))? {
+            add_deletions(&mut entries, &list);
+        }
+        Ok((fs, entries))
+    }
+
     /// Sees to it that a chain (top first), held by the lease, can be shown by one overlay.
     pub(super) fn flatten(&self, chain: &[SnapshotInfo], lease: &Lease) -> Result<()> {
         if chain.len() <= MOST_LOWERS || self.lower_paths(chain).len() <= MOST_LOWERS {
@@ -240,7 +257,7 @@ impl Store {
 
     /// Whether a snapshot's directory may have this in it.
     pub(crate) fn is_part_of_snapshot(name: &str) -> bool {
-        matches!(name, "fs" | "whole" | "meta")
+        matches!(name, "fs" | "deleted" | "whole" | "meta")
     }
 }
 

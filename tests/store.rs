@@ -1,0 +1,155 @@
+//! The store's directory from the outside: which are refused, what keeps the trees, how much stays.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use support::{can_build, text, Rbuild};
+
+/// A store whose `version` says something else in one place.
+fn other_store(rbuild: &Rbuild, field: &str, value: serde_json::Value) {
+    let version = rbuild.root().join("version");
+    let mut said: serde_json::Value = serde_json::from_str(&fs::read_to_string(&version).unwrap()).unwrap();
+    said[field] = value;
+    fs::write(&version, said.to_string()).unwrap();
+}
+
+#[test]
+fn stores_that_cannot_be_used_are_refused_by_name_and_with_a_way_out() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::empty();
+    rbuild.ok(["images"]);
+    let ours = fs::read_to_string(rbuild.root().join("version")).unwrap();
+    for (field, value, said) in [
+        ("format", serde_json::json!(99), "its format is 99"),
+        ("id_map", serde_json::json!("0 100000 65536"), "its id map is 0 100000 65536"),
+        ("driver", serde_json::json!("erofs"), "its driver is erofs"),
+    ] {
+        other_store(&rbuild, field, value);
+        for command in ["images", "prune", "fsck"] {
+            let refused = rbuild.fails(1, [command]);
+            assert!(refused.contains(said), "{command}: {refused}");
+            assert!(refused.contains(rbuild.root().to_str().unwrap()), "{command}: {refused}");
+            assert!(refused.contains("choose another with --root"), "{command}: {refused}");
+        }
+        fs::write(rbuild.root().join("version"), &ours).unwrap();
+    }
+    fs::write(rbuild.root().join("version"), "{\"format\":99,\"layout\":[]}").unwrap();
+    assert!(rbuild.fails(1, ["images"]).contains("its format is 99"));
+    let thesis = rbuild.path("thesis");
+    fs::create_dir(&thesis).unwrap();
+    fs::write(thesis.join("thesis.tex"), "").unwrap();
+    let refused = rbuild.fails(1, ["--root".as_ref(), thesis.as_os_str(), "images".as_ref()]);
+    assert!(refused.contains("thesis") && refused.contains("not empty"), "{refused}");
+    assert_eq!(fs::read_dir(&thesis).unwrap().count(), 1);
+}
+
+#[test]
+fn a_store_keeps_its_driver() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::empty();
+    let with = |driver: &str| rbuild.command(["images"]).env("RBUILD_SNAPSHOTTER", driver).output().unwrap();
+    assert!(with("native").status.success());
+    rbuild.ok(["images"]);
+    let refused = with("overlay");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("its driver is native"), "{}", text(&refused.stderr));
+    assert_eq!(with("vfs").status.code(), Some(1));
+}
+
+const DOCKERFILE: &str =
+    "FROM busybox AS tools\nRUN mkdir -p /out/d && echo tool > /out/d/tool && chmod 4755 /out/d/tool\n\
+    FROM busybox\nWORKDIR /app\nCOPY --link a b/ /app/\nCOPY --from=tools /out /out\n\
+    RUN rm -r /var /app/a && mkdir -p /var/new && ln /etc/passwd /etc/again && echo changed >> /etc/group\n\
+    RUN rm -r /out/d && mkdir /out/d && echo other > /out/d/other\nUSER builder\nRUN id -u > /tmp/id\n";
+
+/// The same Dockerfile gives the same image, bit by bit, whatever keeps the trees: also in a directory on an overlay,
+/// where no overlay can be, and nobody says which driver to take.
+#[test]
+fn images_do_not_depend_on_what_keeps_the_trees() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::empty();
+    let archive = rbuild.path("busybox.tar");
+    fs::write(&archive, support::busybox_rootfs()).unwrap();
+    let context = rbuild.context("c", &[("Dockerfile", DOCKERFILE), ("a", "a"), ("b/c", "c")]);
+    let script = format!(
+        "set -e\n\
+         mkdir -p {dir}/lower {dir}/upper {dir}/work {dir}/on\n\
+         mount -t overlay -o lowerdir={dir}/lower,upperdir={dir}/upper,workdir={dir}/work none {dir}/on\n\
+         build() {{\n\
+           export RBUILD_ROOT=$1\n\
+           {rbuild} import {archive} busybox > /dev/null\n\
+           {rbuild} build -q --no-cache -o type=oci,dest=$2,rewrite-timestamp=true {context}\n\
+           {rbuild} build --progress=plain {context} 2>&1 | grep -c CACHED\n\
+           {rbuild} run busybox echo run\n\
+           {rbuild} prune --all\n\
+           {rbuild} fsck\n\
+         }}\n\
+         build {dir}/plain {dir}/plain.tar > {dir}/plain.said\n\
+         build {dir}/on/store {dir}/on.tar > {dir}/on.said\n\
+         RBUILD_SNAPSHOTTER=native build {dir}/native {dir}/native.tar > {dir}/native.said\n",
+        dir = rbuild.dir.path().display(),
+        rbuild = env!("CARGO_BIN_EXE_rbuild"),
+        archive = archive.display(),
+        context = context.display(),
+    );
+    let output =
+        Command::new("unshare").args(["-m", "sh", "-c", &script]).env("SOURCE_DATE_EPOCH", "0").output().unwrap();
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    let driver = |store: &str| {
+        let version = fs::read_to_string(rbuild.path(store).join("version")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&version).unwrap()["driver"].as_str().unwrap().to_owned()
+    };
+    assert_eq!([driver("plain"), driver("upper/store"), driver("native")], ["overlay", "native", "native"]);
+    // What is printed has the image ids in it; what is reclaimed differs.
+    let said = |name: &str| {
+        let said = fs::read_to_string(rbuild.path(name)).unwrap();
+        said.lines().filter(|line| !line.starts_with("Total reclaimed")).map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(said("on.said"), said("plain.said"));
+    assert_eq!(said("native.said"), said("plain.said"));
+    assert!(said("plain.said").iter().any(|line| line == "run"), "{:?}", said("plain.said"));
+    let archive = |name: &str| fs::read(rbuild.path(name)).unwrap();
+    assert!(archive("on.tar") == archive("plain.tar"), "the images differ");
+    assert!(archive("native.tar") == archive("plain.tar"), "the images differ");
+}
+
+#[test]
+fn prune_keeps_what_its_options_say() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/zeroes bs=1M count=3\nRUN rm /zeroes; echo 1 > /one\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+    let cached = || rbuild.log(&context, &[]).matches("CACHED").count();
+    let run_steps = |args: &[&str]| {
+        rbuild.ok(["prune"].iter().chain(args));
+        cached()
+    };
+    cached();
+    let all = cached();
+    assert!(all >= 2);
+    assert_eq!(run_steps(&["-f"]), all, "plain prune leaves the cache");
+    assert_eq!(run_steps(&["--all", "--filter", "until=24h"]), all, "nothing is that old");
+    assert_eq!(run_steps(&["--max-used-space", "10GB"]), all, "it is not that much");
+    assert_eq!(run_steps(&["--keep-storage", "10GB", "--max-used-space", "1"]), all, "it is reserved");
+    assert!(run_steps(&["--max-used-space", "2MB"]) < all, "the large step had to go");
+    assert!(run_steps(&["--all", "--force"]) < all);
+    let verbose = rbuild.ok(["prune", "--all", "--verbose"]);
+    assert!(verbose.contains("snapshots") && verbose.contains("Total reclaimed space: "), "{verbose}");
+    for wrong in [&["prune", "--filter", "label=a"][..], &["prune", "--max-used-space", "much"]] {
+        rbuild.fails(2, wrong);
+    }
+    for line in rbuild.ok(["du", "--format", "json"]).lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(row["Type"].is_string() && row["Count"].is_u64() && row["Size"].is_u64(), "{row}");
+    }
+}
