@@ -137,7 +137,7 @@ fn an_export_that_cannot_be_written_leaves_nothing() {
     let context = built(&rbuild);
     let said = rbuild.fails(1, ["-o", "type=oci,dest=/proc/nowhere/x.tar", context.to_str().unwrap()]);
     assert!(said.contains("/proc/nowhere"), "{said}");
-    let said = rbuild.fails(1, ["-o", "type=nonsense,dest=x", context.to_str().unwrap()]);
+    let said = rbuild.fails(2, ["-o", "type=nonsense,dest=x", context.to_str().unwrap()]);
     assert!(said.contains("nonsense"), "{said}");
 }
 
