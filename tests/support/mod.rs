@@ -13,6 +13,7 @@ use rustix::process::{kill_process, Pid, Signal};
 
 /// Whether real builds can run here; says why not. In CI a missing prerequisite fails the test.
 pub fn can_build() -> bool {
+    hear_signals();
     let missing = if !rustix::process::geteuid().is_root() {
         "these tests need root"
     } else if !Path::new("/bin/busybox").exists() {
@@ -23,6 +24,15 @@ pub fn can_build() -> bool {
     assert!(std::env::var_os("CI").is_none(), "{missing}");
     eprintln!("skipped: {missing}");
     false
+}
+
+/// Whoever started the tests may be deaf to hang-ups (`nohup`) or interrupts (a background job), and we with them; what
+/// the tests start must hear them all.
+pub fn hear_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT] {
+        // SAFETY: the default disposition runs no code of ours; see signal(2).
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// Whether a program is installed; in CI its absence fails the test.
