@@ -18,3 +18,4 @@ pub mod image;
 pub mod progress;
 pub mod sandbox;
 pub mod source;
+pub mod wire;

@@ -1,0 +1,15 @@
+//! BuildKit's protocols: its messages and services, what flows inside a session, and how errors travel.
+//!
+//! *Job*: bytes to types and back, for both ends: a daemon that serves BuildKit's clients, and a client of such a daemon.
+//! *Not its job*: what a request means. Whoever calls turns messages into requests; nothing here is to be trusted before.
+//!
+//! - [`proto`]: messages and services; [`solver::llb::pb`] has those of LLB.
+//! - [`raw`]: messages left undecoded.
+//!
+//! Start reading at [`proto`].
+
+pub mod proto;
+pub mod raw;
+
+/// The most bytes a message may have, as BuildKit's own clients and servers have it.
+pub const MAX_MESSAGE: usize = 16 << 20;
