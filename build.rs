@@ -26,8 +26,11 @@ fn main() -> io::Result<()> {
     files.sort();
     let descriptors = protox::compile(&files, [PROTO_DIR]).map_err(io::Error::other)?;
     fs::write(out.join("wire.fds"), encoded(&descriptors))?;
-    let configured =
-        tonic_prost_build::configure().include_file("wire.rs").extern_path(".pb", "::solver::llb::pb").btree_map(".");
+    let configured = tonic_prost_build::configure()
+        .include_file("wire.rs")
+        .extern_path(".pb", "::solver::llb::pb")
+        .btree_map(".")
+        .generate_default_stubs(true);
     PASSED_ON
         .iter()
         .fold(configured, |configured, path| configured.bytes(path))

@@ -5,11 +5,15 @@
 //!
 //! - [`proto`]: messages and services; [`solver::llb::pb`] has those of LLB.
 //! - [`raw`]: messages left undecoded.
+//! - [`session`]: the connection inside a call, on which the client serves.
+//! - [`health`]: the answer to "are you well?".
 //!
 //! Start reading at [`proto`].
 
+pub mod health;
 pub mod proto;
 pub mod raw;
+pub mod session;
 
 /// The most bytes a message may have, as BuildKit's own clients and servers have it.
 pub const MAX_MESSAGE: usize = 16 << 20;

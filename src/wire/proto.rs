@@ -1,7 +1,8 @@
 //! The messages and services of BuildKit's API, generated from `proto/*.proto`.
 //!
 //! Field numbers are the contract: <https://github.com/moby/buildkit/tree/v0.29.0/api>. Each module is one package. Both
-//! sides of every service are there, as `<service>_client` and `<service>_server`.
+//! sides of every service are there, as `<service>_client` and `<service>_server`; a method that a server does not write
+//! answers `Unimplemented`.
 
 #[allow(missing_docs, clippy::all)]
 mod generated {
