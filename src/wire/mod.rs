@@ -6,10 +6,12 @@
 //! - [`proto`]: messages and services; [`solver::llb::pb`] has those of LLB.
 //! - [`raw`]: messages left undecoded.
 //! - [`session`]: the connection inside a call, on which the client serves.
+//! - [`failure`]: errors with what they are about.
 //! - [`health`]: the answer to "are you well?".
 //!
 //! Start reading at [`proto`].
 
+pub mod failure;
 pub mod health;
 pub mod proto;
 pub mod raw;

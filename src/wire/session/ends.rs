@@ -25,6 +25,8 @@ const WAITING: usize = 8;
 /// What one stream may send before it is read: a directory transfer should not wait for round trips.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The most metadata of one call: patterns of a large ignore file, or an error that brings its Dockerfile along.
+const METADATA: u32 = 4 << 20;
 
 /// A session as the daemon sees it.
 #[derive(Debug)]
@@ -83,7 +85,8 @@ pub async fn open(
     Ok(serve(Tunnel::new(incoming, outgoing), services))
 }
 
-/// The daemon's end of any connection to a client. There is one connection and no second try.
+/// The asking end of any connection: the daemon's to a client, or a client's to a daemon's socket. There is one connection
+/// and no second try.
 ///
 /// # Errors
 /// The connection could not be made.
@@ -100,12 +103,13 @@ where
     let channel = Endpoint::from_static("http://localhost")
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(METADATA)
         .connect_with_connector(dial)
         .await?;
     Ok((channel, Ended(ended)))
 }
 
-/// The client's end of any connection to a daemon: answers until the daemon closes it.
+/// The answering end of any connection, such as the client's to a daemon: lasts until the other side closes it.
 ///
 /// # Errors
 /// The connection broke.
@@ -116,6 +120,7 @@ where
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(METADATA)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(services.prepare()))
         .await
         .map_err(io::Error::other)

@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::*;
+use crate::wire::failure::{Detail, Failure};
 use crate::wire::health::healthy;
 use crate::wire::proto::control::control_client::ControlClient;
 use crate::wire::proto::control::control_server::{Control, ControlServer};
@@ -27,6 +28,7 @@ use crate::wire::proto::secrets::{GetSecretRequest, GetSecretResponse};
 use crate::wire::proto::ssh::ssh_client::SshClient;
 use crate::wire::proto::ssh::ssh_server::{Ssh, SshServer};
 use crate::wire::proto::ssh::BytesMessage as SshBytes;
+use crate::wire::proto::{errdefs, pb};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -54,6 +56,7 @@ impl Secrets for Client {
         match ask.into_inner().id.as_str() {
             "big" => Ok(Response::new(GetSecretResponse { data: vec![b'x'; 3 << 20] })),
             "slow" => std::future::pending().await,
+            "lines" => Err(with_dockerfile().into()),
             id => Err(Status::not_found(format!("secret {id}: not found"))),
         }
     }
@@ -65,6 +68,13 @@ impl Ssh for Client {
         let doubled = |message: SshBytes| SshBytes { data: [&message.data[..], &message.data[..]].concat().into() };
         Ok(Response::new(Box::pin(call.into_inner().map(move |message| message.map(doubled)))))
     }
+}
+
+/// An error larger than what HTTP/2 peers grant by default.
+fn with_dockerfile() -> Failure {
+    let data = b"RUN x\n".repeat(40_000);
+    let info = Some(pb::SourceInfo { data, ..Default::default() });
+    Failure::new(Code::Unknown, "m").about(Detail::Source(errdefs::Source { info, ranges: vec![] }))
 }
 
 fn services() -> Routes {
@@ -102,6 +112,9 @@ async fn the_daemon_asks_and_the_client_answers() {
     assert_eq!((refused.code(), refused.message()), (Code::NotFound, "secret none: not found"));
     let big = secrets.get_secret(ask("big")).await.unwrap().into_inner();
     assert_eq!(big.data.len(), 3 << 20);
+
+    let error = secrets.get_secret(ask("lines")).await.unwrap_err();
+    assert_eq!(Failure::from(&error), with_dockerfile());
 
     let mut ssh = SshClient::new(session.channel);
     let sent = tokio_stream::iter([b"a", b"b"]).map(|data| SshBytes { data: data[..].into() });
