@@ -16,6 +16,7 @@ pub mod engine;
 pub mod export;
 pub mod image;
 pub mod progress;
+pub mod rfc3339;
 pub mod sandbox;
 pub mod source;
 pub mod wire;

@@ -1,5 +1,9 @@
 //! Two doors: `rbuild`, and what it starts itself as inside a sandbox.
 
-fn main() {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any thread: inside a sandbox this never returns.
     rbuild::sandbox::enter_if_asked();
+    rbuild::cli::main()
 }

@@ -61,7 +61,7 @@ fn signal(pid: i32, signal: Signal) {
 /// A context whose second step waits until it is killed, and a mark that only its processes carry.
 fn waiting(rbuild: &Rbuild) -> (std::path::PathBuf, String) {
     let mark = format!("{}{}", 600, std::process::id() * 1000 + rand_part());
-    let dockerfile = format!("FROM busybox\nRUN echo kept > /kept\nRUN sleep {mark} & sleep {mark}\n");
+    let dockerfile = format!("FROM busybox\nRUN echo kept > /kept\nRUN sleep {mark} & sleep {mark}; true\n");
     (rbuild.context("c", &[("Dockerfile", &dockerfile)]), format!("sleep\0{mark}"))
 }
 

@@ -3,6 +3,7 @@
 //! Progress screens, history, traces and the daemon's status calls are folds over it. The form is written to disk:
 //! a change that old readers cannot follow raises [`VERSION`].
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,7 @@ pub enum EventKind {
         /// Shown together with others.
         group: Option<ProgressGroup>,
     },
-    /// Work on a vertex began.
+    /// Work on a vertex began. It may begin again after it was done, when more of its result is needed than before.
     VertexStarted {
         /// Which.
         vertex: VertexId,
@@ -130,6 +131,35 @@ pub struct Warning {
     pub file: Option<String>,
     /// Where in the file.
     pub range: Option<Range>,
+}
+
+/// Where the events of one build go.
+///
+/// Cheap to clone. Sending never waits: whoever receives decides what to drop.
+#[derive(Clone)]
+pub struct EventSink(Arc<dyn Fn(Event) + Send + Sync>);
+
+impl EventSink {
+    /// Hands every event to `receive`, from any thread.
+    pub fn new(receive: impl Fn(Event) + Send + Sync + 'static) -> EventSink {
+        EventSink(Arc::new(receive))
+    }
+
+    /// Nobody listens.
+    pub fn nowhere() -> EventSink {
+        EventSink::new(drop)
+    }
+
+    /// Sends what happened just now.
+    pub fn send(&self, build: BuildId, kind: EventKind) {
+        (self.0)(Event { build, at: Timestamp::now(), kind });
+    }
+}
+
+impl std::fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EventSink")
+    }
 }
 
 /// Log bytes as JSON text where they are UTF-8, else as an array of numbers.

@@ -249,6 +249,20 @@ pub enum LlbFormat {
     Dot,
 }
 
+impl Build {
+    /// What `debug dump-llb` builds in its mind.
+    pub(super) fn of_dump(
+        context: PathBuf,
+        file: Option<PathBuf>,
+        target: Option<String>,
+        build_args: Vec<String>,
+    ) -> Build {
+        let words = ["rbuild", "build", "."].map(OsString::from).to_vec();
+        let Ok(Command { verb: Verb::Build(plain), .. }) = parse(words) else { unreachable!("this is a command line") };
+        Build { context, file, target, build_args, ..*plain }
+    }
+}
+
 /// Parses `argv`, where the word `build` may be left out.
 ///
 /// # Errors

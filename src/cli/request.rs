@@ -36,11 +36,13 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, BTreeMap<St
     if args.network == args::Network::Host && !entitlements.network_host {
         return Err(Failure::misuse("--network=host needs --allow network.host".to_string()));
     }
+    let mut build_args = build_args(&args.build_args)?;
+    let source_date_epoch = source_date_epoch(&mut build_args)?;
     let request = BuildRequest {
         dockerfile,
         names: names(&args.tags)?,
         target: args.target.clone(),
-        build_args: build_args(&args.build_args)?,
+        build_args,
         labels: args.labels.iter().map(|l| pair(l)).collect(),
         outputs: outputs(&args.outputs)?,
         no_cache: match (args.no_cache, args.no_cache_filter.is_empty()) {
@@ -52,7 +54,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, BTreeMap<St
         network: network(args.network),
         extra_hosts: args.add_hosts.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
         entitlements,
-        source_date_epoch: source_date_epoch()?,
+        source_date_epoch,
         wants_manifest: args.metadata_file.is_some(),
     };
     Ok((request, BTreeMap::from([("context".to_string(), context), ("dockerfile".to_string(), dockerfile_dir)])))
@@ -164,19 +166,23 @@ fn platform(typed: &str) -> Result<Platform, Failure> {
     if typed.contains(',') {
         return Err(Failure::misuse(format!("--platform {typed}: several platforms in one build are not supported yet")));
     }
-    frontend::parse_platform(typed).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
+    frontend::parse_platform(typed, &host).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
 }
 
-/// The environment's SOURCE_DATE_EPOCH, in seconds since 1970.
+/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one.
 ///
 /// <https://reproducible-builds.org/specs/source-date-epoch/>
-fn source_date_epoch() -> Result<Option<i64>, Failure> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) if !text.is_empty() => {
+fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    if let (false, Ok(text)) = (build_args.contains_key(NAME), std::env::var(NAME)) {
+        build_args.insert(NAME.to_string(), text);
+    }
+    match build_args.get(NAME).filter(|text| !text.is_empty()) {
+        Some(text) => {
             let epoch = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-            epoch.map(Some).ok_or_else(|| Failure::user(format!("invalid SOURCE_DATE_EPOCH: {text}")))
+            epoch.map(Some).ok_or_else(|| Failure::user(format!("invalid {NAME}: {text}")))
         }
-        _ => Ok(None),
+        None => Ok(None),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a build may ask of whoever asked for it.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 

@@ -7,7 +7,7 @@ use snapshotter::SnapshotId;
 use solver::graph::OutputIndex;
 use solver::key::{ContentDigest, RecordId};
 
-use crate::source::local::Context;
+use super::context::UsedContext;
 
 /// The files of one output.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(crate) enum Files {
     /// A committed tree.
     Snapshot(SnapshotId),
     /// A directory of the client's, as it is now.
-    Context(Arc<Context>),
+    Context(Arc<UsedContext>),
 }
 
 impl Files {
@@ -34,6 +34,13 @@ pub(crate) struct Output {
     pub files: Files,
     /// What it is, modification times aside.
     pub identity: ContentDigest,
+}
+
+impl Output {
+    /// The empty tree.
+    pub(crate) fn empty() -> Output {
+        Output { files: Files::Empty, identity: ContentDigest([0; 32]) }
+    }
 }
 
 /// Records in use, with where their files are.

@@ -1,49 +1,36 @@
 //! What `docker image inspect` would say about an image.
 
+use std::collections::BTreeSet;
+
 use serde_json::{json, Map, Value};
 
-use super::{Descriptor, Digest, Error, ImageConfig, ImageName};
-use crate::rfc3339::Time;
+use super::{Digest, ImageConfig};
 
 /// What the store knows about an image besides its config.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct Facts {
     /// The image id: digest of its config.
     pub id: Digest,
-    /// Its tags.
-    pub names: Vec<ImageName>,
-    /// Its manifests as registries know them, each with the repository it was pulled from or pushed to.
-    pub pushed: Vec<(ImageName, Digest)>,
-    /// The manifest, where one was made.
-    pub manifest: Option<Descriptor>,
-    /// Bytes of all layers, as `docker image ls` shows them.
+    /// Its names as Docker users write them: `app:1.0`.
+    pub tags: Vec<String>,
+    /// Its manifests in registries: `app@sha256:…`.
+    pub digests: Vec<String>,
+    /// Bytes of all layers.
     pub size: u64,
-    /// When a tag was last put on it.
-    pub tagged: Option<Time>,
 }
 
 /// The JSON object of one image; `docker image inspect` prints a list of these.
 ///
 /// Keys, their order and what is `null` follow Docker 28, which templates and scripts rely on.
-///
-/// # Errors
-/// [`Error`] when the config is malformed.
-pub fn inspect(config: &ImageConfig, kept: &Kept) -> Result<Value, Error> {
+pub fn inspect(config: &ImageConfig, facts: &Facts) -> Value {
     let text = |key: &str| Value::from(config.text(key).unwrap_or_default());
-    let mut tags: Vec<String> = kept.names.iter().map(ImageName::familiar).collect();
-    tags.sort();
-    tags.dedup();
-    let mut digests: Vec<String> =
-        kept.pushed.iter().map(|(name, digest)| format!("{}@{digest}", name.familiar_repository())).collect();
-    digests.sort();
-    digests.dedup();
     let comment = config.history().last().and_then(|entry| entry.get("comment")).cloned();
 
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
-    put("Id", kept.id.to_string().into());
-    put("RepoTags", json!(tags));
-    put("RepoDigests", json!(digests));
+    put("Id", facts.id.to_string().into());
+    put("RepoTags", json!(facts.tags.iter().collect::<BTreeSet<_>>()));
+    put("RepoDigests", json!(facts.digests.iter().collect::<BTreeSet<_>>()));
     put("Parent", "".into());
     put("Comment", comment.filter(Value::is_string).unwrap_or_else(|| "".into()));
     put("Created", text("created"));
@@ -56,15 +43,12 @@ pub fn inspect(config: &ImageConfig, kept: &Kept) -> Result<Value, Error> {
             put(key, text(from));
         }
     }
-    put("Size", kept.size.into());
-    put("RootFS", json!({"Type": "layers", "Layers": config.diff_ids()?}));
-    let never = "0001-01-01T00:00:00Z".to_owned();
-    put("Metadata", json!({"LastTagTime": kept.tagged.map_or(never, |time| time.to_string())}));
-    if let Some(manifest) = &kept.manifest {
-        let plain = Descriptor::new(manifest.media_type.as_str(), manifest.digest, manifest.size);
-        put("Descriptor", json!(plain));
-    }
-    Ok(Value::Object(out))
+    put("Size", facts.size.into());
+    // A config that was parsed lists digests or nothing.
+    put("RootFS", json!({"Type": "layers", "Layers": config.diff_ids().unwrap_or_default()}));
+    // Docker's zero time: when a tag was put on it is not kept.
+    put("Metadata", json!({"LastTagTime": "0001-01-01T00:00:00Z"}));
+    Value::Object(out)
 }
 
 /// Docker's own keys come first, those without a value as it shows them; then whatever else the config has.
@@ -112,14 +96,12 @@ enum Absent {
 mod tests {
     use super::*;
 
-    fn kept() -> Kept {
-        Kept {
+    fn facts() -> Facts {
+        Facts {
             id: Digest::of(b"config"),
-            names: vec!["app:2".parse().unwrap(), "app:1".parse().unwrap(), "ghcr.io/o/app:1".parse().unwrap()],
-            pushed: vec![("app:1".parse().unwrap(), Digest::of(b"manifest"))],
-            manifest: Some(Descriptor::of(super::super::media_type::OCI_MANIFEST, b"manifest")),
+            tags: ["app:2", "app:1", "ghcr.io/o/app:1", "app:1"].map(str::to_owned).into(),
+            digests: vec![format!("app@{}", Digest::of(b"manifest"))],
             size: 77,
-            tagged: Some(Time::from_seconds(0)),
         }
     }
 
@@ -132,7 +114,7 @@ mod tests {
             "history": [{"comment": "buildkit.dockerfile.v0"}],
             "rootfs": {"type": "layers", "diff_ids": [layer]},
         });
-        let got = inspect(&ImageConfig::from_value(config).unwrap(), &kept()).unwrap();
+        let got = inspect(&ImageConfig::from_value(config).unwrap(), &facts());
         let want = json!({
             "Id": Digest::of(b"config"),
             "RepoTags": ["app:1", "app:2", "ghcr.io/o/app:1"],
@@ -151,12 +133,7 @@ mod tests {
             "Os": "linux",
             "Size": 77,
             "RootFS": {"Type": "layers", "Layers": [layer]},
-            "Metadata": {"LastTagTime": "1970-01-01T00:00:00Z"},
-            "Descriptor": {
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "digest": Digest::of(b"manifest"),
-                "size": 8,
-            },
+            "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
         });
         // As text, so that the order of keys counts too.
         assert_eq!(serde_json::to_string_pretty(&got).unwrap(), serde_json::to_string_pretty(&want).unwrap());
@@ -164,10 +141,10 @@ mod tests {
 
     #[test]
     fn an_empty_config_is_shown_too() {
-        let bare = Kept { names: vec![], pushed: vec![], manifest: None, tagged: None, ..kept() };
-        let got = inspect(&ImageConfig::from_value(json!({})).unwrap(), &bare).unwrap();
+        let bare = Facts { tags: vec![], digests: vec![], ..facts() };
+        let got = inspect(&ImageConfig::from_value(json!({})).unwrap(), &bare);
         assert_eq!(got["RepoTags"], json!([]));
         assert_eq!(got["RootFS"]["Layers"], json!([]));
-        assert_eq!(got["Metadata"]["LastTagTime"], "0001-01-01T00:00:00Z");
+        assert_eq!(got["Config"]["Env"], Value::Null);
     }
 }

@@ -106,7 +106,7 @@ pub fn layer(media_type: &str) -> Option<LayerType> {
 pub struct LayerType {
     /// How it is compressed.
     pub codec: Codec,
-    /// Its licence forbids passing it on: it is neither pushed nor exported.
+    /// Its licence forbids passing it on: registries are not sent it.
     pub foreign: bool,
 }
 

@@ -7,20 +7,21 @@
 pub mod assemble;
 pub mod config;
 mod descriptor;
-mod digest;
 mod history;
 pub mod inspect;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
 
-pub use assemble::{assemble, Assembled, Assembly, LayerInfo};
+pub use assemble::{assemble, assemble_index, Assembled, Assembly, LayerInfo};
 pub use config::ImageConfig;
 pub use descriptor::Descriptor;
-pub use digest::{DiffId, Digest, InvalidDigest};
 pub use manifest::{Document, Index, Manifest};
 pub use media_type::{Codec, Family};
 pub use name::ImageName;
+// The store's own names of content, so that nobody has to convert.
+pub use snapshotter::digest::ParseError as InvalidDigest;
+pub use snapshotter::{DiffId, Digest};
 
 /// Why a document cannot be used or made.
 #[derive(Debug, thiserror::Error)]

@@ -124,7 +124,7 @@ fn clone(own_network: bool) -> io::Result<Cloned> {
 }
 
 /// Closes every descriptor but these.
-fn forget_all_but(kept: &[RawFd]) {
+pub(super) fn forget_all_but(kept: &[RawFd]) {
     let mut kept: Vec<libc::c_uint> = kept.iter().map(|fd| *fd as libc::c_uint).collect();
     kept.sort_unstable();
     let mut from = 0;

@@ -15,21 +15,37 @@
 //!
 //! Floor: Linux 5.12 (`mount_setattr(2)`).
 
+mod cgroup;
+mod device;
 mod error;
+mod identity;
 mod keeper;
+mod kernel_files;
+mod limits;
 mod mounting;
+mod network;
+mod placement;
+mod program;
+mod resolv;
+mod root;
 mod running;
+mod seccomp;
 mod spawner;
 mod spec;
+mod stage;
 mod step;
 mod target;
+mod user;
 mod wire;
 
 pub use error::Error;
 pub use keeper::enter_if_asked;
 pub use mounting::private_mount_namespace;
+pub use network::default_network;
+pub use resolv::host_resolv_conf;
 pub use running::{Exit, Running};
 pub use spawner::Sandbox;
 pub use spec::{
     Limits, MountKind, MountSpec, Network, ProcessSpec, Rlimit, Security, Stdio, User, DEFAULT_HOSTNAME, DEFAULT_PIDS,
 };
+pub use user::{resolve_user, Account};

@@ -70,6 +70,9 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// `MS_PRIVATE`, at the width that `mount_attr` has it.
+const PRIVATE: u64 = 1 << 18;
+
 /// How much of a mount a change is for.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Reach {
@@ -81,8 +84,7 @@ pub(super) enum Reach {
 
 /// Adds attributes to a mount and makes it private, so that nothing mounted on it shows elsewhere.
 pub(super) fn restrict(mount: BorrowedFd, attributes: MountAttrFlags, reach: Reach) -> io::Result<()> {
-    let attr =
-        MountAttr { set: attributes.bits().into(), clear: 0, propagation: libc::MS_PRIVATE as u64, userns_fd: 0 };
+    let attr = MountAttr { set: attributes.bits().into(), clear: 0, propagation: PRIVATE, userns_fd: 0 };
     let flags = match reach {
         Reach::One => libc::AT_EMPTY_PATH,
         Reach::Tree => libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,

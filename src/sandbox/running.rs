@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::mpsc::Sender;
 
 use rustix::process::{pidfd_send_signal, waitid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
+use super::cgroup::Groups;
 use super::error::Error;
 use super::spawner::Request;
 use super::wire::Report;
@@ -32,7 +33,9 @@ pub struct Running {
     pub stderr: Option<OwnedFd>,
     pub(super) pidfd: OwnedFd,
     pub(super) report: File,
+    pub(super) groups: Groups,
     pub(super) exit: Option<Exit>,
+    pub(super) out_of_memory: bool,
     // The spawner thread must outlive its children: they die with it.
     pub(super) _spawner: Sender<Request>,
 }
@@ -54,6 +57,7 @@ impl Running {
         }
         let report = read_report(&mut self.report);
         let signal = self.reap()?;
+        self.out_of_memory = self.groups.ran_out_of_memory();
         match report {
             Some(Report::Exited(status)) => {
                 let exit = match libc::WIFSIGNALED(status) {
@@ -66,6 +70,13 @@ impl Running {
             Some(Report::Failed(error)) => Err(error),
             Some(Report::Started) | None => Err(Error::Lost { signal }),
         }
+    }
+
+    /// After [`wait`](Self::wait): whether the kernel killed a process in there because it used more than
+    /// [`Limits::memory`](super::Limits::memory). The exit may look like any other, for a shell reports the death of its
+    /// child as exit code 137.
+    pub fn was_out_of_memory(&self) -> bool {
+        self.out_of_memory
     }
 
     /// Kills the process and all its descendants; [`wait`](Self::wait) then tells when they are gone.
@@ -84,6 +95,20 @@ impl Running {
                 Err(errno) => return Err(Error::setup("wait for the sandbox")(errno.into())),
             }
         }
+    }
+}
+
+impl AsFd for Running {
+    /// The same as [`pidfd`](Running::pidfd).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd()
+    }
+}
+
+impl AsRawFd for Running {
+    /// For event loops that want numbers.
+    fn as_raw_fd(&self) -> RawFd {
+        self.pidfd.as_raw_fd()
     }
 }
 

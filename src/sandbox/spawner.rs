@@ -11,17 +11,22 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, CWD};
 use rustix::mount::{open_tree, MountAttrFlags, OpenTreeFlags};
 use rustix::pipe::{pipe_with, PipeFlags};
 
+use super::cgroup::{self, Groups};
 use super::error::Error;
 use super::mounting::{restrict, Reach};
 use super::running::{read_report, Running};
+use super::seccomp;
 use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio};
 use super::wire::{Kind, Mount, Order, Report};
+
+/// Compiled once.
+static FILTER: LazyLock<Vec<u64>> = LazyLock::new(seccomp::step_filter);
 
 /// Starts processes in sandboxes.
 #[derive(Debug)]
@@ -80,7 +85,8 @@ impl Sandbox {
         let (report, child_report) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::setup("make a pipe")(e.into()))?;
 
-        let order = order(&spec, child_report.as_raw_fd())?;
+        let groups = Groups::make(spec.limits)?;
+        let order = order(&spec, &groups, child_report.as_raw_fd())?;
         let file = memory_file(&order.encode()).map_err(Error::setup("write the order"))?;
         let mut keep = vec![file.as_raw_fd(), child_report.as_raw_fd(), spec.root.as_raw_fd()];
         keep.extend(spec.mounts.iter().filter_map(|mount| match &mount.kind {
@@ -109,7 +115,9 @@ impl Sandbox {
             stderr,
             pidfd,
             report: File::from(report),
+            groups,
             exit: None,
+            out_of_memory: false,
             _spawner: self.spawner.clone(),
         };
         match read_report(&mut running.report) {
@@ -178,7 +186,7 @@ fn connect(stdio: &mut Stdio, direction: Direction) -> Result<(Option<OwnedFd>, 
 }
 
 /// The spec as the child can read it.
-fn order(spec: &ProcessSpec, report: RawFd) -> Result<Order, Error> {
+fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Error> {
     let invalid = |what: String| Error::Invalid { what };
     if spec.args.is_empty() {
         return Err(invalid("a process needs at least one argument".to_owned()));
@@ -208,9 +216,12 @@ fn order(spec: &ProcessSpec, report: RawFd) -> Result<Order, Error> {
         own_network: spec.network == Network::None,
         insecure: spec.security == Security::Insecure,
         rlimits: spec.rlimits.iter().map(|limit| (limit.resource, limit.soft, limit.hard)).collect(),
-        pid_max: 0,
-        cgroups: Vec::new(),
-        filter: Vec::new(),
+        pid_max: cgroup::pid_max(spec.limits).unwrap_or(0),
+        cgroups: groups.join.iter().map(AsRawFd::as_raw_fd).collect(),
+        filter: match spec.security {
+            Security::Sandbox => FILTER.clone(),
+            Security::Insecure => Vec::new(),
+        },
         report,
     })
 }
@@ -250,6 +261,7 @@ fn serve(requests: &Receiver<Request>) {
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
     }
+    cgroup::sweep();
     // One child at a time uses it, and only until it executes its program.
     let mut stack = vec![0_u128; 64 * 1024 / 16];
     for request in requests {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, PROC_SUPER_MAGIC};
 use rustix::io::Errno;
 
 use super::error::Error;
@@ -57,6 +57,10 @@ pub(super) fn open(root: impl AsFd, path: &Path, shape: Shape, made: &mut Vec<St
                 links += 1;
                 if links > MOST_LINKS {
                     return Err(refused("is a loop of links"));
+                }
+                // Links in there name files of the host, our own descriptors among them.
+                if rustix::fs::fstatfs(&parent).map_err(|e| failed("look at", e))?.f_type == PROC_SUPER_MAGIC {
+                    return Err(refused("leads through a link in procfs"));
                 }
                 let link =
                     rustix::fs::readlinkat(&parent, &name, Vec::new()).map_err(|e| failed("read the link", e))?;

@@ -4,4 +4,7 @@
 
 mod support;
 
+mod death;
+mod mounts;
 mod process;
+mod world;

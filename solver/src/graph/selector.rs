@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How an input enters the cache key of the vertex that uses it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Via {
     /// The whole tree counts, by its identity digest: a writable root, the base of a file op, merge and diff inputs.
     Identity,

@@ -1,8 +1,8 @@
 //! The messages of LLB, field for field as they are on the wire.
 //!
-//! They say nothing about what is valid: [`super::decode`] does. Maps inside an op are lists of entries here, because
+//! They say nothing about what is valid: `decode` does. Maps inside an op are lists of entries here, because
 //! a vertex is named by the bytes of its op: Go writes the key and the value of every entry, prost leaves out empty ones.
-//! Serialisation is for people to read, see [`super::json`].
+//! Serialisation is for people to read, see `json`.
 //!
 //! <https://github.com/moby/buildkit/blob/v0.29.0/solver/pb/ops.proto>
 

@@ -1,0 +1,140 @@
+//! What is wrong or doubtful in a Dockerfile, and where.
+
+use crate::source::{Source, Span};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The build goes on.
+    Warning,
+    /// The build cannot go on.
+    Error,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A stable name: `unknown-stage`, or a lint rule's name (`StageNameCasing`).
+    pub code: &'static str,
+    /// What is wrong, in the words users know from other builders where these exist.
+    pub message: String,
+    /// Where, the main place first, each with a remark (perhaps empty).
+    pub labels: Vec<(Span, String)>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A finding that stops the build.
+    pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            labels: vec![(span, String::new())],
+            help: None,
+        }
+    }
+
+    /// A finding that does not.
+    pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, span, message) }
+    }
+
+    /// Says what to do about it.
+    pub fn with_help(mut self, help: impl Into<String>) -> Diagnostic {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Points at another place too.
+    pub fn with_label(mut self, span: Span, remark: impl Into<String>) -> Diagnostic {
+        self.labels.push((span, remark.into()));
+        self
+    }
+
+    /// Adds ` (did you mean X?)` to the message if one of `known` is nearly `word`.
+    pub fn suggesting<'a>(mut self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Diagnostic {
+        if let Some(best) = nearest(word, known) {
+            self.message.push_str(&format!(" (did you mean {best}?)"));
+        }
+        self
+    }
+
+    /// Whether the build cannot go on.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// The main place.
+    pub fn span(&self) -> Span {
+        self.labels.first().map(|(span, _)| *span).unwrap_or_default()
+    }
+
+    /// The line, from 1, of the main place.
+    pub fn line(&self, source: &Source) -> usize {
+        source.line_of(self.span().start)
+    }
+}
+
+/// The word of `known` at a distance below 3 of `word`, the nearest and then the first; `None` if `word` is known.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_lowercase();
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in known {
+        let distance = distance(&lower, &candidate.to_lowercase());
+        if distance == 0 {
+            return None;
+        }
+        if distance < 3 && best.is_none_or(|(least, _)| distance < least) {
+            best = Some((distance, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// The number of characters to insert, remove or replace to make `b` of `a` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_suggested() {
+        let known = ["build", "base", "final"];
+        for (word, expected) in [
+            ("buidl", Some("build")),
+            ("bse", Some("base")),
+            ("BILD", Some("build")),
+            ("build", None),
+            ("something", None),
+            ("bas", Some("base")),
+        ] {
+            assert_eq!(nearest(word, known), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        for (a, b, expected) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("añb", "anb", 1)] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+            assert_eq!(distance(b, a), expected, "{b} {a}");
+        }
+    }
+}

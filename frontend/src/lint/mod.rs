@@ -1,0 +1,246 @@
+//! Things that work but are doubtful.
+//!
+//! A catalogue: one function per rule, or per group of rules about the same words. Rules only look; where a rule needs
+//! what lowering knows (values, a base's configuration), lowering calls it. Which findings are told is decided at the
+//! end, in [`check`].
+
+mod check;
+mod ignored;
+
+pub(crate) use ignored::ignored;
+
+pub(crate) use check::{filter, Checks};
+
+use crate::ast::{quote, Command, From, Instruction, Kind};
+use crate::config::ImageConfig;
+use crate::diagnostic::{nearest, Diagnostic};
+use crate::source::Span;
+use crate::stages::Stage;
+use solver::graph::Platform;
+
+/// Rules about what is written, before any variable has a value.
+pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>) {
+    casing(instructions, lints);
+    let mut names: Vec<(String, Span)> = Vec::new();
+    for instruction in instructions {
+        let statement = &instruction.statement;
+        let command = statement.command();
+        if statement.has_blank {
+            let end = Span::new(statement.rest.span.end, statement.rest.span.end);
+            lints.push(Diagnostic::warning("NoEmptyContinuation", end, "Empty continuation line"));
+        }
+        description(instruction, lints);
+        match &instruction.kind {
+            Some(Kind::From(from)) => {
+                let Some((name, as_word)) = from.name.as_ref().zip(from.as_word.as_ref()) else { continue };
+                let lower = name.text.to_lowercase();
+                if name.text != lower {
+                    let message = format!("Stage name '{}' should be lowercase", name.text);
+                    lints.push(Diagnostic::warning("StageNameCasing", name.span, message));
+                }
+                if is_upper(&as_word.text) != is_upper(&statement.keyword.text) {
+                    let message =
+                        format!("'{}' and '{}' keywords' casing do not match", as_word.text, statement.keyword.text);
+                    lints.push(Diagnostic::warning("FromAsCasing", as_word.span, message));
+                }
+                if let Some((_, first)) = names.iter().find(|(known, _)| *known == lower) {
+                    let message = format!("Duplicate stage name {}, stage names should be unique", quote(&name.text));
+                    let lint = Diagnostic::warning("DuplicateStageName", name.span, message);
+                    lints.push(lint.with_label(*first, "first used here"));
+                }
+                if matches!(lower.as_str(), "scratch" | "context") {
+                    let message =
+                        format!("Stage name should not use the same name as reserved stage {}", quote(&name.text));
+                    lints.push(Diagnostic::warning("ReservedStageName", name.span, message));
+                }
+                names.push((lower, name.span));
+            }
+            Some(Kind::Env(pairs) | Kind::Label(pairs)) if pairs.iter().any(|pair| pair.legacy) => {
+                let message =
+                    format!("\"{command} key=value\" should be used instead of legacy \"{command} key value\" format");
+                lints.push(Diagnostic::warning("LegacyKeyValueFormat", statement.span, message));
+            }
+            Some(Kind::Maintainer(_)) => {
+                let message = "Maintainer instruction is deprecated in favor of using label";
+                lints.push(Diagnostic::warning("MaintainerDeprecated", statement.span, message));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_upper(word: &str) -> bool {
+    word == word.to_uppercase()
+}
+
+/// ConsistentInstructionCasing.
+fn casing(instructions: &[Instruction], lints: &mut Vec<Diagnostic>) {
+    let keywords = || instructions.iter().map(|instruction| &instruction.statement.keyword);
+    let lower = keywords().filter(|keyword| keyword.text == keyword.text.to_lowercase()).count();
+    let upper = keywords().filter(|keyword| is_upper(&keyword.text)).count();
+    let (majority, fits): (_, fn(&str) -> bool) =
+        if lower > upper { ("lowercase", |word| word == word.to_lowercase()) } else { ("uppercase", is_upper) };
+    for keyword in keywords().filter(|keyword| !fits(&keyword.text)) {
+        let message = format!("Command '{}' should match the case of the command majority ({majority})", keyword.text);
+        lints.push(Diagnostic::warning("ConsistentInstructionCasing", keyword.span, message));
+    }
+}
+
+/// Rules about a whole stage: MultipleInstructionsDisallowed, JSONArgsRecommended.
+pub(crate) fn stage(commands: &[crate::stages::Command], config: &ImageConfig, lints: &mut Vec<Diagnostic>) {
+    let mut last: Vec<(&str, Span)> = Vec::new();
+    for command in commands.iter().rev().filter(|command| command.trigger.is_none()) {
+        let (keyword, line) = match &command.instruction.kind {
+            Some(Kind::Cmd(line)) => ("CMD", Some(line)),
+            Some(Kind::Entrypoint(line)) => ("ENTRYPOINT", Some(line)),
+            Some(Kind::Healthcheck(_)) => ("HEALTHCHECK", None),
+            _ => continue,
+        };
+        let span = command.instruction.statement.span;
+        match last.iter().find(|(known, _)| *known == keyword) {
+            Some((_, used)) => {
+                let message = format!(
+                    "Multiple {keyword} instructions should not be used in the same stage because only the last one \
+                     will be used"
+                );
+                let lint = Diagnostic::warning("MultipleInstructionsDisallowed", span, message);
+                lints.push(lint.with_label(*used, "the one that is used"));
+            }
+            None => last.push((keyword, span)),
+        }
+        if matches!(line, Some(Command::Shell(_))) && config.config.shell.is_empty() {
+            let message = format!(
+                "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
+            );
+            lints.push(Diagnostic::warning("JSONArgsRecommended", span, message));
+        }
+    }
+}
+
+/// InvalidDefinitionDescription.
+fn description(instruction: &Instruction, lints: &mut Vec<Diagnostic>) {
+    let comments = instruction.statement.comments.iter().map(|comment| comment.text.as_str());
+    let mut comments = comments.filter(|comment| !comment.starts_with("check=")).peekable();
+    let names: Vec<String> = match &instruction.kind {
+        Some(Kind::From(from)) => from.name.iter().map(|name| name.text.to_lowercase()).collect(),
+        Some(Kind::Arg(pairs)) => pairs.iter().map(|pair| pair.name.text.clone()).collect(),
+        _ => return,
+    };
+    if names.is_empty() || comments.peek().is_none() {
+        return;
+    }
+    let describes = |comment: &str| names.iter().any(|name| comment.split_whitespace().next() == Some(name));
+    if !comments.any(describes) {
+        let name = if names.len() == 1 { &names[0] } else { "<arg_key>" };
+        let command = instruction.statement.command();
+        let message = format!("Comment for {command} should follow the format: `# {name} <description>`");
+        lints.push(Diagnostic::warning("InvalidDefinitionDescription", instruction.statement.span, message));
+    }
+}
+
+/// RedundantTargetPlatform and FromPlatformFlagConstDisallowed.
+pub(crate) fn platform_flag(from: &From, lints: &mut Vec<Diagnostic>) {
+    let Some(platform) = &from.platform else { return };
+    if matches!(platform.text.as_str(), "$TARGETPLATFORM" | "${TARGETPLATFORM}") {
+        let message = format!(
+            "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
+            platform.text
+        );
+        lints.push(Diagnostic::warning("RedundantTargetPlatform", platform.span, message));
+    }
+    let name = from.name.as_ref().map(|name| name.text.to_lowercase()).unwrap_or_default();
+    let is_named = platform.text.split('/').take(2).any(|part| name.contains(&part.to_lowercase()));
+    if !platform.text.contains('$') && !is_named {
+        let message = format!("FROM --platform flag should not use constant value {}", quote(&platform.text));
+        lints.push(Diagnostic::warning("FromPlatformFlagConstDisallowed", platform.span, message));
+    }
+}
+
+/// InvalidDefaultArgInFrom.
+pub(crate) fn default_base(from: &From, lints: &mut Vec<Diagnostic>) {
+    let message = format!("Default value for ARG {} results in empty or invalid base image name", from.base.text);
+    lints.push(Diagnostic::warning("InvalidDefaultArgInFrom", from.base.span, message));
+}
+
+/// UndefinedArgInFrom.
+pub(crate) fn undefined_in_from<'a>(
+    span: Span,
+    names: impl Iterator<Item = &'a String>,
+    known: &[(String, String)],
+    lints: &mut Vec<Diagnostic>,
+) {
+    for name in names {
+        let lint = Diagnostic::warning("UndefinedArgInFrom", span, format!("FROM argument '{name}' is not declared"));
+        lints.push(lint.suggesting(name, known.iter().map(|(name, _)| name.as_str())));
+    }
+}
+
+/// UndefinedVar.
+pub(crate) fn undefined<'a>(
+    span: Span,
+    names: impl Iterator<Item = &'a String>,
+    known: &[(String, String)],
+    lints: &mut Vec<Diagnostic>,
+) {
+    for name in names.filter(|name| name.starts_with(|c: char| c.is_alphabetic() || c == '_')) {
+        let mut lint = Diagnostic::warning("UndefinedVar", span, format!("Usage of undefined variable '${name}'"));
+        if let Some(near) = nearest(name, known.iter().map(|(name, _)| name.as_str())) {
+            lint.message.push_str(&format!(" (did you mean ${near}?)"));
+        }
+        // Every word of one instruction would say the same.
+        if !lints.contains(&lint) {
+            lints.push(lint);
+        }
+    }
+}
+
+/// SecretsUsedInArgOrEnv.
+pub(crate) fn secret(span: Span, command: &str, name: &str, lints: &mut Vec<Diagnostic>) {
+    const SECRET: [&str; 10] =
+        ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
+    const PUBLIC: [&str; 3] = ["public", "file", "version"];
+    let lower = name.to_lowercase();
+    let has = |known: &[&str]| lower.split('_').any(|word| known.contains(&word));
+    if has(&SECRET) && !has(&PUBLIC) {
+        let message = format!("Do not use ARG or ENV instructions for sensitive data ({command} {})", quote(name));
+        lints.push(Diagnostic::warning("SecretsUsedInArgOrEnv", span, message));
+    }
+}
+
+/// WorkdirRelativePath.
+pub(crate) fn relative_workdir(span: Span, path: &str, lints: &mut Vec<Diagnostic>) {
+    let message = format!("Relative workdir {} can have unexpected results if the base image changes", quote(path));
+    lints.push(Diagnostic::warning("WorkdirRelativePath", span, message));
+}
+
+/// ExposeProtoCasing and ExposeInvalidFormat.
+pub(crate) fn port(span: Span, spec: &str, lints: &mut Vec<Diagnostic>) {
+    if spec.split_once('/').is_some_and(|(_, protocol)| protocol != protocol.to_lowercase()) {
+        let message = format!("Defined protocol '{spec}' in EXPOSE instruction should be lowercase");
+        lints.push(Diagnostic::warning("ExposeProtoCasing", span, message));
+    }
+    if spec.contains(':') {
+        let message =
+            format!("EXPOSE instruction should not define an IP address or host-port mapping, found '{spec}'");
+        lints.push(Diagnostic::warning("ExposeInvalidFormat", span, message));
+    }
+}
+
+/// InvalidBaseImagePlatform.
+pub(crate) fn platform_of_base(
+    stage: &Stage,
+    reference: &str,
+    found: &Platform,
+    wanted: &Platform,
+    lints: &mut Vec<Diagnostic>,
+) {
+    let differs = found.os != wanted.os || found.architecture != wanted.architecture;
+    if differs && !found.architecture.is_empty() {
+        let message = format!(
+            "Base image {reference} was pulled with platform {}, expected {} for current build",
+            quote(&found.to_string()),
+            quote(&wanted.to_string())
+        );
+        lints.push(Diagnostic::warning("InvalidBaseImagePlatform", stage.base_span, message));
+    }
+}

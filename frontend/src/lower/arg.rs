@@ -1,0 +1,53 @@
+//! ARG and ENV: variables.
+
+use super::build::{At, Build};
+use super::stage::StageState;
+use crate::ast::{ArgPair, Pair};
+use crate::diagnostic::Diagnostic;
+use crate::expand::Env;
+
+/// Arguments that speak to the builder, and are no variables of processes.
+const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// Declares variables of the build.
+///
+/// A value is the build argument's, else the default, else that of a variable before the first FROM.
+pub(super) fn arg(build: &mut Build, state: &mut StageState, pairs: &[ArgPair], at: &At) -> Result<(), Diagnostic> {
+    let mut shown = Vec::new();
+    for pair in pairs {
+        let name = &pair.name.text;
+        crate::lint::secret(at.place(pair.name.span), "ARG", name, &mut build.lints);
+        let value = match (build.scene.options.build_args.get(name), &pair.value) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(default)) => Some(build.text(state, default, at)?),
+            (None, None) => build.scene.stages.globals.value(name).map(str::to_string),
+        };
+        shown.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
+        if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
+            state.set_env(name, value);
+        }
+        match state.args.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value,
+            None => state.args.push((name.clone(), value)),
+        }
+    }
+    state.config.commit(format!("ARG {}", shown.join(" ")), false, build.scene.epoch);
+    Ok(())
+}
+
+/// Sets environment variables; all words see the values from before.
+pub(super) fn env(build: &mut Build, state: &mut StageState, pairs: &[Pair], at: &At) -> Result<(), Diagnostic> {
+    let mut set = Vec::new();
+    for pair in pairs {
+        set.push((build.text(state, &pair.name, at)?, build.text(state, &pair.value, at)?));
+        crate::lint::secret(at.place(pair.name.span), "ENV", &pair.name.text, &mut build.lints);
+    }
+    let mut message = String::from("ENV");
+    for (name, value) in set {
+        message.push_str(&format!(" {name}={value}"));
+        state.set_env(&name, &value);
+        state.config.set_env(&name, &value);
+    }
+    state.config.commit(message, false, build.scene.epoch);
+    Ok(())
+}

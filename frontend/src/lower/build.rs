@@ -1,0 +1,307 @@
+//! The stages that are needed, lowered one after the other into one graph.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use solver::graph::op::{Op, SourceOp};
+use solver::graph::{
+    GraphBuilder, Hints, Location, NewVertex, Origin, OutputIndex, OutputRef, Platform, Position, Range, SourceInfo,
+};
+
+use super::stage::{Counter, StageState};
+use super::{arg, copy, expose, from, meta, run, workdir, ImageAnswer, Lowered, Target};
+use crate::ast::{Kind, Statement};
+use crate::diagnostic::Diagnostic;
+use crate::expand::{expand, Expanded, Mode};
+use crate::lint;
+use crate::options::Options;
+use crate::source::{Source, Span, Spanned};
+use crate::stages::{Base, Command, Stage, Stages};
+
+/// What does not change while stages are lowered.
+pub(super) struct Scene<'a> {
+    pub source: &'a Source,
+    pub options: &'a Options,
+    pub stages: &'a Stages,
+    pub answers: &'a HashMap<(String, Platform), ImageAnswer>,
+    pub reachable: &'a BTreeSet<usize>,
+    pub escape: char,
+    pub epoch: Option<i64>,
+}
+
+/// A graph under construction.
+pub(super) struct Build<'a> {
+    pub scene: &'a Scene<'a>,
+    graph: GraphBuilder,
+    /// Lowered stages, by index.
+    states: BTreeMap<usize, StageState>,
+    /// Paths of the build context that were used; `/` is all of it.
+    pub context_paths: BTreeSet<String>,
+    /// Those to name in its source; `None` names none yet.
+    named_paths: Option<&'a BTreeSet<String>>,
+    info: Arc<SourceInfo>,
+    pub lints: Vec<Diagnostic>,
+}
+
+/// Lowers what is reachable. `paths` are those of the build context, known from an earlier call.
+pub(super) fn build<'a>(
+    scene: &'a Scene<'a>,
+    paths: Option<&'a BTreeSet<String>>,
+) -> Result<Build<'a>, Vec<Diagnostic>> {
+    let info = SourceInfo {
+        filename: scene.source.name().to_string(),
+        language: "Dockerfile".into(),
+        data: scene.source.text().as_bytes().to_vec(),
+    };
+    let mut build = Build {
+        scene,
+        graph: GraphBuilder::new(),
+        states: BTreeMap::new(),
+        context_paths: BTreeSet::new(),
+        named_paths: paths,
+        info: Arc::new(info),
+        lints: Vec::new(),
+    };
+    let mut errors = Vec::new();
+    for index in scene.reachable {
+        build.stage(*index, &mut errors);
+    }
+    if errors.is_empty() {
+        Ok(build)
+    } else {
+        Err(errors)
+    }
+}
+
+impl<'a> Build<'a> {
+    fn stage(&mut self, index: usize, errors: &mut Vec<Diagnostic>) {
+        let stage = &self.scene.stages.all[index];
+        let mut state = match &stage.base {
+            Base::Stage(base) => match self.states.get(base) {
+                Some(base) => base.clone(),
+                // The base has errors of its own.
+                None => return,
+            },
+            Base::Scratch => from::scratch(self, stage.platform.as_ref()),
+            Base::Image(reference) => match from::image(self, stage, reference) {
+                Ok(state) => state,
+                Err(error) => return errors.push(error),
+            },
+        };
+        state.counter = Counter {
+            stage: stage.shown.clone(),
+            total: vertices(stage),
+            // The vertex of the image, if it has one, was counted when it was made.
+            done: if matches!(stage.base, Base::Image(_)) { state.counter.done } else { 0 },
+            is_trigger: false,
+            with_platform: self.scene.options.multi_platform,
+        };
+        from::enter(self, stage, &mut state);
+        let before = errors.len();
+        for command in &stage.commands {
+            state.counter.is_trigger = command.trigger.is_some();
+            if let Err(mut error) = self.command(index, &mut state, command) {
+                if let Some(from) = command.trigger {
+                    let remark = format!("by the base's trigger: ONBUILD {}", command.instruction.statement.text);
+                    error.labels = vec![(from, remark)];
+                }
+                errors.push(error);
+            }
+        }
+        lint::stage(&stage.commands, &state.config, &mut self.lints);
+        if errors.len() == before {
+            self.states.insert(index, state);
+        }
+    }
+
+    fn command(&mut self, index: usize, state: &mut StageState, command: &Command) -> Result<(), Diagnostic> {
+        let instruction = &command.instruction;
+        let at = At { statement: &instruction.statement, trigger: command.trigger, stage: index };
+        match instruction.kind.as_ref() {
+            Some(Kind::Arg(pairs)) => arg::arg(self, state, pairs, &at),
+            Some(Kind::Env(pairs)) => arg::env(self, state, pairs, &at),
+            Some(Kind::Run(run)) => run::run(self, state, run, &at),
+            Some(Kind::Copy(copy)) => copy::copy(self, state, copy, false, &at),
+            Some(Kind::Add(copy)) => copy::copy(self, state, copy, true, &at),
+            Some(Kind::Workdir(path)) => workdir::workdir(self, state, path, &at),
+            Some(Kind::Expose(ports)) => expose::expose(self, state, ports, &at),
+            Some(kind) => meta::meta(self, state, kind, &at),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the graph.
+    pub fn finish(mut self, scene: &Scene) -> Result<Lowered, Vec<Diagnostic>> {
+        let Some(mut state) = self.states.remove(&scene.stages.target) else {
+            let span = scene.stages.all[scene.stages.target].span;
+            return Err(vec![Diagnostic::error("internal", span, "the target stage was not lowered")]);
+        };
+        for (name, value) in &scene.options.labels {
+            state.config.config.labels.insert(name.clone(), value.clone());
+        }
+        if let Some(platform) = &scene.options.target_platform {
+            state.config.set_platform(platform);
+        } else if state.config.architecture.is_empty() || state.config.os.is_empty() {
+            state.config.set_platform(&state.platform);
+        }
+        state.config.fix_created(scene.epoch);
+        let targets: Vec<OutputRef> = state.output.into_iter().collect();
+        let graph = self.graph.finish(targets).map_err(|error| {
+            let span = scene.stages.all[scene.stages.target].span;
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            vec![Diagnostic::error("internal", span, format!("the graph is not valid: {error}{cause}"))]
+        })?;
+        let target = Target {
+            platform: state.config.platform(),
+            output: state.output,
+            config: state.config,
+            base_layers: state.base_layers,
+            base_history: state.base_history,
+        };
+        Ok(Lowered { graph, targets: vec![target], lints: self.lints })
+    }
+
+    /// Adds a vertex, and answers its first output.
+    pub fn add(&mut self, op: Op, inputs: Vec<OutputRef>, platform: Option<Platform>, about: About) -> OutputRef {
+        let origin = about.span.map(|span| Origin {
+            locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
+        });
+        let mut description = BTreeMap::from([("llb.customname".to_string(), about.name)]);
+        if let Some(command) = about.command {
+            description.insert("com.docker.dockerfile.v1.command".into(), command);
+        }
+        let hints =
+            Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
+        let vertex = self.graph.add(NewVertex { op, inputs, platform, hints, origin });
+        OutputRef { vertex, output: OutputIndex(0) }
+    }
+
+    fn range(&self, span: Span) -> Range {
+        let position = |offset: usize| Position {
+            line: i32::try_from(self.scene.source.line_of(offset)).unwrap_or(i32::MAX),
+            character: i32::try_from(self.scene.source.column_of(offset)).unwrap_or(i32::MAX),
+        };
+        Range { start: position(span.start), end: position(span.end) }
+    }
+
+    /// The build context.
+    pub fn context(&mut self) -> OutputRef {
+        let options = self.scene.options;
+        let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_string(), options.context_name.clone())]);
+        if !options.ignore_patterns.is_empty() {
+            attrs.insert("local.excludepatterns".into(), json_list(options.ignore_patterns.iter()));
+        }
+        if let Some(paths) = self.named_paths.filter(|paths| !paths.is_empty() && !paths.contains("/")) {
+            let paths: Vec<String> = paths.iter().map(|path| path.trim_start_matches('/').to_string()).collect();
+            attrs.insert("local.followpaths".into(), json_list(paths.iter()));
+        }
+        let op = Op::Source(SourceOp { identifier: format!("local://{}", options.context_name), attrs });
+        self.add(op, Vec::new(), None, About::internal("load build context"))
+    }
+
+    /// The files of what `--from` means; `None` is an empty tree.
+    pub fn files_of(&mut self, base: &Base) -> Result<Option<OutputRef>, Diagnostic> {
+        match base {
+            Base::Scratch => Ok(None),
+            Base::Stage(index) => Ok(self.states.get(index).and_then(|state| state.output)),
+            Base::Image(reference) => from::files(self, reference),
+        }
+    }
+
+    /// Expands a word of an instruction.
+    pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
+        let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
+            .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
+        let declared = |name: &&String| !state.args.iter().any(|(known, _)| known == *name);
+        lint::undefined(at.place(word.span), expanded.undefined.iter().filter(declared), &state.env, &mut self.lints);
+        Ok(expanded)
+    }
+
+    /// Expands a word of an instruction to one text.
+    pub fn text(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<String, Diagnostic> {
+        Ok(self.expand(state, word, at)?.text)
+    }
+
+    /// Expands words to one text each.
+    pub fn texts(&mut self, state: &StageState, words: &[Spanned], at: &At) -> Result<Vec<String>, Diagnostic> {
+        words.iter().map(|word| self.text(state, word, at)).collect()
+    }
+}
+
+/// How many vertices the names of a stage count: its image's, and one for each instruction that changes files.
+///
+/// Each trigger counts, whatever it is.
+pub(super) fn vertices(stage: &Stage) -> usize {
+    use Kind::{Add, Copy, Run, Workdir};
+    let is_vertex = |command: &&Command| {
+        command.trigger.is_some() || matches!(command.instruction.kind, Some(Run(_) | Copy(_) | Add(_) | Workdir(_)))
+    };
+    stage.commands.iter().filter(is_vertex).count() + usize::from(matches!(stage.base, Base::Image(_)))
+}
+
+/// The instruction that is lowered.
+pub(super) struct At<'a> {
+    pub statement: &'a Statement,
+    pub trigger: Option<Span>,
+    /// Its stage.
+    pub stage: usize,
+}
+
+impl At<'_> {
+    /// Where to point in the file.
+    pub fn place(&self, span: Span) -> Span {
+        self.trigger.unwrap_or(span)
+    }
+
+    /// What is said about a vertex of this instruction.
+    pub fn about(&self, name: String, ignore_cache: bool) -> About {
+        About {
+            name,
+            command: Some(self.statement.text.clone()),
+            span: Some(self.place(self.statement.span)),
+            ignore_cache,
+            group: None,
+        }
+    }
+}
+
+/// What is said about a vertex.
+#[derive(Clone)]
+pub(super) struct About {
+    pub name: String,
+    pub command: Option<String>,
+    pub span: Option<Span>,
+    pub ignore_cache: bool,
+    pub group: Option<solver::graph::ProgressGroup>,
+}
+
+impl About {
+    /// A vertex that no instruction asked for.
+    pub fn internal(what: &str) -> About {
+        About { name: format!("[internal] {what}"), command: None, span: None, ignore_cache: false, group: None }
+    }
+}
+
+/// Inputs of a vertex, each once, known by their index.
+#[derive(Default)]
+pub(super) struct Inputs(pub Vec<OutputRef>);
+
+impl Inputs {
+    /// The index of `output`; `None` for an empty tree.
+    pub fn index(&mut self, output: Option<OutputRef>) -> Option<usize> {
+        let output = output?;
+        Some(self.0.iter().position(|known| *known == output).unwrap_or_else(|| {
+            self.0.push(output);
+            self.0.len() - 1
+        }))
+    }
+}
+
+/// A list as JSON, with the characters escaped that Go escapes.
+fn json_list<'s>(items: impl Iterator<Item = &'s String>) -> String {
+    let items: Vec<&String> = items.collect();
+    let text = serde_json::Value::from(items.into_iter().cloned().collect::<Vec<String>>()).to_string();
+    let escaped =
+        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
+    escaped.iter().fold(text, |text, (c, by)| text.replace(*c, by))
+}

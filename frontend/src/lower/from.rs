@@ -1,0 +1,121 @@
+//! FROM: what a stage begins with.
+
+use std::collections::BTreeMap;
+
+use solver::graph::op::{Op, SourceOp};
+use solver::graph::{OutputRef, Platform};
+
+use super::build::{About, Build};
+use super::stage::{Counter, StageState};
+use crate::config::{ImageConfig, DEFAULT_PATH};
+use crate::diagnostic::Diagnostic;
+use crate::expand::Env;
+use crate::lint;
+use crate::reference::pinned;
+use crate::stages::{Base, Stage};
+
+/// A stage that begins with nothing.
+pub(super) fn scratch(build: &Build, platform: Option<&Platform>) -> StageState {
+    let platform = platform.unwrap_or(build.scene.options.platform()).clone();
+    state(None, ImageConfig::scratch(&platform), platform)
+}
+
+/// A stage that begins with an image.
+pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result<StageState, Diagnostic> {
+    let platform = stage.platform.as_ref().unwrap_or(build.scene.options.platform()).clone();
+    let wrong = |message: String| Diagnostic::error("invalid-config", stage.base_span, message);
+    let Some(answer) = build.scene.answers.get(&(reference.to_string(), platform.clone())) else {
+        return Err(wrong(format!("the configuration of {reference} for {platform} was not given")));
+    };
+    let mut config: ImageConfig = serde_json::from_slice(&answer.config)
+        .map_err(|error| wrong(format!("failed to read the configuration of {reference}: {error}")))?;
+    config.created = None;
+    if let Some(epoch) = build.scene.epoch {
+        config.clamp(epoch);
+    }
+    lint::platform_of_base(stage, reference, &config.platform(), &platform, &mut build.lints);
+    let (base_layers, base_history) = (config.rootfs.diff_ids.len(), config.history.len());
+    let mut state = state(None, config, platform.clone());
+    (state.base_layers, state.base_history) = (base_layers, base_history);
+    if !state.config.is_empty() {
+        let name = answer.digest.as_ref().map_or_else(|| reference.to_string(), |digest| pinned(reference, digest));
+        // The stage counts its vertices from here on; its name must be known already now.
+        state.counter = Counter {
+            stage: stage.shown.clone(),
+            total: super::build::vertices(stage),
+            done: 0,
+            is_trigger: false,
+            with_platform: build.scene.options.multi_platform,
+        };
+        let about = About {
+            name: state.next_name(&format!("FROM {name}")),
+            command: Some(stage.text.clone()),
+            span: Some(stage.span),
+            ignore_cache: false,
+            group: None,
+        };
+        state.output = Some(pull(build, &name, platform, about));
+    }
+    Ok(state)
+}
+
+/// The files of an image that is only copied from.
+pub(super) fn files(build: &mut Build, reference: &str) -> Result<Option<OutputRef>, Diagnostic> {
+    let platform = build.scene.options.platform().clone();
+    let digest =
+        build.scene.answers.get(&(reference.to_string(), platform.clone())).and_then(|answer| answer.digest.clone());
+    let name = digest.map_or_else(|| reference.to_string(), |digest| pinned(reference, &digest));
+    let about = About { name: format!("FROM {name}"), ..About::internal("") };
+    Ok(Some(pull(build, &name, platform, about)))
+}
+
+fn pull(build: &mut Build, name: &str, platform: Platform, about: About) -> OutputRef {
+    let mut attrs = BTreeMap::new();
+    if let Some(mode) = &build.scene.options.image_resolve_mode {
+        attrs.insert("image.resolvemode".to_string(), mode.clone());
+    }
+    let op = Op::Source(SourceOp { identifier: format!("docker-image://{name}"), attrs });
+    build.add(op, Vec::new(), Some(platform), about)
+}
+
+fn state(output: Option<OutputRef>, config: ImageConfig, platform: Platform) -> StageState {
+    StageState {
+        output,
+        env: Vec::new(),
+        args: Vec::new(),
+        cwd: "/".into(),
+        user: String::new(),
+        platform,
+        config,
+        base_layers: 0,
+        base_history: 0,
+        ignore_cache: false,
+        has_cmd: false,
+        has_workdir: false,
+        counter: Counter::default(),
+    }
+}
+
+/// Takes over what the base's configuration says, in every stage.
+pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
+    let has_path = state.config.config.env.iter().any(|pair| pair.split('=').next() == Some("PATH"));
+    if !has_path {
+        state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    for pair in state.config.config.env.clone() {
+        let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
+        state.set_env(name, value);
+    }
+    if !state.config.config.working_dir.is_empty() {
+        state.cwd = super::workdir::joined("/", &state.config.config.working_dir);
+    }
+    state.user = state.config.config.user.clone();
+    // Triggers were made commands of this stage.
+    state.config.config.on_build.clear();
+    state.has_cmd = false;
+    state.has_workdir = matches!(stage.base, Base::Stage(_)) && state.has_workdir;
+    let options = build.scene.options;
+    let is_named = |name: &String| stage.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
+    state.ignore_cache = options.no_cache || options.no_cache_filter.iter().any(is_named);
+    debug_assert!(state.env.value("PATH").is_some());
+}

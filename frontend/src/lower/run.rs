@@ -1,0 +1,164 @@
+//! RUN: a process over the stage's files.
+
+use solver::graph::op::{ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security};
+use solver::graph::OutputIndex;
+
+use super::build::{At, Build, Inputs};
+use super::copy::inline;
+use super::mount::{self, Mounts};
+use super::stage::StageState;
+use crate::ast::{Command, Heredoc, Run, RunNetwork};
+use crate::diagnostic::Diagnostic;
+use crate::expand::{Env, Mode};
+
+/// Where a script written in a RUN is found.
+const PIPES: &str = "/dev/pipes/";
+
+/// Runs a command.
+pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At) -> Result<(), Diagnostic> {
+    let mut inputs = Inputs::default();
+    let mut mounts = Mounts::default();
+    mounts.trees.push(Mount {
+        input: inputs.index(state.output),
+        selector: String::new(),
+        dest: "/".into(),
+        output: Some(OutputIndex(0)),
+        readonly: false,
+        kind: MountKind::Bind,
+        content_cache: ContentCache::Default,
+    });
+    let mut shown = at.statement.text.clone();
+    let args = match &run.command {
+        Command::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
+        Command::Shell(line) => {
+            let mut script = line.text.clone();
+            match &at.statement.heredocs[..] {
+                [] => {}
+                [only] if line.span == only.word => {
+                    let document = only.document();
+                    shown.push_str(&format!(" ({})", first_line(&only.content)));
+                    if document.starts_with("#!") {
+                        let file = inline(build, &only.name, 0o755, document.into_bytes());
+                        mounts.trees.push(mount::read_only(inputs.index(Some(file)), "/", PIPES));
+                        script = format!("{PIPES}{}", only.name);
+                    } else {
+                        script = document;
+                    }
+                }
+                several => {
+                    script.extend(several.iter().map(|Heredoc { content, name, .. }| format!("\n{content}{name}")));
+                    shown.push_str(&format!(" ({})", first_line(&script)));
+                }
+            }
+            with_shell(build, state, script)
+        }
+    };
+    let options = build.scene.options;
+    if options.shm_size > 0 {
+        let kind = MountKind::Tmpfs { size: options.shm_size };
+        mounts.trees.push(Mount { kind, ..mount::read_write(None, "/dev/shm") });
+    }
+    for mount in &run.mounts {
+        mount::mount(build, state, mount, &mut inputs, &mut mounts, at)?;
+    }
+    let mut env: Vec<String> = state.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if let Some(socket) = mounts.agents.first().filter(|_| state.env.value("SSH_AUTH_SOCK").is_none()) {
+        env.push(format!("SSH_AUTH_SOCK={}", socket.dest));
+    }
+    // Masked before names are made, so that no secret of the same name is shown.
+    let masked: Vec<String> = mounts.secret_env.iter().map(|secret| secret.name.clone()).collect();
+    let meta = Meta {
+        args: args.clone(),
+        env,
+        cwd: state.cwd.clone(),
+        user: state.user.clone(),
+        proxy_env: proxy_env(build),
+        extra_hosts: options
+            .extra_hosts
+            .iter()
+            .map(|(host, ip)| HostIp { host: host.clone(), ip: ip.clone() })
+            .collect(),
+        hostname: options
+            .hostname
+            .as_ref()
+            .or_else(|| options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"))
+            .cloned()
+            .unwrap_or_default(),
+        ulimits: options.ulimits.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+        remove_mount_stubs_recursive: true,
+        valid_exit_codes: Vec::new(),
+    };
+    let network = if run.network == RunNetwork::Default { options.network } else { run.network };
+    let op = RunOp {
+        meta,
+        secret_env: std::mem::take(&mut mounts.secret_env),
+        mounts: mounts.in_order(),
+        network: match network {
+            RunNetwork::Default => Network::Sandbox,
+            RunNetwork::None => Network::None,
+            RunNetwork::Host => Network::Host,
+        },
+        security: if run.insecure { Security::Insecure } else { Security::Sandbox },
+        devices: Vec::new(),
+    };
+    let display = {
+        let mut shown_state = state.clone();
+        for name in &masked {
+            shown_state.set_env(name, "****");
+        }
+        shown_state.display(&shown, Mode::display(build.scene.escape))
+    };
+    let about = at.about(state.next_name(&display), state.ignore_cache);
+    let platform = Some(state.platform.clone());
+    state.output = Some(build.add(Op::Run(op), inputs.0, platform, about));
+    let created_by = format!("RUN {} # buildkit", with_args(state, &args));
+    state.config.commit(created_by, true, build.scene.epoch);
+    Ok(())
+}
+
+/// A command line for the stage's shell.
+pub(super) fn with_shell(build: &Build, state: &StageState, line: String) -> Vec<String> {
+    let own = &state.config.config.shell;
+    let shell = if own.is_empty() { &build.scene.options.shell } else { own };
+    shell.iter().cloned().chain([line]).collect()
+}
+
+/// What history says of a command: declared variables with their values come first.
+fn with_args(state: &StageState, args: &[String]) -> String {
+    let mut words = Vec::new();
+    if !state.args.is_empty() {
+        words.push(format!("|{}", state.args.len()));
+    }
+    for (name, declared) in &state.args {
+        let value = state.env.value(name).or(declared.as_deref()).unwrap_or_default();
+        words.push(format!("{name}={value}"));
+    }
+    words.extend(args.iter().cloned());
+    words.join(" ")
+}
+
+/// The first line of a document, with dots if there are more.
+fn first_line(document: &str) -> String {
+    match document.trim().split_once('\n') {
+        Some((first, _)) => format!("{first}..."),
+        None => document.trim().to_string(),
+    }
+}
+
+/// Proxy variables among the build arguments, in any case.
+fn proxy_env(build: &Build) -> Option<ProxyEnv> {
+    let mut proxy = ProxyEnv::default();
+    for (name, value) in &build.scene.options.build_args {
+        let field = match name.to_ascii_lowercase().as_str() {
+            "http_proxy" => &mut proxy.http,
+            "https_proxy" => &mut proxy.https,
+            "ftp_proxy" => &mut proxy.ftp,
+            "no_proxy" => &mut proxy.no,
+            "all_proxy" => &mut proxy.all,
+            _ => continue,
+        };
+        field.clone_from(value);
+    }
+    (proxy != ProxyEnv::default()).then_some(proxy)
+}

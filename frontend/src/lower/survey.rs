@@ -1,0 +1,175 @@
+//! What the target needs: which stages, and which images must be known for them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use solver::graph::Platform;
+
+use super::{ImageAnswer, ImageQuery};
+use crate::ast::Kind;
+use crate::config::ImageConfig;
+use crate::diagnostic::Diagnostic;
+use crate::options::Options;
+use crate::parser::parse_trigger;
+use crate::source::Span;
+use crate::stages::{Base, Command, Stages};
+
+/// What the target needs.
+pub(super) struct Survey {
+    /// Stages.
+    pub reachable: BTreeSet<usize>,
+    /// Images that are not known yet.
+    pub needs: Vec<ImageQuery>,
+}
+
+struct Walk<'a> {
+    stages: &'a mut Stages,
+    options: &'a Options,
+    answers: &'a HashMap<(String, Platform), ImageAnswer>,
+    escape: char,
+    survey: Survey,
+    /// Stages that are being visited.
+    open: Vec<usize>,
+    errors: Vec<Diagnostic>,
+}
+
+/// Follows what the target is made of, and gives stages the triggers of their bases.
+pub(super) fn survey(
+    stages: &mut Stages,
+    options: &Options,
+    answers: &HashMap<(String, Platform), ImageAnswer>,
+    escape: char,
+) -> Result<Survey, Vec<Diagnostic>> {
+    let target = stages.target;
+    let survey = Survey { reachable: BTreeSet::new(), needs: Vec::new() };
+    let mut walk = Walk { stages, options, answers, escape, survey, open: Vec::new(), errors: Vec::new() };
+    walk.visit(target);
+    if options.all_stages {
+        (0..walk.stages.all.len()).for_each(|index| walk.visit(index));
+    }
+    if walk.errors.is_empty() {
+        Ok(walk.survey)
+    } else {
+        Err(walk.errors)
+    }
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, index: usize) {
+        if !self.survey.reachable.insert(index) {
+            return;
+        }
+        self.open.push(index);
+        let stage = &self.stages.all[index];
+        let (span, platform) = (stage.base_span, stage.platform.clone());
+        let triggers = match stage.base.clone() {
+            Base::Scratch => Vec::new(),
+            Base::Stage(base) => {
+                self.visit(base);
+                let kept =
+                    self.stages.all[base].commands.iter().filter_map(|command| match &command.instruction.kind {
+                        Some(Kind::Onbuild(text)) => Some(text.clone()),
+                        _ => None,
+                    });
+                kept.collect()
+            }
+            Base::Image(reference) => {
+                let platform = platform.unwrap_or_else(|| self.options.platform().clone());
+                self.image(reference, platform, span).map(|config| config.config.on_build).unwrap_or_default()
+            }
+        };
+        self.add_triggers(index, &triggers);
+        for command in self.stages.all[index].commands.clone() {
+            self.command(index, &command);
+        }
+        self.open.pop();
+    }
+
+    fn add_triggers(&mut self, index: usize, triggers: &[String]) {
+        let span = self.stages.all[index].span;
+        let mut commands = Vec::new();
+        for text in triggers {
+            match parse_trigger(text, self.escape) {
+                Ok(instruction) => commands.push(Command { instruction, trigger: Some(span) }),
+                Err(errors) => self.errors.extend(errors.into_iter().map(|error| Diagnostic {
+                    labels: vec![(span, format!("by the base's trigger: ONBUILD {text}"))],
+                    ..error
+                })),
+            }
+        }
+        self.stages.all[index].commands.splice(0..0, commands);
+    }
+
+    /// Visits the stages, and asks for the images, that an instruction takes files from.
+    fn command(&mut self, index: usize, command: &Command) {
+        match &command.instruction.kind {
+            Some(Kind::Copy(copy)) => {
+                if let Some(from) = &copy.from {
+                    self.source(index, &from.text, command.place(from.span), true);
+                }
+            }
+            Some(Kind::Run(run)) => {
+                for mount in &run.mounts {
+                    if let Some(from) = mount.from().filter(|from| !from.is_empty()) {
+                        self.source(index, from, command.place(mount.span), false);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn source(&mut self, index: usize, from: &str, span: Span, is_copy: bool) {
+        match self.stages.source(from, index, span, is_copy) {
+            Err(error) => self.errors.push(error),
+            Ok(Base::Scratch) => {}
+            Ok(Base::Image(reference)) => _ = self.image(reference, self.options.platform().clone(), span),
+            Ok(Base::Stage(other)) if self.open.contains(&other) => {
+                let message = format!("circular dependency detected on stage: {}", self.stages.title(other));
+                let remark = "this stage is already part of what it is made of";
+                let error = Diagnostic::error("stage-cycle", span, message);
+                self.errors.push(error.with_label(self.stages.all[other].span, remark));
+            }
+            Ok(Base::Stage(later)) if later > index => {
+                let current = self.stages.title(index);
+                let message = if is_copy {
+                    format!("cannot copy from stage {from:?}, it needs to be defined before current stage {current:?}")
+                } else {
+                    format!(
+                        "cannot mount from stage {from:?} to {current:?}, stage needs to be defined before current command"
+                    )
+                };
+                let before = self.errors.len();
+                self.visit(later);
+                // A way back is the better explanation.
+                if self.errors[before..].iter().all(|error| error.code != "stage-cycle") {
+                    let error = Diagnostic::error("forward-reference", span, message);
+                    self.errors.push(error.with_label(self.stages.all[later].span, "defined here"));
+                }
+            }
+            Ok(Base::Stage(earlier)) => self.visit(earlier),
+        }
+    }
+
+    /// The configuration of an image, if it is known already.
+    fn image(&mut self, reference: String, platform: Platform, span: Span) -> Option<ImageConfig> {
+        let key = (reference, platform);
+        match self.answers.get(&key) {
+            Some(answer) => match serde_json::from_slice(&answer.config) {
+                Ok(config) => Some(config),
+                Err(error) => {
+                    let message = format!("failed to read the configuration of {}: {error}", key.0);
+                    self.errors.push(Diagnostic::error("invalid-config", span, message));
+                    None
+                }
+            },
+            None => {
+                let (reference, platform) = key;
+                let known = &mut self.survey.needs;
+                if !known.iter().any(|query| query.reference == reference && query.platform == platform) {
+                    known.push(ImageQuery { reference, platform, span });
+                }
+                None
+            }
+        }
+    }
+}

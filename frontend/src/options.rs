@@ -1,0 +1,106 @@
+//! What a build is asked for besides its Dockerfile.
+
+use std::collections::BTreeMap;
+
+use solver::graph::op::Ulimit;
+use solver::graph::Platform;
+
+pub use crate::ast::RunNetwork;
+
+/// What a build is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The stage to build; `None` is the last one.
+    pub target: Option<String>,
+    /// Look at every stage, also those that the target does not need; for checks.
+    pub all_stages: bool,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// Labels for the result.
+    pub labels: Vec<(String, String)>,
+    /// The platform of the machine that builds.
+    pub build_platform: Platform,
+    /// The platform to build for, if one was asked for; otherwise that of the machine.
+    pub target_platform: Option<Platform>,
+    /// Several platforms are built at once, so names say which.
+    pub multi_platform: bool,
+    /// Take nothing from caches.
+    pub no_cache: bool,
+    /// Take nothing from caches for these stages.
+    pub no_cache_filter: Vec<String>,
+    /// Seconds since 1970 for all times that are written; the build argument of this name does the same.
+    pub source_date_epoch: Option<i64>,
+    /// What of the context stays outside, see [`dockerignore`](crate::dockerignore).
+    pub ignore_patterns: Vec<String>,
+    /// The name of the local source that is the build context.
+    pub context_name: String,
+    /// The shell of shell forms where neither image nor Dockerfile sets one.
+    pub shell: Vec<String>,
+    /// Host name of processes; `None` is the builder's default.
+    pub hostname: Option<String>,
+    /// Host names with their addresses.
+    pub extra_hosts: Vec<(String, String)>,
+    /// The network of processes.
+    pub network: RunNetwork,
+    /// Limits of processes.
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`; 0 is the default.
+    pub shm_size: i64,
+    /// Parent control group of processes.
+    pub cgroup_parent: String,
+    /// `image.resolvemode` of image sources: `pull`, `local`; `None` is the default.
+    pub image_resolve_mode: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            target: None,
+            all_stages: false,
+            build_args: BTreeMap::new(),
+            labels: Vec::new(),
+            build_platform: Platform::host(),
+            target_platform: None,
+            multi_platform: false,
+            no_cache: false,
+            no_cache_filter: Vec::new(),
+            source_date_epoch: None,
+            ignore_patterns: Vec::new(),
+            context_name: "context".into(),
+            shell: vec!["/bin/sh".into(), "-c".into()],
+            hostname: None,
+            extra_hosts: Vec::new(),
+            network: RunNetwork::Default,
+            ulimits: Vec::new(),
+            shm_size: 0,
+            cgroup_parent: String::new(),
+            image_resolve_mode: None,
+        }
+    }
+}
+
+impl Options {
+    /// The platform to build for.
+    pub(crate) fn platform(&self) -> &Platform {
+        self.target_platform.as_ref().unwrap_or(&self.build_platform)
+    }
+
+    /// The variables that every build has without declaring them; build arguments are stronger.
+    pub(crate) fn automatic(&self) -> Vec<(String, String)> {
+        let mut variables = Vec::new();
+        for (side, platform) in [("BUILD", &self.build_platform), ("TARGET", self.platform())] {
+            variables.push((format!("{side}PLATFORM"), platform.to_string()));
+            variables.push((format!("{side}OS"), platform.os.clone()));
+            variables.push((format!("{side}OSVERSION"), platform.os_version.clone()));
+            variables.push((format!("{side}ARCH"), platform.architecture.clone()));
+            variables.push((format!("{side}VARIANT"), platform.variant.clone()));
+        }
+        variables.push(("TARGETSTAGE".into(), self.target.clone().unwrap_or_else(|| "default".into())));
+        for (name, value) in &mut variables {
+            if let Some(given) = self.build_args.get(name) {
+                value.clone_from(given);
+            }
+        }
+        variables
+    }
+}

@@ -1,0 +1,87 @@
+//! The JSON form of an instruction's arguments.
+
+use serde_json::Value;
+
+use super::text::Text;
+use crate::source::{Span, Spanned};
+
+/// What the arguments of an instruction are.
+pub(crate) enum Form {
+    /// An array of strings.
+    Strings(Vec<Spanned>),
+    /// An array with something else in it.
+    Mixed(Span),
+    /// No JSON array, however much it looks like one.
+    Words,
+}
+
+/// Reads `start..end` as a JSON array.
+pub(crate) fn form(text: &Text, start: usize, end: usize) -> Form {
+    let raw = &text.as_str()[start..end];
+    if !raw.trim_start().starts_with('[') {
+        return Form::Words;
+    }
+    let Ok(values) = serde_json::from_str::<Vec<Value>>(raw) else { return Form::Words };
+    let mut strings = Vec::new();
+    let mut places = literals(raw).into_iter();
+    for value in values {
+        let Value::String(string) = value else { return Form::Mixed(text.span(start, end)) };
+        let (from, to) = places.next().unwrap_or((0, raw.len()));
+        strings.push(Spanned { text: string, span: text.span(start + from, start + to) });
+    }
+    Form::Strings(strings)
+}
+
+/// Where the string literals of a flat JSON array are, quotes included.
+fn literals(raw: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut open = None;
+    let mut escaped = false;
+    for (at, byte) in raw.bytes().enumerate() {
+        match open {
+            _ if escaped => escaped = false,
+            Some(_) if byte == b'\\' => escaped = true,
+            Some(start) if byte == b'"' => {
+                found.push((start, at + 1));
+                open = None;
+            }
+            None if byte == b'"' => open = Some(at),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_of_strings_are_told_from_others() {
+        for (input, expected) in [
+            (r#"["a", "b c"]"#, Some(vec!["a", "b c"])),
+            (r#" [ "\"x\"" ] "#, Some(vec!["\"x\""])),
+            ("[]", Some(vec![])),
+            (r#"["a""#, None),
+            (r#"['a']"#, None),
+            (r#"["a"] b"#, None),
+            ("a", None),
+        ] {
+            let mut text = Text::default();
+            text.push(input, 0);
+            match (form(&text, 0, input.len()), expected) {
+                (Form::Strings(found), Some(expected)) => {
+                    assert_eq!(found.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), expected, "{input}");
+                    assert!(found.iter().all(|s| input[s.span.range()].starts_with('"')), "{input}");
+                }
+                (Form::Words, None) => {}
+                _ => panic!("{input}"),
+            }
+        }
+        for mixed in [r#"["a", 1]"#, r#"[["a"]]"#, "[null]"] {
+            let mut text = Text::default();
+            text.push(mixed, 0);
+            assert!(matches!(form(&text, 0, mixed.len()), Form::Mixed(_)), "{mixed}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Stages: where each begins, what it is based on, and which one a name means.
+
+use std::collections::BTreeSet;
+
+use crate::ast::{quote, Ast, From, Instruction, Kind};
+use crate::diagnostic::{nearest, Diagnostic};
+use crate::expand::{expand, Mode};
+use crate::lint;
+use crate::options::Options;
+use crate::platform::parse_platform;
+use crate::reference::normalise_reference;
+use crate::source::{Span, Spanned};
+use solver::graph::Platform;
+
+/// The name of the empty image.
+pub(crate) const SCRATCH: &str = "scratch";
+
+/// All stages of a file.
+pub(crate) struct Stages {
+    /// In file order.
+    pub all: Vec<Stage>,
+    /// The one to build.
+    pub target: usize,
+    /// The variables of FROM, which ARG can take over.
+    pub globals: Vec<(String, String)>,
+    /// What these are without build arguments.
+    defaults: Vec<(String, String)>,
+}
+
+/// One stage.
+pub(crate) struct Stage {
+    /// In lower case.
+    pub name: Option<String>,
+    /// What vertex names call it; empty where there is only one.
+    pub shown: String,
+    /// What it begins with.
+    pub base: Base,
+    /// `FROM --platform`.
+    pub platform: Option<Platform>,
+    /// Its FROM as written.
+    pub text: String,
+    /// Where its FROM is.
+    pub span: Span,
+    /// Where the name of its base is.
+    pub base_span: Span,
+    /// Its instructions after FROM.
+    pub commands: Vec<Command>,
+}
+
+/// An instruction of a stage.
+#[derive(Clone)]
+pub(crate) struct Command {
+    /// What to do.
+    pub instruction: Instruction,
+    /// The FROM that brought it, if it is a trigger of the base.
+    pub trigger: Option<Span>,
+}
+
+impl Command {
+    /// Where to point when something inside is wrong: a trigger has no place of its own in the file.
+    pub fn place(&self, span: Span) -> Span {
+        self.trigger.unwrap_or(span)
+    }
+}
+
+/// Where files come from: what a stage begins with, or what a copy reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// Nothing.
+    Scratch,
+    /// A stage, by its index.
+    Stage(usize),
+    /// An image, by its full name.
+    Image(String),
+}
+
+impl Stages {
+    /// Finds the stages of `ast`.
+    pub fn resolve(ast: &Ast, options: &Options, lints: &mut Vec<Diagnostic>) -> Result<Stages, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        let mut stages =
+            Stages { all: Vec::new(), target: 0, globals: options.automatic(), defaults: options.automatic() };
+        let mode = Mode::words(ast.directives.escape);
+        let mut declared_empty = Vec::new();
+        for instruction in &ast.instructions {
+            match &instruction.kind {
+                Some(Kind::From(from)) => {
+                    match stages.begin(from, instruction, options, mode, &declared_empty, lints) {
+                        Ok(stage) => stages.all.push(stage),
+                        Err(error) => {
+                            errors.push(error);
+                            // A stage with a wrong base still has a name that others use.
+                            let mut stage = Stage::new(from, instruction, stages.all.len());
+                            stage.base = Base::Scratch;
+                            stages.all.push(stage);
+                        }
+                    }
+                }
+                _ => match stages.all.last_mut() {
+                    Some(stage) => {
+                        stage.commands.push(Command { instruction: instruction.clone(), trigger: None });
+                    }
+                    None => stages.global(instruction, options, mode, &mut declared_empty, &mut errors),
+                },
+            }
+        }
+        match stages.find_target(options) {
+            Ok(target) => stages.target = target,
+            Err(error) => errors.push(error),
+        }
+        if let [only] = &mut stages.all[..] {
+            only.shown.clear();
+        }
+        if errors.is_empty() {
+            Ok(stages)
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// An ARG before the first FROM.
+    fn global(
+        &mut self,
+        instruction: &Instruction,
+        options: &Options,
+        mode: Mode,
+        declared_empty: &mut Vec<String>,
+        errors: &mut Vec<Diagnostic>,
+    ) {
+        let Some(Kind::Arg(pairs)) = &instruction.kind else { return };
+        for pair in pairs {
+            if let Some(Ok(default)) = pair.value.as_ref().map(|default| expand(&default.text, &self.defaults, mode)) {
+                set(&mut self.defaults, &pair.name.text, default.text);
+            }
+            let value = match (options.build_args.get(&pair.name.text), &pair.value) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(default)) => match expand(&default.text, &self.globals, mode) {
+                    Ok(expanded) => Some(expanded.text),
+                    Err(error) => {
+                        errors.push(Diagnostic::error("expansion", default.span, error.to_string()));
+                        None
+                    }
+                },
+                (None, None) => None,
+            };
+            match value {
+                Some(value) => set(&mut self.globals, &pair.name.text, value),
+                None => declared_empty.push(pair.name.text.clone()),
+            }
+        }
+    }
+
+    /// A FROM.
+    fn begin(
+        &self,
+        from: &From,
+        instruction: &Instruction,
+        options: &Options,
+        mode: Mode,
+        declared_empty: &[String],
+        lints: &mut Vec<Diagnostic>,
+    ) -> Result<Stage, Diagnostic> {
+        let mut value = |word: &Spanned| {
+            let expanded = expand(&word.text, &self.globals, mode)
+                .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
+            let unknown = expanded.undefined.iter().filter(|name| !declared_empty.contains(*name));
+            lint::undefined_in_from(word.span, unknown, &self.globals, lints);
+            Ok((expanded.text, expanded.undefined))
+        };
+        // A wrong result most likely comes from a variable that is not there.
+        let suggest = |error: Diagnostic, undefined: &BTreeSet<String>| match undefined.first() {
+            Some(name) => error.suggesting(name, self.globals.iter().map(|(name, _)| name.as_str())),
+            None => error,
+        };
+        let mut stage = Stage::new(from, instruction, self.all.len());
+        if let Some(platform) = &from.platform {
+            let (text, undefined) = value(platform)?;
+            if text.is_empty() {
+                let message = format!("empty platform value from expression {}", platform.text);
+                let error = Diagnostic::error("empty-platform", platform.span, message);
+                return Err(suggest(error, &undefined));
+            }
+            let parsed = parse_platform(&text, &options.build_platform).map_err(|error| {
+                let message = format!("failed to parse platform {}: {error}", platform.text);
+                suggest(Diagnostic::error("invalid-platform", platform.span, message), &undefined)
+            })?;
+            stage.platform = Some(parsed);
+        }
+        let (name, undefined) = value(&from.base)?;
+        if name.is_empty() {
+            let message = format!("base name ({}) should not be blank", from.base.text);
+            let error = suggest(Diagnostic::error("blank-base", from.base.span, message), &undefined);
+            return Err(error.with_help("variables of FROM are declared by ARG before the first FROM"));
+        }
+        lint::platform_flag(from, lints);
+        self.check_default(from, mode, lints);
+        stage.base = match self.find(&name, self.all.len()) {
+            Some(earlier) => Base::Stage(earlier),
+            None => image(&name, from.base.span)?,
+        };
+        Ok(stage)
+    }
+
+    /// Whether the base has a name also where no build argument is given.
+    fn check_default(&self, from: &From, mode: Mode, lints: &mut Vec<Diagnostic>) {
+        let Ok(default) = expand(&from.base.text, &self.defaults, mode) else { return };
+        if from.base.text.contains('$') && normalise_reference(&default.text).is_err() {
+            lint::default_base(from, lints);
+        }
+    }
+
+    fn find_target(&self, options: &Options) -> Result<usize, Diagnostic> {
+        let last = self.all.len().saturating_sub(1);
+        let Some(wanted) = options.target.as_ref().filter(|wanted| !wanted.is_empty()) else { return Ok(last) };
+        let by_index = || wanted.parse::<usize>().ok().filter(|index| *index < self.all.len());
+        self.find(wanted, self.all.len()).or_else(by_index).ok_or_else(|| {
+            let message = format!("target stage {} could not be found", quote(wanted));
+            let names = self.all.iter().filter_map(|stage| stage.name.as_deref());
+            let near = self.all.iter().find(|stage| stage.name.as_deref() == nearest(wanted, names.clone()));
+            let span = near.map_or(self.all[last].span, |stage| stage.span);
+            Diagnostic::error("unknown-target", span, message).suggesting(wanted, names)
+        })
+    }
+
+    /// The last stage of this name before stage `before`.
+    pub fn find(&self, name: &str, before: usize) -> Option<usize> {
+        let name = name.to_lowercase();
+        self.all[..before.min(self.all.len())].iter().rposition(|stage| stage.name.as_ref() == Some(&name))
+    }
+
+    /// What `--from` in stage `at` means: an index (only of COPY), a stage, or an image.
+    ///
+    /// The stage can be `at` itself or a later one; that is for the caller to refuse.
+    pub fn source(&self, from: &str, at: usize, span: Span, indexes: bool) -> Result<Base, Diagnostic> {
+        if let (true, Ok(index)) = (indexes, from.parse::<i64>()) {
+            return match usize::try_from(index).ok().filter(|index| *index < self.all.len()) {
+                Some(index) => Ok(Base::Stage(index)),
+                None => Err(Diagnostic::error("unknown-stage", span, format!("invalid stage index {index}"))),
+            };
+        }
+        match self.find(from, at).or_else(|| self.find(from, self.all.len())) {
+            Some(stage) => Ok(Base::Stage(stage)),
+            None => image(from, span),
+        }
+    }
+
+    /// How messages call a stage.
+    pub fn title(&self, index: usize) -> String {
+        self.all[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
+    }
+}
+
+impl Stage {
+    fn new(from: &From, instruction: &Instruction, index: usize) -> Stage {
+        let name = from.name.as_ref().map(|name| name.text.to_lowercase());
+        Stage {
+            shown: name.clone().unwrap_or_else(|| format!("stage-{index}")),
+            name,
+            base: Base::Scratch,
+            platform: None,
+            text: instruction.statement.text.clone(),
+            span: instruction.statement.span,
+            base_span: from.base.span,
+            commands: Vec::new(),
+        }
+    }
+}
+
+fn image(name: &str, span: Span) -> Result<Base, Diagnostic> {
+    if name == SCRATCH {
+        return Ok(Base::Scratch);
+    }
+    normalise_reference(name).map(Base::Image).map_err(|error| {
+        let message = format!("failed to parse stage name {}: {error}", quote(name));
+        Diagnostic::error("invalid-reference", span, message)
+    })
+}
+
+/// Sets a variable; it becomes the last one.
+pub(crate) fn set(variables: &mut Vec<(String, String)>, name: &str, value: String) {
+    variables.retain(|(known, _)| known != name);
+    variables.push((name.to_string(), value));
+}

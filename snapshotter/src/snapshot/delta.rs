@@ -1,0 +1,206 @@
+//! What a commit makes of an upper directory: marks that mean nothing are dropped, the rest is hashed.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rayon::prelude::*;
+use rustix::fs::{fstat, futimens, unlinkat, AtFlags, FileType, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::below::{split, Below};
+use super::walk::{open_below, scan, unreadable, Entry};
+use crate::digest::TreeDigest;
+use crate::error::Result;
+use crate::overlay::whiteout::{unmark_opaque, XattrSpace};
+
+/// What a settled delta is known by.
+#[derive(Debug)]
+pub(crate) struct Delta {
+    pub(crate) digest: TreeDigest,
+    pub(crate) size: u64,
+    pub(crate) entries: u64,
+    pub(crate) has_whiteouts: bool,
+}
+
+/// Drops the marks of an upper directory that hide nothing of `lowers` (top first), and measures the rest.
+///
+/// A mark kept needlessly would hide what lies below when the delta is stacked elsewhere.
+pub(crate) fn settle(upper: &OwnedFd, lowers: Vec<OwnedFd>, xattrs: XattrSpace) -> Result<Delta> {
+    let mut entries = scan(upper.as_fd(), xattrs)?;
+    let mut below = Below::new(lowers, xattrs);
+    drop_idle_marks(upper.as_fd(), &mut entries, &mut below, xattrs)?;
+    measure(upper.as_fd(), &entries)
+}
+
+/// Measures a settled delta again, to tell whether it is still what it was.
+pub(crate) fn remeasure(upper: &OwnedFd, xattrs: XattrSpace) -> Result<Delta> {
+    measure(upper.as_fd(), &scan(upper.as_fd(), xattrs)?)
+}
+
+fn measure(upper: BorrowedFd<'_>, entries: &[Entry]) -> Result<Delta> {
+    let digest = digest_of(upper, entries)?;
+    let mut seen = std::collections::HashSet::new();
+    let size = entries
+        .iter()
+        .filter(|entry| entry.shared_inode.is_none_or(|inode| seen.insert(inode)))
+        .map(|entry| entry.size)
+        .sum();
+    let has_whiteouts = entries.iter().any(Entry::is_whiteout);
+    Ok(Delta { digest, size, entries: entries.len() as u64 - 1, has_whiteouts })
+}
+
+fn drop_idle_marks(
+    upper: BorrowedFd<'_>,
+    entries: &mut Vec<Entry>,
+    below: &mut Below,
+    xattrs: XattrSpace,
+) -> Result<()> {
+    // Below an opaque directory nothing of the lowers is left to hide.
+    let mut hidden: Option<Vec<u8>> = None;
+    let mut idle = Vec::new();
+    for (index, entry) in entries.iter_mut().enumerate() {
+        if !entry.is_opaque && !entry.is_whiteout() {
+            continue;
+        }
+        if hidden.as_ref().is_some_and(|directory| !is_inside(&entry.path, directory)) {
+            hidden = None;
+        }
+        let is_hidden = hidden.is_some() || below.is_empty();
+        let failed = |doing| move |error, path: &[u8]| unreadable(doing, path, error);
+        if entry.is_whiteout() {
+            if is_hidden || !below.has(&entry.path).map_err(|error| failed("look below")(error, &entry.path))? {
+                let (directory, name) = split(&entry.path);
+                open_below(upper, directory, OFlags::RDONLY | OFlags::DIRECTORY)
+                    .and_then(|directory| unlink_unnoticed(&directory, name))
+                    .map_err(|error| failed("remove the deletion of")(error, &entry.path))?;
+                idle.push(index);
+            }
+        } else if is_hidden
+            || below.directories(&entry.path).map_err(|error| failed("look below")(error, &entry.path))?.is_empty()
+        {
+            open_below(upper, &entry.path, OFlags::RDONLY | OFlags::DIRECTORY)
+                .and_then(|directory| unmark_opaque(directory, xattrs))
+                .map_err(|error| failed("unmark")(error, &entry.path))?;
+            entry.is_opaque = false;
+        } else {
+            hidden = Some(entry.path.clone());
+        }
+    }
+    let mut idle = idle.into_iter().peekable();
+    let mut index = 0;
+    entries.retain(|_| {
+        let is_idle = idle.next_if_eq(&index).is_some();
+        index += 1;
+        !is_idle
+    });
+    Ok(())
+}
+
+/// Removes a mark and leaves the directory's time as it was: what the mark says nothing about has not changed.
+fn unlink_unnoticed(directory: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    let stat = fstat(directory)?;
+    unlinkat(directory, name, AtFlags::empty())?;
+    let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as i64 };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    futimens(directory, &times)
+}
+
+fn is_inside(path: &[u8], directory: &[u8]) -> bool {
+    directory.is_empty() || (path.starts_with(directory) && path.get(directory.len()) == Some(&b'/'))
+}
+
+/// Hashes entries in the order of [`scan`]. Every field has its length, so no two lists read the same.
+fn digest_of(upper: BorrowedFd<'_>, entries: &[Entry]) -> Result<TreeDigest> {
+    let mut leaders = HashMap::new();
+    let leader: Vec<Option<usize>> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            let first = *leaders.entry(entry.shared_inode?).or_insert(index);
+            (first != index).then_some(first)
+        })
+        .collect();
+    let contents: Vec<Option<blake3::Hash>> = entries
+        .par_iter()
+        .zip(&leader)
+        .map(|(entry, leader)| match entry.kind() {
+            FileType::RegularFile if leader.is_none() => hash_content(upper, entry).map(Some),
+            _ => Ok(None),
+        })
+        .collect::<Result<_>>()?;
+    let mut hash = blake3::Hasher::new_derive_key("rbuild delta 1");
+    for ((entry, leader), content) in entries.iter().zip(&leader).zip(&contents) {
+        let mut field = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        field(&entry.path);
+        if let Some(leader) = leader {
+            field(b"link");
+            field(&entries[*leader].path);
+            continue;
+        }
+        field(kind_name(entry));
+        if entry.is_whiteout() {
+            continue;
+        }
+        for number in [entry.permissions(), entry.uid, entry.gid] {
+            field(&number.to_le_bytes());
+        }
+        field(&entry.rdev.to_le_bytes());
+        field(&entry.target);
+        field(content.as_ref().map_or(&[][..], |content| content.as_bytes()));
+        field(&[u8::from(entry.is_opaque)]);
+        field(&(entry.xattrs.len() as u64).to_le_bytes());
+        for (name, value) in &entry.xattrs {
+            field(name);
+            field(value);
+        }
+    }
+    Ok(TreeDigest(*hash.finalize().as_bytes()))
+}
+
+fn kind_name(entry: &Entry) -> &'static [u8] {
+    match entry.kind() {
+        _ if entry.is_whiteout() => b"deleted",
+        FileType::RegularFile => b"file",
+        FileType::Directory => b"directory",
+        FileType::Symlink => b"symlink",
+        FileType::Fifo => b"fifo",
+        FileType::Socket => b"socket",
+        FileType::CharacterDevice => b"character device",
+        FileType::BlockDevice => b"block device",
+        FileType::Unknown => b"unknown",
+    }
+}
+
+fn hash_content(upper: BorrowedFd<'_>, entry: &Entry) -> Result<blake3::Hash> {
+    thread_local! {
+        // First touch of memory is what costs here; a buffer per thread is touched once.
+        static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; 128 << 10]);
+    }
+    if entry.size == 0 {
+        return Ok(blake3::hash(b""));
+    }
+    let open = open_below(upper, &entry.path, OFlags::RDONLY | OFlags::NONBLOCK);
+    let mut file = std::fs::File::from(open.map_err(|error| unreadable("open", &entry.path, error))?);
+    BUFFER.with_borrow_mut(|buffer| {
+        let mut hash = blake3::Hasher::new();
+        loop {
+            match file.read(buffer) {
+                Ok(0) => return Ok(hash.finalize()),
+                Ok(length) => hash.update(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    let error =
+                        error.raw_os_error().map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error);
+                    return Err(unreadable("read", &entry.path, error));
+                }
+            };
+        }
+    })
+}

@@ -1,0 +1,156 @@
+//! Verified bytes: they enter through a hashing writer, and are named by their digest ever after.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use super::lease::{Held, Lease};
+use super::Store;
+use crate::digest::Digest;
+use crate::error::{Doing, Error, Result};
+
+/// Writes one blob, hashing on the way. Dropping it without [`commit`](Self::commit) leaves nothing.
+#[must_use = "a blob exists only once its writer is committed"]
+#[derive(Debug)]
+pub struct BlobWriter<'l> {
+    lease: &'l Lease,
+    file: File,
+    path: PathBuf,
+    hash: Sha256,
+    size: u64,
+    is_done: bool,
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobWriter<'_> {
+    /// How many bytes were written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Verifies what was written and makes it a blob, held by the lease. A blob that is there already stays.
+    ///
+    /// # Errors
+    /// [`Error::SizeMismatch`] and [`Error::DigestMismatch`] leave nothing behind.
+    pub fn commit(mut self, expected: Option<(&Digest, u64)>) -> Result<(Digest, u64)> {
+        let digest = Digest::from_sha256(std::mem::take(&mut self.hash).finalize().into());
+        if let Some((wanted, size)) = expected {
+            if size != self.size {
+                return Err(Error::SizeMismatch { expected: size, actual: self.size });
+            }
+            if *wanted != digest {
+                return Err(Error::DigestMismatch { expected: *wanted, actual: digest });
+            }
+        }
+        let store = self.lease.store();
+        let target = store.layout().blob(&digest);
+        let no_collection = store.no_collection()?;
+        self.lease.note(Held::Blob(digest), &no_collection)?;
+        let there = fs::metadata(&target).is_ok_and(|found| found.len() == self.size);
+        if !there {
+            fs::rename(&self.path, &target).doing("rename into", &target)?;
+            self.is_done = true;
+        }
+        Ok((digest, self.size))
+    }
+}
+
+impl Drop for BlobWriter<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Store {
+    /// Starts a blob; its bytes are nobody's until they are committed.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn blob_writer<'l>(&self, lease: &'l Lease) -> Result<BlobWriter<'l>> {
+        let path = lease.ingest_directory().join(lease.next_number().to_string());
+        let file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).doing("create", &path)?;
+        Ok(BlobWriter { lease, file, path, hash: Sha256::new(), size: 0, is_done: false })
+    }
+
+    /// Makes a blob of bytes at hand.
+    ///
+    /// # Errors
+    /// As [`BlobWriter::commit`].
+    pub fn put_blob(&self, lease: &Lease, bytes: &[u8]) -> Result<Digest> {
+        let mut writer = self.blob_writer(lease)?;
+        writer.write_all(bytes).doing("write", &writer.path)?;
+        Ok(writer.commit(None)?.0)
+    }
+
+    /// Opens a blob and holds it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not here.
+    pub fn open_blob(&self, lease: &Lease, digest: &Digest) -> Result<File> {
+        lease.hold_blob(digest)?;
+        let path = self.layout().blob(digest);
+        File::open(&path).doing("open", &path)
+    }
+
+    /// Whether the blob is here now. Only [`Lease::hold_blob`] keeps it.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.layout().blob(digest).exists()
+    }
+
+    /// How many bytes the blob has.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not here.
+    pub fn blob_size(&self, digest: &Digest) -> Result<u64> {
+        let path = self.layout().blob(digest);
+        match fs::metadata(&path) {
+            Ok(found) => Ok(found.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NotFound { what: "blob", id: digest.to_string() })
+            }
+            Err(error) => Err(error).doing("inspect", path),
+        }
+    }
+
+    /// Reads a whole blob of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not here, [`Error::TooLarge`] when it is longer.
+    pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let size = self.blob_size(digest)?;
+        if size > limit {
+            return Err(Error::TooLarge { what: digest.to_string(), size, limit });
+        }
+        let path = self.layout().blob(digest);
+        let mut bytes = Vec::with_capacity(size as usize);
+        File::open(&path).doing("open", &path)?.take(limit).read_to_end(&mut bytes).doing("read", &path)?;
+        Ok(bytes)
+    }
+
+    /// Every blob here now.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn blobs(&self) -> Result<Vec<Digest>> {
+        let names = super::layout::names_in(&self.layout().directory("blobs/sha256"))?;
+        Ok(names.iter().filter_map(|name| format!("sha256:{name}").parse().ok()).collect())
+    }
+}

@@ -1,0 +1,445 @@
+//! Collection: what nothing names is thrown away.
+//!
+//! Under exclusive `gc.lock` everything reachable from tags, live leases and kept records is marked; the rest is
+//! renamed to `trash/`, which is deleted after the lock is released.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::layout::{fanned_names, names_in, read_if_there, read_json, UNFINISHED};
+use super::lease::{look_at, Found, Held};
+use super::lock::{Lock, Sharing};
+use super::record::{id_in, RecordId, RecordKey};
+use super::tags::TagEntry;
+use super::Store;
+use crate::digest::{DiffId, Digest, SnapshotId};
+use crate::error::{Doing, Error, Result};
+use crate::snapshot::SnapshotInfo;
+use crate::store::diffs::PackedDiff;
+
+/// How long something may lie unused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// For ever.
+    All,
+    /// This long since its last use, by the hour.
+    UsedWithin(Duration),
+    /// Not at all.
+    Nothing,
+}
+
+impl Keep {
+    fn allows(self, last_used: SystemTime) -> bool {
+        match self {
+            Self::All => true,
+            // A time in the future is a clock that was set back; such a thing is not old.
+            Self::UsedWithin(limit) => last_used.elapsed().map_or(true, |unused| unused <= limit),
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// What a collection leaves. Tagged images and whatever a live lease holds stay in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrunePolicy {
+    /// Results of steps.
+    pub records: Keep,
+    /// Images that have no name.
+    pub nameless_images: Keep,
+    /// Cache mounts nobody uses.
+    pub cache_mounts: Keep,
+    /// How much may stay, cache mounts aside; the records used longest ago go first.
+    pub most_bytes: Option<u64>,
+}
+
+impl Default for PrunePolicy {
+    /// Throws away only what cannot be found any more.
+    fn default() -> Self {
+        Self { records: Keep::All, nameless_images: Keep::All, cache_mounts: Keep::All, most_bytes: None }
+    }
+}
+
+/// What a collection threw away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Bytes of snapshots and blobs, as far as their own figures tell.
+    pub bytes: u64,
+    /// File trees.
+    pub snapshots: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Results of steps.
+    pub records: u64,
+    /// Leases of dead processes.
+    pub leases: u64,
+    /// Cache mounts.
+    pub cache_mounts: u64,
+}
+
+/// Files being written are left alone this long; nobody takes longer between making and renaming one.
+const UNFINISHED_FOR: Duration = Duration::from_secs(3600);
+
+/// All there is, as far as collection cares.
+struct Inventory {
+    snapshots: HashMap<SnapshotId, SnapshotInfo>,
+    blobs: HashMap<Digest, u64>,
+    tags: Vec<TagEntry>,
+    held: HashSet<Held>,
+    /// Most recently used first.
+    records: Vec<KnownRecord>,
+    /// Which diff each snapshot packs to.
+    packs: Vec<(SnapshotId, DiffId)>,
+    packed: Vec<PackedDiff>,
+}
+
+struct KnownRecord {
+    key: RecordKey,
+    id: RecordId,
+    snapshots: Vec<SnapshotId>,
+    last_used: SystemTime,
+}
+
+/// What stays.
+#[derive(Default)]
+struct Marked {
+    snapshots: HashSet<SnapshotId>,
+    blobs: HashSet<Digest>,
+    diffs: HashSet<DiffId>,
+    bytes: u64,
+}
+
+impl Store {
+    /// Throws away what the policy does not keep. Others may use the store meanwhile.
+    ///
+    /// # Errors
+    /// A directory cannot be read or renamed; what was thrown away before that stays so.
+    pub fn prune(&self, policy: &PrunePolicy) -> Result<Collected> {
+        let collected = self.collect(policy)?;
+        self.empty_trash()?;
+        Ok(collected)
+    }
+
+    /// Throws away only what cannot be found any more.
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune).
+    pub fn gc(&self) -> Result<Collected> {
+        self.prune(&PrunePolicy::default())
+    }
+
+    fn collect(&self, policy: &PrunePolicy) -> Result<Collected> {
+        let _lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
+        let mut collected = Collected::default();
+        let held = self.sweep_leases(&mut collected)?;
+        self.sweep_nameless(policy)?;
+        let inventory = self.take_stock(held)?;
+        let kept = inventory.records_to_keep(policy);
+        let with_packed = policy.most_bytes.is_none_or(|most| inventory.mark(kept, true).bytes <= most);
+        let marked = inventory.mark(kept, with_packed);
+        self.sweep_snapshots(&inventory, &marked, &mut collected)?;
+        self.sweep_blobs(&inventory, &marked, &mut collected)?;
+        self.sweep_records(&inventory, &inventory.records[..kept], &mut collected)?;
+        self.sweep_diffs(&marked, with_packed)?;
+        self.sweep_cache_mounts(policy, &mut collected)?;
+        if policy.records == Keep::Nothing {
+            self.discard(&self.layout().directory("seen"))?;
+            super::layout::ensure_directory(&self.layout().directory("seen"))?;
+        }
+        self.sweep_step_locks()?;
+        self.sweep_unfinished()?;
+        Ok(collected)
+    }
+
+    /// A live lease that holds the snapshot; the caller has `gc.lock` exclusively.
+    pub(crate) fn lease_holding(&self, id: &SnapshotId) -> Result<Option<String>> {
+        for lease in names_in(&self.layout().directory("leases"))? {
+            if let Found::Live(held) = look_at(self, &lease)? {
+                if held.contains(&Held::Snapshot(*id)) {
+                    return Ok(Some(lease));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What live leases hold. The directories of dead ones go.
+    fn sweep_leases(&self, collected: &mut Collected) -> Result<HashSet<Held>> {
+        let (mut held, mut live) = (HashSet::new(), HashSet::new());
+        for lease in names_in(&self.layout().directory("leases"))? {
+            match look_at(self, &lease)? {
+                Found::Live(things) => {
+                    held.extend(things);
+                    live.insert(lease);
+                }
+                Found::Dead(lock) => {
+                    collected.leases += 1;
+                    lock.remove_file();
+                }
+            }
+        }
+        for kind in ["active", "ingest"] {
+            let directory = self.layout().directory(kind);
+            for lease in names_in(&directory)?.into_iter().filter(|lease| !live.contains(lease)) {
+                self.discard_if_there(&directory.join(lease))?;
+            }
+        }
+        Ok(held)
+    }
+
+    fn sweep_nameless(&self, policy: &PrunePolicy) -> Result<()> {
+        let directory = self.layout().directory("tags");
+        for file in names_in(&directory)?.into_iter().filter(|file| file.starts_with('@')) {
+            let path = directory.join(file);
+            if !policy.nameless_images.allows(last_used(&path)) {
+                std::fs::remove_file(&path).doing("remove", &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_stock(&self, held: HashSet<Held>) -> Result<Inventory> {
+        let mut snapshots = HashMap::new();
+        self.walk(&mut |info| {
+            snapshots.insert(info.id, info);
+            Ok(())
+        })?;
+        let mut blobs = HashMap::new();
+        for blob in self.blobs()? {
+            blobs.insert(blob, self.blob_size(&blob)?);
+        }
+        let mut records = Vec::new();
+        for key in fanned_names(&self.layout().directory("records"))?.iter().filter_map(|name| name.parse().ok()) {
+            let path = self.pointer_path(&key);
+            let Some(id) = read_if_there(&path)?.and_then(id_in) else { continue };
+            let Some(record) = self.record(&id)? else { continue };
+            let snapshots = record.outputs.iter().filter_map(|output| output.snapshot).collect();
+            records.push(KnownRecord { key, id, snapshots, last_used: last_used(&path) });
+        }
+        records.sort_by_key(|record| (std::cmp::Reverse(record.last_used), record.key));
+        let (mut packs, mut packed) = (Vec::new(), Vec::new());
+        let diffs = self.layout().directory("diffs");
+        for fan in names_in(&diffs)? {
+            for name in names_in(&diffs.join(&fan))? {
+                let path = diffs.join(&fan).join(&name);
+                if let Some((snapshot, _)) = name.split_once('@') {
+                    let diff = readable(read_json(&path))?;
+                    packs.extend(snapshot.parse().ok().zip(diff));
+                } else {
+                    packed.extend(readable(read_json::<PackedDiff>(&path))?);
+                }
+            }
+        }
+        Ok(Inventory { snapshots, blobs, tags: self.tags()?, held, records, packs, packed })
+    }
+
+    fn sweep_snapshots(&self, inventory: &Inventory, marked: &Marked, collected: &mut Collected) -> Result<()> {
+        for name in names_in(&self.layout().directory("snapshots"))? {
+            let id: Option<SnapshotId> = name.parse().ok();
+            if id.is_some_and(|id| marked.snapshots.contains(&id)) {
+                continue;
+            }
+            self.discard_if_there(&self.layout().directory("snapshots").join(name))?;
+            collected.snapshots += 1;
+            collected.bytes += id.and_then(|id| inventory.snapshots.get(&id)).map_or(0, weight);
+        }
+        Ok(())
+    }
+
+    fn sweep_blobs(&self, inventory: &Inventory, marked: &Marked, collected: &mut Collected) -> Result<()> {
+        for (blob, size) in inventory.blobs.iter().filter(|(blob, _)| !marked.blobs.contains(blob)) {
+            self.discard_if_there(&self.layout().blob(blob))?;
+            collected.blobs += 1;
+            collected.bytes += size;
+        }
+        Ok(())
+    }
+
+    fn sweep_records(&self, inventory: &Inventory, kept: &[KnownRecord], collected: &mut Collected) -> Result<()> {
+        let is_held = |id: &RecordId| inventory.held.contains(&Held::Record(*id));
+        let kept_keys: HashSet<_> = kept
+            .iter()
+            .map(|record| record.key)
+            .chain(inventory.records.iter().filter(|record| is_held(&record.id)).map(|record| record.key))
+            .collect();
+        let kept_ids: HashSet<_> =
+            inventory.records.iter().filter(|r| kept_keys.contains(&r.key)).map(|record| record.id).collect();
+        for name in fanned_names(&self.layout().directory("records"))? {
+            if !name.parse().is_ok_and(|key| kept_keys.contains(&key)) {
+                remove_if_there(&self.layout().fanned("records", &name))?;
+                collected.records += 1;
+            }
+        }
+        let stays = |name: &str| {
+            let id = name.split('.').next().and_then(|id| id.parse().ok());
+            id.is_some_and(|id: RecordId| kept_ids.contains(&id) || is_held(&id))
+        };
+        for name in fanned_names(&self.layout().directory("results"))?.iter().filter(|name| !stays(name)) {
+            remove_if_there(&self.layout().fanned("results", name))?;
+        }
+        for name in fanned_names(&self.layout().directory("steps"))? {
+            let path = self.layout().fanned("steps", &name);
+            let id = read_if_there(&path)?.and_then(id_in);
+            if !id.is_some_and(|id| stays(&id.to_string())) {
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_diffs(&self, marked: &Marked, with_packed: bool) -> Result<()> {
+        let diffs = self.layout().directory("diffs");
+        for fan in names_in(&diffs)? {
+            for name in names_in(&diffs.join(&fan))? {
+                let path = diffs.join(&fan).join(&name);
+                let stays = if let Some((snapshot, _)) = name.split_once('@') {
+                    snapshot.parse().is_ok_and(|id| marked.snapshots.contains(&id))
+                } else {
+                    let packed = readable(read_json::<PackedDiff>(&path))?;
+                    packed.is_some_and(|packed| {
+                        marked.blobs.contains(&packed.digest) && (with_packed || marked.diffs.contains(&packed.diff_id))
+                    })
+                };
+                if !stays {
+                    remove_if_there(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_cache_mounts(&self, policy: &PrunePolicy, collected: &mut Collected) -> Result<()> {
+        let mounts = self.layout().directory("mounts");
+        for name in names_in(&mounts)? {
+            let home = mounts.join(name);
+            let lock = home.join("lock");
+            if policy.cache_mounts.allows(last_used(&lock)) {
+                continue;
+            }
+            // Renamed with its lock still held: who waits for it finds another file in its place.
+            if let Some(_lock) = Lock::try_acquire(&lock, Sharing::Exclusive)? {
+                self.discard_if_there(&home)?;
+                collected.cache_mounts += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step locks that killed processes left.
+    fn sweep_step_locks(&self) -> Result<()> {
+        let directory = self.layout().directory("locks/steps");
+        for name in names_in(&directory)? {
+            if let Some(lock) = Lock::try_acquire(&directory.join(name), Sharing::Exclusive)? {
+                lock.remove_file();
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_unfinished(&self) -> Result<()> {
+        let mut directories = vec![self.root().to_owned(), self.layout().directory("tags")];
+        for kind in ["records", "results", "steps", "diffs"] {
+            let directory = self.layout().directory(kind);
+            directories.extend(names_in(&directory)?.iter().map(|fan| directory.join(fan)));
+        }
+        for directory in directories {
+            for entry in std::fs::read_dir(&directory).doing("list", &directory)?.flatten() {
+                let is_unfinished = entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED));
+                let path = entry.path();
+                if is_unfinished && last_used(&path).elapsed().is_ok_and(|since| since > UNFINISHED_FOR) {
+                    remove_if_there(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn discard_if_there(&self, path: &Path) -> Result<()> {
+        match self.discard(path) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Inventory {
+    /// How many records stay, most recently used first: as many as the policy's ages allow and its bytes suffice for.
+    fn records_to_keep(&self, policy: &PrunePolicy) -> usize {
+        let young = self.records.partition_point(|record| policy.records.allows(record.last_used));
+        let Some(most) = policy.most_bytes else { return young };
+        if self.mark(young, false).bytes <= most {
+            return young;
+        }
+        // Fewer records never need more bytes, so the limit can be found by halving.
+        let (mut fits, mut too_many) = (0, young);
+        while fits + 1 < too_many {
+            let middle = (fits + too_many) / 2;
+            if self.mark(middle, false).bytes <= most {
+                fits = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        fits
+    }
+
+    fn mark(&self, records: usize, with_packed: bool) -> Marked {
+        let mut marked = Marked::default();
+        let mut wanted: Vec<SnapshotId> = self.tags.iter().flat_map(TagEntry::snapshots).collect();
+        marked.blobs.extend(self.tags.iter().flat_map(TagEntry::blobs));
+        for thing in &self.held {
+            match thing {
+                Held::Snapshot(id) => wanted.push(*id),
+                Held::Blob(digest) => {
+                    marked.blobs.insert(*digest);
+                }
+                Held::Record(_) => {}
+            }
+        }
+        let is_kept =
+            |(at, record): &(usize, &KnownRecord)| *at < records || self.held.contains(&Held::Record(record.id));
+        wanted.extend(self.records.iter().enumerate().filter(is_kept).flat_map(|(_, record)| &record.snapshots));
+        while let Some(id) = wanted.pop() {
+            let Some(info) = self.snapshots.get(&id) else { continue };
+            if marked.snapshots.insert(id) {
+                wanted.extend(info.parent.into_iter().chain(info.delta_of));
+                marked.diffs.extend(info.diff_id);
+                marked.bytes += weight(info);
+            }
+        }
+        marked.diffs.extend(self.packs.iter().filter(|(id, _)| marked.snapshots.contains(id)).map(|(_, diff)| *diff));
+        marked.diffs.extend(self.tags.iter().flat_map(|tag| &tag.layers).map(|layer| layer.diff_id));
+        if with_packed {
+            let packed = self.packed.iter().filter(|packed| marked.diffs.contains(&packed.diff_id));
+            marked.blobs.extend(packed.map(|packed| packed.digest));
+        }
+        marked.bytes += marked.blobs.iter().filter_map(|blob| self.blobs.get(blob)).sum::<u64>();
+        marked
+    }
+}
+
+/// What a snapshot takes on disk, by its own figures: walking it would cost more than it is worth.
+fn weight(info: &SnapshotInfo) -> u64 {
+    if info.delta_of.is_some() {
+        return 0;
+    }
+    info.size + 512 * info.entries
+}
+
+fn last_used(path: &Path) -> SystemTime {
+    std::fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Corrupt { .. }) => Ok(None),
+        other => other,
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).doing("remove", path),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,260 @@
+//! Image names, and images without one: what people asked to keep.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::{names_in, read_json, write_json};
+use super::Store;
+use crate::digest::{DiffId, Digest, SnapshotId};
+use crate::error::{Doing, Error, Result};
+
+/// A blob with what a descriptor says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// Its name.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Its media type.
+    pub media_type: String,
+}
+
+/// One layer of an image, and where it can be found in this store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRef {
+    /// The digest of its uncompressed tar.
+    pub diff_id: DiffId,
+    /// The snapshot whose delta it is, if it is unpacked here.
+    pub snapshot: Option<SnapshotId>,
+    /// The layer as it was pulled or exported, if it is here.
+    pub blob: Option<BlobRef>,
+}
+
+/// What a name stands for: an image, and for several platforms several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TagEntry {
+    /// The name as people write it; none for an image that lost it. Set by [`Store::set_tag`].
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The digest of the image's config: the image id.
+    pub image: Digest,
+    /// The manifest or index it was pulled by or last exported as.
+    #[serde(default)]
+    pub manifest: Option<BlobRef>,
+    /// `linux/amd64` and the like.
+    #[serde(default)]
+    pub platform: Option<String>,
+    /// Bottom first.
+    pub layers: Vec<LayerRef>,
+    /// The same name's images for further platforms.
+    #[serde(default)]
+    pub variants: Vec<TagEntry>,
+    /// Other blobs that belong to it: attestations, signatures.
+    #[serde(default)]
+    pub keeps: Vec<Digest>,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// What the caller wants back as it was.
+    #[serde(default)]
+    pub extra: serde_json::Value,
+}
+
+impl TagEntry {
+    /// Every blob it needs, its variants' included.
+    pub(crate) fn blobs(&self) -> Vec<Digest> {
+        let mut blobs = vec![self.image];
+        blobs.extend(self.manifest.iter().map(|manifest| manifest.digest));
+        blobs.extend(self.layers.iter().filter_map(|layer| Some(layer.blob.as_ref()?.digest)));
+        blobs.extend(&self.keeps);
+        blobs.extend(self.variants.iter().flat_map(TagEntry::blobs));
+        blobs
+    }
+
+    /// Every snapshot it needs, its variants' included.
+    pub(crate) fn snapshots(&self) -> Vec<SnapshotId> {
+        let mut snapshots: Vec<_> = self.layers.iter().filter_map(|layer| layer.snapshot).collect();
+        snapshots.extend(self.variants.iter().flat_map(TagEntry::snapshots));
+        snapshots
+    }
+}
+
+/// How long an image name may be, in bytes.
+const LONGEST_NAME: usize = 1024;
+
+/// The file that stands for a name. Everything but the tamest bytes is escaped; long names become a digest, since the
+/// name itself is in the file too.
+fn file_name(name: &str) -> Result<String> {
+    let refuse = |reason| Err(Error::BadName { name: name.chars().take(128).collect(), reason });
+    if name.is_empty() {
+        return refuse("it is empty");
+    }
+    if name.len() > LONGEST_NAME {
+        return refuse("it is longer than 1024 bytes");
+    }
+    if name.chars().any(char::is_control) {
+        return refuse("it has control characters");
+    }
+    let mut escaped = String::with_capacity(name.len() + 8);
+    for (at, byte) in name.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => escaped.push(byte as char),
+            b'.' if at > 0 => escaped.push('.'),
+            _ => escaped.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    // `%%` cannot come from escaping, so a digest is never another name's file.
+    Ok(if escaped.len() <= 200 { escaped } else { format!("%%{}", Digest::of(name.as_bytes()).hex()) })
+}
+
+/// The file of an image without a name; `@` cannot come from escaping.
+fn nameless_file(image: &Digest) -> String {
+    format!("@{}", image.hex())
+}
+
+impl Store {
+    fn tag_path(&self, file: &str) -> PathBuf {
+        self.layout().directory("tags").join(file)
+    }
+
+    /// Lets a name stand for an image, instead of what it stood for. What the entry names must be held by a lease.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for what cannot be a name.
+    pub fn set_tag(&self, name: &str, entry: &TagEntry) -> Result<()> {
+        let path = self.tag_path(&file_name(name)?);
+        let _no_collection = self.no_collection()?;
+        write_json(&path, &TagEntry { name: Some(name.to_owned()), ..entry.clone() })
+    }
+
+    /// Keeps an image without a name, under its id.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_image(&self, entry: &TagEntry) -> Result<()> {
+        let path = self.tag_path(&nameless_file(&entry.image));
+        let _no_collection = self.no_collection()?;
+        write_json(&path, &TagEntry { name: None, ..entry.clone() })
+    }
+
+    /// What a name stands for.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for what cannot be a name, [`Error::Corrupt`] for a damaged entry.
+    pub fn get_tag(&self, name: &str) -> Result<Option<TagEntry>> {
+        read_json(&self.tag_path(&file_name(name)?))
+    }
+
+    /// The entry of an image kept without a name.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a damaged entry.
+    pub fn kept_image(&self, image: &Digest) -> Result<Option<TagEntry>> {
+        read_json(&self.tag_path(&nameless_file(image)))
+    }
+
+    /// Forgets a name; says whether it stood for anything. The image stays until it is collected.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for what cannot be a name.
+    pub fn remove_tag(&self, name: &str) -> Result<bool> {
+        self.remove_entry(&file_name(name)?)
+    }
+
+    /// Forgets an image kept without a name; says whether there was one.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn remove_kept_image(&self, image: &Digest) -> Result<bool> {
+        self.remove_entry(&nameless_file(image))
+    }
+
+    fn remove_entry(&self, file: &str) -> Result<bool> {
+        let path = self.tag_path(file);
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).doing("remove", path),
+        }
+    }
+
+    /// All entries, sorted by name, those without one first. Damaged ones are left to [`fsck`](Self::fsck).
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn tags(&self) -> Result<Vec<TagEntry>> {
+        let mut entries = Vec::new();
+        for file in names_in(&self.layout().directory("tags"))? {
+            match read_json::<TagEntry>(&self.tag_path(&file)) {
+                Ok(entry) => entries.extend(entry),
+                Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        entries.sort_by(|a, b| (&a.name, &a.image).cmp(&(&b.name, &b.image)));
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(of: &str) -> TagEntry {
+        TagEntry {
+            name: None,
+            image: Digest::of(of.as_bytes()),
+            manifest: None,
+            platform: None,
+            layers: Vec::new(),
+            variants: Vec::new(),
+            keeps: Vec::new(),
+            created: 7,
+            extra: serde_json::json!({"kept": "as it was"}),
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_the_directory_of_tags() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let long = "x".repeat(500);
+        let names = ["../../version", "..", ".", "/etc/passwd", "a/b:1.0", "ab:1.0", "a%2fb:1.0", "é", "@00", &long];
+        for name in names {
+            store.set_tag(name, &entry(name)).unwrap();
+        }
+        for name in names {
+            let found = store.get_tag(name).unwrap().unwrap();
+            assert_eq!((found.name.as_deref(), found.image), (Some(name), entry(name).image));
+        }
+        let all = store.tags().unwrap();
+        assert_eq!(all.len(), names.len());
+        assert_eq!(std::fs::read_dir(dir.path().join("tags")).unwrap().count(), names.len());
+        for name in names {
+            assert!(store.remove_tag(name).unwrap(), "{name}");
+            assert!(!store.remove_tag(name).unwrap(), "{name}");
+        }
+        assert!(store.tags().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for name in ["", "a\nb", "a\0b", &"x".repeat(1025)] {
+            assert!(matches!(store.set_tag(name, &entry("x")), Err(Error::BadName { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn image_without_a_name_is_kept_by_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.keep_image(&entry("a")).unwrap();
+        store.set_tag("named", &entry("b")).unwrap();
+        assert_eq!(store.kept_image(&entry("a").image).unwrap(), Some(entry("a")));
+        assert_eq!(store.kept_image(&entry("b").image).unwrap(), None);
+        let names: Vec<_> = store.tags().unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, [None, Some("named".to_owned())]);
+    }
+}

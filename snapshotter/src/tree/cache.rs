@@ -1,0 +1,212 @@
+//! A memory of what files contained when they were last read.
+//!
+//! A file whose inode, size, mode and both times are as they were has not changed, provided that its times were already
+//! past when it was read: a write within the same tick of the clock leaves no trace. Files that young are not remembered.
+//!
+//! One file holds it: sorted records of fixed size and a checksum. Whatever is wrong with it, it counts as empty.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::Stat;
+use rustix::time::{clock_gettime, ClockId};
+
+/// Changes with the records' form.
+const MAGIC: &[u8; 16] = b"rbuild stat 01\n\0";
+const RECORD: usize = 88;
+/// A record that so many builds in a row did not ask for is dropped.
+const MAX_AGE: u8 = 32;
+
+/// Where a file is, and all that changes when its content does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Identity {
+    pub dev: u64,
+    pub ino: u64,
+    pub size: u64,
+    pub mtime: Time,
+    pub ctime: Time,
+    pub mode: u32,
+}
+
+/// Seconds and nanoseconds since 1970.
+pub(super) type Time = (i64, u32);
+
+impl Identity {
+    pub fn of(stat: &Stat) -> Identity {
+        Identity {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size: stat.st_size as u64,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+            mode: stat.st_mode,
+        }
+    }
+
+    /// Whether a write after `began` would show in the times.
+    fn had_settled(&self, began: Time) -> bool {
+        // A change time in whole seconds is likely one of a file system that counts in (two) seconds; the others use
+        // the kernel's tick, of at most 10 ms.
+        let slack = if self.ctime.1 == 0 { 2_000_000_000 } else { 50_000_000 };
+        let nanoseconds = |time: Time| i128::from(time.0) * 1_000_000_000 + i128::from(time.1);
+        nanoseconds(self.mtime.max(self.ctime)) + slack < nanoseconds(began)
+    }
+}
+
+/// The time now, as file systems count it.
+pub(super) fn now() -> Time {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    (now.tv_sec as i64, now.tv_nsec as u32)
+}
+
+/// A file's content, read from `began` on.
+pub(super) struct Learned {
+    pub id: Identity,
+    pub content: [u8; 32],
+    pub began: Time,
+}
+
+/// Content hashes of files by their metadata. Shared by threads; processes each load and save their own.
+#[derive(Debug, Default)]
+pub struct StatCache {
+    /// Sorted by device and inode.
+    old: Vec<Record>,
+    /// By device and inode.
+    new: Mutex<HashMap<(u64, u64), Known>>,
+}
+
+type Known = (Identity, [u8; 32]);
+
+#[derive(Debug)]
+struct Record {
+    id: Identity,
+    content: [u8; 32],
+    age: u8,
+    used: AtomicBool,
+}
+
+impl StatCache {
+    /// A cache that knows nothing.
+    pub fn new() -> StatCache {
+        StatCache::default()
+    }
+
+    /// Reads a cache file; one that is missing, damaged or of another version is an empty cache.
+    pub fn load(path: &Path) -> StatCache {
+        let old = std::fs::read(path).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default();
+        StatCache { old, new: Mutex::default() }
+    }
+
+    /// Replaces a cache file by what is known now, if anything was learned.
+    ///
+    /// # Errors
+    /// Those of creating, writing and renaming a file beside `path`. The old file is then untouched.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        if new.is_empty() {
+            return Ok(());
+        }
+        let kept = self.old.iter().filter(|record| !new.contains_key(&(record.id.dev, record.id.ino)));
+        let mut all: Vec<(Identity, [u8; 32], u8)> = kept
+            .map(|record| {
+                let age = if record.used.load(Ordering::Relaxed) { 0 } else { record.age + 1 };
+                (record.id, record.content, age)
+            })
+            .filter(|(.., age)| *age <= MAX_AGE)
+            .collect();
+        all.extend(new.values().map(|(id, content)| (*id, *content, 0)));
+        all.sort_unstable();
+        let mut bytes = Vec::with_capacity(MAGIC.len() + all.len() * RECORD + 32);
+        bytes.extend_from_slice(MAGIC);
+        for (id, content, age) in &all {
+            write_record(&mut bytes, id, content, *age);
+        }
+        let sum = blake3::hash(&bytes);
+        bytes.extend_from_slice(sum.as_bytes());
+
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let unique = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(unique);
+        let written = File::create_new(&beside).and_then(|mut file| file.write_all(&bytes));
+        let renamed = written.and_then(|()| std::fs::rename(&beside, path));
+        if renamed.is_err() {
+            // Nothing else would ever remove it.
+            let _ = std::fs::remove_file(&beside);
+        }
+        renamed
+    }
+
+    /// The content of a file in this state, if it is known.
+    pub(super) fn look_up(&self, id: &Identity) -> Option<[u8; 32]> {
+        let key = (id.dev, id.ino);
+        if let Ok(at) = self.old.binary_search_by_key(&key, |record| (record.id.dev, record.id.ino)) {
+            let record = &self.old[at];
+            if record.id == *id {
+                record.used.store(true, Ordering::Relaxed);
+                return Some(record.content);
+            }
+        }
+        let new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        new.get(&key).filter(|(known, _)| known == id).map(|(_, content)| *content)
+    }
+
+    /// Remembers what was read, but for files too young to be trusted.
+    pub(super) fn learn(&self, learned: Vec<Learned>) {
+        let settled = learned.into_iter().filter(|file| file.id.had_settled(file.began));
+        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        new.extend(settled.map(|file| ((file.id.dev, file.id.ino), (file.id, file.content))));
+    }
+}
+
+fn write_record(out: &mut Vec<u8>, id: &Identity, content: &[u8; 32], age: u8) {
+    for number in [id.dev, id.ino, id.size, id.mtime.0 as u64, id.ctime.0 as u64] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [id.mtime.1, id.ctime.1, id.mode, u32::from(age)] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(content);
+}
+
+fn parse(bytes: &[u8]) -> Option<Vec<Record>> {
+    let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    let records = body.strip_prefix(MAGIC)?;
+    if blake3::hash(body).as_bytes() != sum || records.len() % RECORD != 0 {
+        return None;
+    }
+    records.chunks_exact(RECORD).map(parse_record).collect()
+}
+
+fn parse_record(bytes: &[u8]) -> Option<Record> {
+    let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let short = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    Some(Record {
+        id: Identity {
+            dev: long(0)?,
+            ino: long(8)?,
+            size: long(16)?,
+            mtime: (long(24)? as i64, short(40)?),
+            ctime: (long(32)? as i64, short(44)?),
+            mode: short(48)?,
+        },
+        age: u8::try_from(short(52)?).ok()?,
+        content: bytes.get(56..88)?.try_into().ok()?,
+        used: AtomicBool::new(false),
+    })
+}
+
+#[cfg(test)]
+impl StatCache {
+    pub(super) fn len(&self) -> usize {
+        self.old.len()
+    }
+
+    pub(super) fn learned(&self) -> usize {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}

@@ -1,0 +1,135 @@
+//! Archives that ADD extracts.
+
+use std::error::Error as StdError;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::pattern::clean;
+
+use super::super::content::{open, read_all};
+use super::super::error::{rooted, Error};
+use super::super::resolve::{make_parents, set_times};
+use super::super::scan::{Kind, Scan};
+use super::{Change, CopyRequest};
+
+/// How a tar archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// A tar archive to be extracted.
+pub struct Archive<'a> {
+    /// At its start.
+    pub file: File,
+    /// As its first bytes say.
+    pub compression: Compression,
+    /// The directory to extract into.
+    pub dest: BorrowedFd<'a>,
+    /// What becomes different: the owner and time of all entries.
+    pub change: &'a Change,
+}
+
+/// Extracts an archive.
+pub type Unpack<'a> = &'a (dyn Fn(Archive<'_>) -> Result<(), Box<dyn StdError + Send + Sync>> + Sync);
+
+/// Extracts a scan that is an archive, if the request says so; false if it is to be copied.
+pub(super) fn try_unpack(scan: &mut Scan, dest: BorrowedFd<'_>, request: &CopyRequest<'_>) -> Result<bool, Error> {
+    let Some(unpack) = request.unpack else { return Ok(false) };
+    if scan.nodes[0].kind != Kind::File {
+        return Ok(false);
+    }
+    let real = scan.entry.real.clone();
+    let unreadable = |source: io::Error| Error::unreadable(&real, source);
+    let mut file = File::from(open(scan, 0, scan.entry.dir.as_fd())?);
+    let compression = match sniff(&mut file).map_err(unreadable)? {
+        Sniffed::Tar(compression) => compression,
+        Sniffed::Other => return Ok(false),
+        Sniffed::Unsupported(compression) => {
+            return Err(Error::Compression { path: rooted(&real), compression });
+        }
+    };
+    // The archive's bytes are the content that counts; they are hashed here and read again by the extraction.
+    file.rewind().map_err(unreadable)?;
+    let hashed = file.try_clone().map_err(unreadable)?.into();
+    let mut hasher = blake3::Hasher::new();
+    read_all(scan, 0, &hashed, &mut Vec::new(), &mut |bytes| {
+        hasher.update(bytes);
+        Ok(())
+    })?;
+    file.rewind().map_err(unreadable)?;
+    let path = clean(&format!("/{}", request.to.path));
+    let (dir, dir_path, made) = make_parents(dest, path.as_bytes(), 0o755, request.change)?;
+    let dir =
+        super::super::resolve::open_beneath(dir.as_fd(), b"").map_err(|errno| Error::unwritable(&dir_path, errno))?;
+    let archive = Archive { file, compression, dest: dir.as_fd(), change: request.change };
+    unpack(archive).map_err(|source| Error::Unpack { path: rooted(&real), source })?;
+    super::super::content::check(scan, 0, &hashed)?;
+    set_times(&made, request.change).map_err(|errno| Error::unwritable(&dir_path, errno))?;
+    scan.nodes[0].content = Some(*hasher.finalize().as_bytes());
+    Ok(true)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Sniffed {
+    Tar(Compression),
+    Unsupported(&'static str),
+    Other,
+}
+
+fn sniff(file: &mut File) -> io::Result<Sniffed> {
+    let mut head = Vec::with_capacity(512);
+    file.take(512).read_to_end(&mut head)?;
+    if is_tar(&head) {
+        return Ok(Sniffed::Tar(Compression::None));
+    }
+    if head.starts_with(b"BZh") && head.get(4..10) == Some(b"\x31\x41\x59\x26\x53\x59") {
+        return Ok(Sniffed::Unsupported("bzip2"));
+    }
+    if head.starts_with(b"\xfd7zXZ\0") {
+        return Ok(Sniffed::Unsupported("xz"));
+    }
+    file.rewind()?;
+    let mut block = Vec::with_capacity(512);
+    // What does not decompress is an ordinary file.
+    if head.starts_with(b"\x1f\x8b\x08") {
+        let inside = flate2::read::MultiGzDecoder::new(&*file).take(512).read_to_end(&mut block);
+        if inside.is_ok() && is_tar(&block) {
+            return Ok(Sniffed::Tar(Compression::Gzip));
+        }
+    } else if head.starts_with(b"\x28\xb5\x2f\xfd") || is_skippable_frame(&head) {
+        let decoder = zstd::stream::read::Decoder::new(&*file);
+        let inside = decoder.and_then(|decoder| decoder.take(512).read_to_end(&mut block));
+        if inside.is_ok() && is_tar(&block) {
+            return Ok(Sniffed::Tar(Compression::Zstd));
+        }
+    }
+    Ok(Sniffed::Other)
+}
+
+fn is_skippable_frame(head: &[u8]) -> bool {
+    matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// Whether this is a tar header: its checksum is right, summed with the field itself as spaces.
+fn is_tar(block: &[u8]) -> bool {
+    let Some(block) = block.get(..512) else { return false };
+    let mut digits = block[148..156].iter().filter(|byte| !matches!(byte, b' ' | 0));
+    let told = digits.try_fold(0_u32, |sum, digit| match digit {
+        b'0'..=b'7' => Some(sum * 8 + u32::from(digit - b'0')),
+        _ => None,
+    });
+    let sum: u32 = block
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { u32::from(b' ') } else { u32::from(*byte) })
+        .sum();
+    let blank = block.iter().all(|byte| *byte == 0);
+    !blank && told == Some(sum)
+}

@@ -1,0 +1,115 @@
+//! What a selected tree contains, as one number.
+
+use super::scan::{Kind, Node, Scan};
+use super::select::SelectPath;
+use super::Ownership;
+use crate::digest::TreeDigest;
+
+impl TreeDigest {
+    /// The digest of a selection from the digests of its paths, each taken as a selection of its own.
+    pub fn join(parts: &[TreeDigest]) -> TreeDigest {
+        if let [only] = parts {
+            return *only;
+        }
+        let mut text = Writer::new(b'S');
+        text.number(parts.len() as u64);
+        for part in parts {
+            text.0.extend_from_slice(&part.0);
+        }
+        TreeDigest(text.hash())
+    }
+}
+
+/// The digest of one selected path, whose files were all read.
+pub(super) fn of_path(what: &SelectPath, scans: &[Scan]) -> TreeDigest {
+    let bare = what.path.ends_with('/') || what.path.ends_with("/.") || what.path.is_empty() || what.path == ".";
+    if !what.is_pattern() {
+        if let [scan] = scans {
+            return TreeDigest(of_scan(scan, bare));
+        }
+    }
+    let mut text = Writer::new(b'W');
+    text.number(scans.len() as u64);
+    for scan in scans {
+        text.bytes(&scan.base);
+        text.0.extend_from_slice(&of_scan(scan, bare));
+    }
+    TreeDigest(text.hash())
+}
+
+fn of_scan(scan: &Scan, bare: bool) -> [u8; 32] {
+    // From the last to the first: all entries of a directory are known before the directory.
+    let mut digests = vec![[0; 32]; scan.nodes.len()];
+    for (index, node) in scan.nodes.iter().enumerate().rev().filter(|(_, node)| node.kept) {
+        let mut text = Writer::new(match node.kind {
+            Kind::File => b'f',
+            Kind::Dir => b'd',
+            Kind::Symlink => b'l',
+            Kind::Fifo => b'p',
+            Kind::CharDevice => b'c',
+            Kind::BlockDevice => b'b',
+        });
+        if index != 0 || !bare || node.kind != Kind::Dir {
+            header(&mut text, node, scan.ownership);
+        }
+        match node.kind {
+            Kind::File => {
+                let content = node.same_as.map_or(node.content, |first| scan.nodes[first as usize].content);
+                text.number(node.id.size);
+                text.0.extend_from_slice(&content.unwrap_or_default());
+            }
+            Kind::Symlink => text.bytes(node.link.as_deref().unwrap_or_default()),
+            Kind::CharDevice | Kind::BlockDevice => text.number(node.rdev),
+            Kind::Fifo => {}
+            Kind::Dir => {
+                for at in node.first..node.first + node.count {
+                    let child = &scan.nodes[at as usize];
+                    if child.kept {
+                        text.bytes(&child.name);
+                        text.0.extend_from_slice(&digests[at as usize]);
+                    }
+                }
+            }
+        }
+        digests[index] = text.hash();
+    }
+    digests[0]
+}
+
+fn header(text: &mut Writer, node: &Node, ownership: Ownership) {
+    if node.kind != Kind::Symlink {
+        text.number(u64::from(node.mode()));
+    }
+    if ownership == Ownership::Kept {
+        text.number(u64::from(node.uid));
+        text.number(u64::from(node.gid));
+    }
+    let xattrs = node.xattrs.as_deref().unwrap_or_default();
+    text.number(xattrs.len() as u64);
+    for (name, value) in xattrs {
+        text.bytes(name);
+        text.bytes(value);
+    }
+}
+
+/// Bytes to be hashed, such that different parts never give equal bytes.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn new(tag: u8) -> Writer {
+        Writer(vec![b'1', tag])
+    }
+
+    fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.0).as_bytes()
+    }
+}

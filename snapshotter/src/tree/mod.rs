@@ -1,0 +1,102 @@
+//! Trees of files: which are selected, what they contain, how they are copied.
+//!
+//! - [`Selection`]: the part of a tree that is read.
+//! - [`hash_tree`]: its content as a [`TreeDigest`].
+//! - [`copy`]: puts it elsewhere, and tells the digest of exactly what it read.
+//! - [`StatCache`]: remembers the content of files that did not change.
+//!
+//! A tree is a directory descriptor. Every name in it is hostile: paths are resolved component by component below that
+//! descriptor, links included, so nothing outside can be reached. Start reading at [`scan`](self::scan).
+
+mod cache;
+mod content;
+mod copy;
+mod digest;
+mod error;
+mod mode;
+mod resolve;
+mod scan;
+mod select;
+mod xattr;
+
+use std::os::fd::BorrowedFd;
+
+use crate::pattern::Patterns;
+
+pub use crate::digest::TreeDigest;
+
+pub use cache::StatCache;
+pub use copy::{
+    copy, extract, remove_all, Archive, Change, Compression, Copied, CopyRequest, Destination, InTheWay, Owner, Unpack,
+};
+pub use error::Error;
+pub use mode::{BadMode, ModeChange};
+pub use resolve::{make_parents, resolve, Entry, Found, Place};
+pub use scan::Kind;
+pub use select::{expand, SelectPath, Selection};
+
+/// A tree that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    /// Its root directory.
+    pub root: BorrowedFd<'a>,
+    /// What these match does not exist (a context's `.dockerignore`).
+    pub filter: Option<&'a Patterns>,
+    /// Whether owners are part of the content.
+    pub ownership: Ownership,
+    /// Whether FIFOs and devices are part of the content.
+    pub specials: Specials,
+}
+
+/// Whether owners and extended attributes are part of a tree's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// They are: a snapshot.
+    Kept,
+    /// All files count as root's, without extended attributes: a user's directory.
+    Reset,
+}
+
+/// Whether FIFOs and devices are part of a tree's content. They are never opened. Sockets are skipped always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Specials {
+    /// They count by their metadata: a snapshot.
+    Kept,
+    /// [`Error::Special`] if one is selected: a user's directory.
+    Refused,
+}
+
+impl<'a> Tree<'a> {
+    /// A whole tree with its owners and special files, such as a snapshot.
+    pub fn snapshot(root: BorrowedFd<'a>) -> Tree<'a> {
+        Tree { root, filter: None, ownership: Ownership::Kept, specials: Specials::Kept }
+    }
+
+    /// A user's directory.
+    pub fn context(root: BorrowedFd<'a>, filter: &'a Patterns) -> Tree<'a> {
+        Tree { root, filter: Some(filter), ownership: Ownership::Reset, specials: Specials::Refused }
+    }
+}
+
+/// The digest of the selected part of a tree.
+///
+/// It covers sorted names, types, modes, owners, device numbers, content, link texts and extended attributes (`user.*`
+/// and `security.capability`), and no times. Only what is selected is walked. The mode of a selected directory counts
+/// unless the path ends with a slash; the name of a path that is no pattern does not.
+///
+/// # Errors
+/// [`Error::NotFound`] if a path that is no pattern does not exist; a pattern without match selects nothing.
+pub fn hash_tree(tree: Tree<'_>, what: &Selection, cache: Option<&StatCache>) -> Result<TreeDigest, Error> {
+    let mut parts = Vec::with_capacity(what.0.len());
+    for path in &what.0 {
+        let mut scans = select::scan(tree, path)?;
+        for scan in &mut scans {
+            content::hash(scan, cache)?;
+        }
+        parts.push(digest::of_path(path, &scans));
+    }
+    Ok(TreeDigest::join(&parts))
+}
+
+#[cfg(test)]
+mod tests;

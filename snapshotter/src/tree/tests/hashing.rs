@@ -1,0 +1,293 @@
+use super::*;
+use std::time::{Duration, Instant, SystemTime};
+
+fn tree() -> Dir {
+    let dir = Dir::with(&["src/main=fn", "src/lib/x=1", "src/lib/y=2", "docs/a=doc", "link->src", "empty/"]);
+    dir.chmod("src/main", 0o644).chmod("src", 0o755);
+    dir
+}
+
+#[test]
+fn a_digest_tells_what_counts() {
+    let before = tree();
+    let everything = before.hash("/").unwrap();
+    type Edit = (&'static str, fn(&Dir), bool);
+    let changes: &[Edit] = &[
+        ("nothing", |_| {}, true),
+        (
+            "time",
+            |dir| {
+                let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(5);
+                fs::File::options().write(true).open(dir.path("src/main")).unwrap().set_modified(long_ago).unwrap();
+            },
+            true,
+        ),
+        ("mode of the root", |dir| _ = dir.chmod("", 0o700), true),
+        ("content", |dir| fs::write(dir.path("src/main"), "mm").unwrap(), false),
+        ("mode", |dir| _ = dir.chmod("src/main", 0o755), false),
+        ("mode of a directory", |dir| _ = dir.chmod("src/lib", 0o700), false),
+        ("name", |dir| fs::rename(dir.path("src/main"), dir.path("src/mail")).unwrap(), false),
+        ("place", |dir| fs::rename(dir.path("src/lib/x"), dir.path("docs/x")).unwrap(), false),
+        ("new directory", |dir| _ = dir.add(&["new/"]), false),
+        ("removed directory", |dir| fs::remove_dir(dir.path("empty")).unwrap(), false),
+        (
+            "link",
+            |dir| {
+                fs::remove_file(dir.path("link")).unwrap();
+                dir.add(&["link->docs"]);
+            },
+            false,
+        ),
+        (
+            "type",
+            |dir| {
+                fs::remove_dir(dir.path("empty")).unwrap();
+                dir.add(&["empty="]);
+            },
+            false,
+        ),
+    ];
+    for (what, change, same) in changes {
+        let after = tree();
+        change(&after);
+        assert_eq!(after.hash("/").unwrap() == everything, *same, "{what}");
+    }
+}
+
+#[test]
+fn owners_and_attributes_count_only_in_snapshots() {
+    let none = Patterns::default();
+    let dir = tree();
+    let (root, path) = (dir.root(), dir.path("src/main"));
+    let hashes = || {
+        let of = |tree| hash_tree(tree, &Selection::all(), None).unwrap();
+        (of(Tree::snapshot(root.as_fd())), of(Tree::context(root.as_fd(), &none)))
+    };
+    let before = hashes();
+    rustix::fs::setxattr(&path, "user.rbuild-test", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    let after = hashes();
+    assert_ne!(before.0, after.0);
+    assert_eq!(before.1, after.1);
+    if geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(7), Some(7)).unwrap();
+        let chowned = hashes();
+        assert_ne!(after.0, chowned.0);
+        assert_eq!(after.1, chowned.1);
+    }
+}
+
+#[test]
+fn only_what_is_selected_counts_and_is_read() {
+    let dir = tree();
+    let none = Patterns::default();
+    let root = dir.root();
+    rustix::fs::mknodat(&root, "docs/fifo", rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let hash =
+        |path: &str| hash_tree(Tree::context(root.as_fd(), &none), &Selection(vec![SelectPath::new(path)]), None);
+    let src = hash("src").unwrap();
+    fs::write(dir.path("docs/a"), "changed").unwrap();
+    assert_eq!(hash("/src").unwrap(), src);
+    assert_eq!(hash("docs/../src").unwrap(), src);
+    let error = hash("docs").unwrap_err();
+    assert!(matches!(&error, Error::Special { path, .. } if path == Path::new("/docs/fifo")), "{error}");
+    assert!(dir.hash("docs").is_ok(), "a snapshot may have FIFOs");
+}
+
+#[test]
+fn sockets_count_as_absent() {
+    let dir = tree();
+    let before = dir.hash("/").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path("src/socket")).unwrap();
+    assert_eq!(dir.hash("/").unwrap(), before);
+    assert!(matches!(dir.hash("src/socket"), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_file_counts_without_its_name_a_pattern_with_names() {
+    let dir = Dir::with(&["a=same", "b=same", "x1=same", "x2=same"]);
+    assert_eq!(dir.hash("a").unwrap(), dir.hash("b").unwrap());
+    let glob = |path: &str| SelectPath { wildcard: true, ..SelectPath::new(path) };
+    let digest = |path: &str| dir.hash_all(&[glob(path)]).unwrap();
+    assert_eq!(digest("a"), dir.hash("a").unwrap());
+    assert_ne!(digest("[a]"), digest("[b]"));
+    assert_ne!(digest("x*"), digest("x1*"));
+    assert_eq!(digest("none*"), Dir::new().hash_all(&[glob("other*")]).unwrap());
+    assert_eq!(digest("none/*"), digest("none*"));
+    assert!(matches!(dir.hash_all(&[glob("none")]), Err(Error::NotFound { .. })));
+    let joined = TreeDigest::join(&[digest("a"), digest("x*")]);
+    assert_eq!(dir.hash_all(&[glob("a"), glob("x*")]).unwrap(), joined);
+}
+
+#[test]
+fn a_missing_path_is_named_absolutely() {
+    let dir = tree();
+    for path in ["nope", "/nope", "src/../nope"] {
+        assert_eq!(dir.hash(path).unwrap_err().to_string(), "\"/nope\": not found", "{path}");
+    }
+    assert!(matches!(dir.hash("src/main/x"), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn links_are_followed_where_asked() {
+    let dir = tree();
+    dir.add(&["deep/up->../src", "abs->/docs", "gone->/nowhere"]);
+    assert_eq!(dir.hash("link").unwrap(), dir.hash("src").unwrap());
+    assert_eq!(dir.hash("deep/up/main").unwrap(), dir.hash("src/main").unwrap());
+    assert_eq!(dir.hash("abs").unwrap(), dir.hash("docs").unwrap());
+    let itself = |path: &str| dir.hash_all(&[SelectPath { follow: false, ..SelectPath::new(path) }]).unwrap();
+    assert_ne!(itself("link"), dir.hash("src").unwrap());
+    assert_ne!(itself("gone"), itself("abs"));
+    assert!(matches!(dir.hash("gone"), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn patterns_choose_below_the_selected_path() {
+    let dir = Dir::with(&["src/a.rs=1", "src/b.c=2", "src/sub/c.rs=3", "src/sub/d.c=4", "src/only/e.c=5"]);
+    let same = |what: SelectPath, as_if: &[&str]| {
+        let other = Dir::with(as_if);
+        for (path, kind) in [("src", 0o755), ("src/sub", 0o755), ("src/only", 0o755)] {
+            dir.chmod(path, kind);
+            if other.path(path).exists() {
+                other.chmod(path, kind);
+            }
+        }
+        assert_eq!(dir.hash_all(std::slice::from_ref(&what)).unwrap(), other.hash("src").unwrap(), "{what:?}");
+    };
+    let what = |include: &[&str], exclude: &[&str]| SelectPath {
+        include: include.iter().map(ToString::to_string).collect(),
+        exclude: exclude.iter().map(ToString::to_string).collect(),
+        ..SelectPath::new("src")
+    };
+    same(what(&["**/*.rs"], &[]), &["src/a.rs=1", "src/sub/c.rs=3"]);
+    same(what(&["sub"], &[]), &["src/sub/c.rs=3", "src/sub/d.c=4"]);
+    same(what(&["sub"], &["**/d.*"]), &["src/sub/c.rs=3"]);
+    same(what(&[], &["**/*.rs"]), &["src/b.c=2", "src/sub/d.c=4", "src/only/e.c=5"]);
+    same(what(&[], &["*", "!sub/c.rs"]), &["src/sub/c.rs=3"]);
+    same(what(&["none"], &[]), &["src/"]);
+}
+
+#[test]
+fn what_the_filter_matches_does_not_exist() {
+    let dir = Dir::with(&["keep/a=1", "drop/a=1", "drop/b=2", "all/x=1", "to->drop/b", "through->drop"]);
+    let filter = Patterns::new(&["drop", "!drop/a", "all"]).unwrap();
+    let root = dir.root();
+    let hash = |what: SelectPath| hash_tree(Tree::context(root.as_fd(), &filter), &Selection(vec![what]), None);
+    let glob = |path: &str| SelectPath { wildcard: true, ..SelectPath::new(path) };
+    assert_eq!(hash(SelectPath::new("drop/a")).unwrap(), hash(SelectPath::new("keep/a")).unwrap());
+    assert_eq!(hash(SelectPath::new("through/a")).unwrap(), hash(SelectPath::new("keep/a")).unwrap());
+    assert_eq!(hash(glob("*/a")).unwrap(), {
+        let (one, two) = (Dir::with(&["drop/a=1", "keep/a=1"]), Patterns::default());
+        hash_tree(Tree::context(one.root().as_fd(), &two), &Selection(vec![glob("*/a")]), None).unwrap()
+    });
+    for path in ["drop/b", "all", "all/x", "to", "through/b"] {
+        let found = hash(SelectPath::new(path));
+        assert!(matches!(found, Err(Error::NotFound { .. })), "{path}: {found:?}");
+    }
+}
+
+#[test]
+fn names_may_be_any_bytes() {
+    let names: [&[u8]; 8] =
+        [b"new\nline", b"sp ace", b"\xff\xfe", b"-x", b"a:b,c\\", b"\xc3\xa9", b"e\xcc\x81", &[b'n'; 255]];
+    let (dir, to) = (Dir::new(), Dir::new());
+    let mut digests = vec![dir.hash("/").unwrap()];
+    for name in names {
+        fs::write(dir.0.path().join(bytes(name)), name).unwrap();
+        digests.push(dir.hash("/").unwrap());
+    }
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), names.len() + 1);
+    let copied = Copying::new("/", "/").run(&dir, &to).unwrap();
+    assert_eq!((copied.digest, copied.entries), (dir.hash("/").unwrap(), 9));
+    assert_eq!(to.hash("/").unwrap(), dir.hash("/").unwrap());
+    let mut made: Vec<_> = fs::read_dir(to.0.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    made.sort();
+    assert!(made.iter().all(|path| names.contains(&name_of(path))), "{made:?}");
+}
+
+/// Sets all times back, so that the cache trusts the files. Changing times is itself a change, so it needs a moment.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(120));
+}
+
+#[test]
+fn a_cache_answers_for_unchanged_files_only() {
+    let dir = tree();
+    settle();
+    let file = Dir::new();
+    let (root, path) = (dir.root(), file.path("cache"));
+    let hash = |cache: &StatCache| hash_tree(Tree::snapshot(root.as_fd()), &Selection::all(), Some(cache)).unwrap();
+    let first = StatCache::load(&path);
+    let digest = hash(&first);
+    first.save(&path).unwrap();
+    let second = StatCache::load(&path);
+    assert_eq!(second.len(), 4);
+    assert_eq!(hash(&second), digest);
+    assert_eq!(second.learned(), 0, "all was known");
+
+    // Same size, and the time set back: only the change time tells.
+    let before = fs::metadata(dir.path("src/main")).unwrap().modified().unwrap();
+    fs::write(dir.path("src/main"), "mf").unwrap();
+    fs::File::options().write(true).open(dir.path("src/main")).unwrap().set_modified(before).unwrap();
+    assert_ne!(hash(&second), digest);
+    assert_eq!(second.learned(), 0, "what was just written is not trusted");
+    settle();
+    let changed = hash(&second);
+    assert_eq!(second.learned(), 1);
+    second.save(&path).unwrap();
+    assert_eq!(hash(&StatCache::load(&path)), changed);
+}
+
+#[test]
+fn a_damaged_cache_is_empty() {
+    let dir = tree();
+    settle();
+    let file = Dir::new();
+    let path = file.path("cache");
+    let cache = StatCache::new();
+    hash_tree(Tree::snapshot(dir.root().as_fd()), &Selection::all(), Some(&cache)).unwrap();
+    cache.save(&path).unwrap();
+    assert_eq!(fs::read_dir(file.0.path()).unwrap().count(), 1, "no other file stays");
+    let good = fs::read(&path).unwrap();
+    assert_eq!(StatCache::load(&path).len(), 4);
+    for at in [0, 20, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        assert_eq!(StatCache::load(&path).len(), 0, "byte {at}");
+    }
+    for length in [0, 10, good.len() - 88] {
+        fs::write(&path, &good[..length]).unwrap();
+        assert_eq!(StatCache::load(&path).len(), 0, "{length} bytes");
+    }
+    assert_eq!(StatCache::load(&file.path("none")).len(), 0);
+}
+
+#[test]
+fn ten_thousand_unchanged_files_are_verified_quickly() {
+    let dir = Dir::new();
+    for n in 0..10_000 {
+        if n % 100 == 0 {
+            fs::create_dir(dir.path(&format!("d{}", n / 100))).unwrap();
+        }
+        fs::write(dir.path(&format!("d{}/f{n}", n / 100)), format!("{n}").repeat(100)).unwrap();
+    }
+    settle();
+    let (none, root, file) = (Patterns::default(), dir.root(), Dir::new());
+    let hash = |cache: &StatCache| {
+        let began = Instant::now();
+        let digest = hash_tree(Tree::context(root.as_fd(), &none), &Selection::all(), Some(cache)).unwrap();
+        (digest, began.elapsed())
+    };
+    let cache = StatCache::new();
+    let (digest, cold) = hash(&cache);
+    cache.save(&file.path("cache")).unwrap();
+    let began = Instant::now();
+    let cache = StatCache::load(&file.path("cache"));
+    let load = began.elapsed();
+    let warm = (0..10).map(|_| hash(&cache)).min_by_key(|(_, time)| *time).unwrap();
+    assert_eq!(warm.0, digest);
+    println!("10,000 files: cold {cold:?}, load {load:?}, warm {:?}", warm.1);
+    assert!(warm.1 < Duration::from_millis(500), "{:?}", warm.1);
+}

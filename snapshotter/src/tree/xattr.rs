@@ -1,0 +1,62 @@
+//! Extended attributes that are part of a file's content.
+//!
+//! They are read and written by name through `/proc/self/fd`: the last component is not followed, and nothing has to be
+//! opened, so links, devices and FIFOs can have them too.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{self, XattrFlags};
+use rustix::io::Errno;
+
+/// Names and values, sorted by name.
+pub(super) type Xattrs = Box<[(Box<[u8]>, Box<[u8]>)]>;
+
+/// Kept are file capabilities and what users set; all others belong to the machine.
+fn is_kept(name: &[u8]) -> bool {
+    name == b"security.capability" || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+}
+
+pub(super) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Xattrs>, Errno> {
+    let path = proc_path(dir, name);
+    let mut list = [0; 1024];
+    let list = match fs::llistxattr(path.as_slice(), &mut list) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(None),
+        Ok(length) => list[..length].to_vec(),
+        Err(Errno::RANGE) => {
+            let mut list = vec![0; 64 * 1024];
+            let length = fs::llistxattr(path.as_slice(), &mut list)?;
+            list.truncate(length);
+            list
+        }
+        Err(errno) => return Err(errno),
+    };
+    let mut found = Vec::new();
+    for key in list.split(|byte| *byte == 0).filter(|key| is_kept(key)) {
+        let mut value = vec![0; 64 * 1024];
+        match fs::lgetxattr(path.as_slice(), key, &mut value) {
+            Ok(length) => found.push((key.into(), value[..length].into())),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    found.sort_unstable();
+    Ok((!found.is_empty()).then(|| found.into()))
+}
+
+/// Sets attributes; where the file system has none for this kind of file they are left out, as the reference does.
+pub(super) fn write(dir: BorrowedFd<'_>, name: &[u8], xattrs: &Option<Xattrs>) -> Result<(), Errno> {
+    for (key, value) in xattrs.iter().flatten() {
+        match fs::lsetxattr(proc_path(dir, name).as_slice(), &**key, value, XattrFlags::empty()) {
+            Err(Errno::OPNOTSUPP) => {}
+            Err(Errno::PERM) if key.starts_with(b"user.") => {}
+            answer => answer?,
+        }
+    }
+    Ok(())
+}
+
+fn proc_path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
+    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    path.extend_from_slice(if name.is_empty() { b"." } else { name });
+    path
+}

@@ -1,0 +1,431 @@
+//! What the solver knows, and the loop that makes it know more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::sync::{mpsc, oneshot, Notify};
+use tokio::task::AbortHandle;
+
+use super::asking::{ask, order, Asking, Reply};
+use super::lifecycle::{input_names, End, Lifecycle, Work};
+use super::{SolveError, Solved, Target};
+use crate::admit::{admit, Budget};
+use crate::ask::{AskCx, Watcher};
+use crate::event::{EventKind, EventSink, Warning};
+use crate::explain::differences;
+use crate::facts::Files;
+use crate::graph::OutputRef;
+use crate::key::KeyParts;
+use crate::name::name;
+use crate::plan::{plan_on, Failure, Wanted};
+use crate::port::{Host, StepError};
+use crate::question::{Answer, Answers, Class, Question, SubmitNumber};
+use crate::sheet::FactSheet;
+use crate::submit::Submit;
+
+/// What the solver's task is told.
+pub(super) enum Message {
+    Submit { submit: Box<Submit>, events: EventSink, reply: oneshot::Sender<Result<Solved, SolveError>> },
+    Leave(SubmitNumber),
+    Budget(Budget),
+    Reply { question: Question, ask: u64, reply: Reply },
+    Missed { submit: SubmitNumber, vertex: usize, reasons: Vec<String> },
+}
+
+/// A submit that is being solved.
+struct Live {
+    submit: Arc<Submit>,
+    sheet: FactSheet,
+    lifecycle: Lifecycle,
+    /// For each vertex the cost from its begin to the end.
+    remaining: Vec<u64>,
+    reply: oneshot::Sender<Result<Solved, SolveError>>,
+}
+
+/// A question under way. Dropping it gives it up.
+struct Asked {
+    number: u64,
+    at: AskCx,
+    task: AbortHandle,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Who wants a question.
+struct Wanting {
+    /// The first is asked on behalf of.
+    by: Vec<(SubmitNumber, usize)>,
+    anew: bool,
+    remaining: u64,
+}
+
+/// All that is wanted, by whom.
+type AllWanted = HashMap<Question, Wanting>;
+
+pub(super) struct State<H: Host> {
+    host: Arc<H>,
+    budget: Budget,
+    /// Weak, so that the task ends when nobody outside is left.
+    messages: mpsc::WeakUnboundedSender<Message>,
+    wake: Arc<Notify>,
+    known: Answers,
+    /// Why answers are failures.
+    errors: HashMap<Question, StepError>,
+    live: BTreeMap<SubmitNumber, Live>,
+    asked: HashMap<Question, Asked>,
+    asks: u64,
+    newest: SubmitNumber,
+}
+
+impl<H: Host> State<H> {
+    pub fn new(host: Arc<H>, budget: Budget, messages: mpsc::WeakUnboundedSender<Message>) -> State<H> {
+        State {
+            host,
+            budget: budget.at_least_one(),
+            messages,
+            wake: Arc::new(Notify::new()),
+            known: Answers::default(),
+            errors: HashMap::new(),
+            live: BTreeMap::new(),
+            asked: HashMap::new(),
+            asks: 0,
+            newest: SubmitNumber::default(),
+        }
+    }
+
+    pub async fn work(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
+        let wake = self.wake.clone();
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.hear(message),
+                    None => return,
+                },
+                () = wake.notified() => {}
+            }
+            // All that is known by now goes into one plan.
+            while let Ok(message) = inbox.try_recv() {
+                self.hear(message);
+            }
+            while self.reconcile() {}
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Submit { submit, events, reply } => self.begin(*submit, events, reply),
+            Message::Leave(number) => {
+                if let Some(mut live) = self.live.remove(&number) {
+                    live.lifecycle.end(&live.submit, live.sheet.all(), End::Left);
+                    self.forget();
+                }
+            }
+            Message::Budget(budget) => self.budget = budget.at_least_one(),
+            Message::Reply { question, ask, reply } => {
+                // What was given up may have been answered just before.
+                if self.asked.get(&question).is_some_and(|asked| asked.number == ask) {
+                    self.asked.remove(&question);
+                    self.learn(question, reply);
+                }
+            }
+            Message::Missed { submit, vertex, reasons } => {
+                if let Some(live) = self.live.get_mut(&submit) {
+                    live.lifecycle.missed(&live.submit, vertex, reasons);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, submit: Submit, events: EventSink, reply: oneshot::Sender<Result<Solved, SolveError>>) {
+        // Another try may go well. A record that could not be fetched is not tried again while someone depends on it:
+        // the key would have two records in one build.
+        self.known.retain(|question, answer| *answer != Answer::Failed || matches!(question, Question::Fetch(_)));
+        let known = &self.known;
+        self.errors.retain(|question, _| known.knows(question));
+        for live in self.live.values_mut() {
+            live.sheet.touch_all();
+        }
+        self.newest = self.newest.max(submit.number);
+        let live = Live {
+            sheet: FactSheet::new(&submit),
+            lifecycle: Lifecycle::begin(&submit, events),
+            remaining: submit.graph.remaining(|at| self.host.cost(&submit.graph.vertices()[at])),
+            submit: Arc::new(submit),
+            reply,
+        };
+        self.live.insert(live.submit.number, live);
+    }
+
+    fn learn(&mut self, question: Question, reply: Reply) {
+        let (question, answer) = match reply {
+            Reply::Answer(answer) => (question, answer),
+            Reply::Found(record) => match question {
+                // The run stays unanswered: should the files be lost, it is asked again.
+                Question::Run(key, _) => (Question::LookUp(key), Answer::Found(record)),
+                question => (question, Answer::Found(record)),
+            },
+            Reply::Failed(error) => {
+                self.errors.insert(question.clone(), error);
+                (question, Answer::Failed)
+            }
+            Reply::Instead(answer, error) => {
+                self.warn(&question, &error);
+                (question, answer)
+            }
+        };
+        for live in self.live.values_mut() {
+            live.sheet.touch(&live.submit, &question);
+        }
+        self.known.insert(question, answer);
+    }
+
+    /// Plans, asks and gives up. Answers whether something became known at once.
+    fn reconcile(&mut self) -> bool {
+        let (wanted, ended) = self.plan();
+        for (number, failure) in ended {
+            self.end(number, failure);
+        }
+        self.asked.retain(|question, _| wanted.contains_key(question));
+        let mut restart = Vec::new();
+        for (question, asked) in &self.asked {
+            let watchers = self.watchers(&wanted[question]);
+            if !asked.at.watch(watchers) {
+                restart.push(question.clone());
+            }
+        }
+        for question in restart {
+            self.asked.remove(&question);
+        }
+        let waiting = wanted.keys().filter(|question| !self.asked.contains_key(question)).cloned();
+        let (local, work): (Vec<_>, Vec<_>) = waiting.partition(|question| question.class() == Class::Local);
+        // What local state knows comes first: it may make work needless.
+        let mut learned = false;
+        for question in local {
+            learned |= self.ask(question.clone(), &wanted[&question]);
+        }
+        if learned {
+            return true;
+        }
+        self.settle(&wanted);
+        let holds_slot = |(question, asked): (&Question, &Asked)| (!asked.at.is_paused()).then(|| question.class());
+        let running: Vec<Class> = self.asked.iter().filter_map(holds_slot).collect();
+        for question in admit(work, running, &self.budget, |question| wanted[question].remaining) {
+            self.ask(question.clone(), &wanted[&question]);
+        }
+        false
+    }
+
+    /// Everything that is wanted by builds that go on, and the builds that do not.
+    fn plan(&mut self) -> (AllWanted, Vec<(SubmitNumber, Option<Failure>)>) {
+        let mut wanted = AllWanted::new();
+        let mut ended = Vec::new();
+        let mut missed = Vec::new();
+        for (number, live) in &mut self.live {
+            for at in live.sheet.refresh(&live.submit, &self.known) {
+                let facts = &live.sheet.all()[at];
+                if !live.submit.no_cache[at] && live.lifecycle.misses(at, facts) {
+                    missed.push((live.submit.clone(), at, order(&live.submit, live.sheet.all(), at).0));
+                }
+            }
+            let plan = plan_on(&live.submit, live.sheet.all(), &self.known);
+            if plan.failed.is_some() || plan.wanted.is_empty() {
+                ended.push((*number, plan.failed));
+                continue;
+            }
+            for Wanted { question, vertex, anew } in plan.wanted {
+                let wanting =
+                    wanted.entry(question).or_insert_with(|| Wanting { by: vec![], anew: false, remaining: 0 });
+                wanting.by.push((*number, vertex));
+                wanting.anew |= anew;
+                wanting.remaining = wanting.remaining.max(live.remaining[vertex]);
+            }
+        }
+        for (submit, at, parts) in missed {
+            self.explain(submit, at, parts);
+        }
+        (wanted, ended)
+    }
+
+    /// Asks one question. Answers whether the answer came at once.
+    fn ask(&mut self, question: Question, wanting: &Wanting) -> bool {
+        let Some(messages) = self.messages.upgrade() else { return false };
+        let (number, vertex) = wanting.by[0];
+        let Some(live) = self.live.get(&number) else { return false };
+        let submit = live.submit.clone();
+        let order = matches!(question, Question::Run(..)).then(|| {
+            let facts = &live.sheet.all()[vertex];
+            let lost = facts.record.iter().filter(|_| facts.files == Files::Lost).map(|record| record.id).collect();
+            let (parts, inputs) = order(&submit, live.sheet.all(), vertex);
+            (parts, inputs, lost)
+        });
+        self.announce(&question, wanting);
+        let at = AskCx::new(self.watchers(wanting), self.wake.clone());
+        let (anew, began) = (wanting.anew, self.newest);
+        let asking = Asking { question: question.clone(), at: at.clone(), submit, vertex, anew, order, began };
+        let mut reply = ask(self.host.clone(), asking);
+        // Local state answers at once, mostly; then it is not worth a task and a plan in between.
+        if question.class() == Class::Local {
+            if let Some(reply) = (&mut reply).now_or_never() {
+                self.learn(question, reply);
+                return true;
+            }
+        }
+        self.asks += 1;
+        let (ask, about) = (self.asks, question.clone());
+        let task = tokio::spawn(async move {
+            let reply = reply.await;
+            let _ = messages.send(Message::Reply { question: about, ask, reply });
+        });
+        self.asked.insert(question, Asked { number: ask, at, task: task.abort_handle() });
+        false
+    }
+
+    /// Tells every build that waits for work that it begins.
+    fn announce(&mut self, question: &Question, wanting: &Wanting) {
+        let work = match question {
+            Question::Pin(..) => Work::Pin,
+            Question::Fetch(_) => Work::Fetch,
+            Question::Run(..) => Work::Run,
+            _ => return,
+        };
+        for (number, at) in &wanting.by {
+            let Some(live) = self.live.get_mut(number) else { continue };
+            if work == Work::Run && live.lifecycle.runs_unexplained(*at) {
+                let reason = match live.submit.no_cache[*at] {
+                    true => "no cached result was wanted",
+                    false => "the files of the cached result could not be fetched",
+                };
+                live.lifecycle.missed(&live.submit, *at, vec![reason.into()]);
+            }
+            live.lifecycle.work(&live.submit, *at, work);
+        }
+    }
+
+    /// Ends vertices whose result is known, and tells of work that others had begun.
+    fn settle(&mut self, wanted: &AllWanted) {
+        let mut worked_on: BTreeMap<SubmitNumber, BTreeSet<usize>> = BTreeMap::new();
+        for (question, wanting) in wanted {
+            if matches!(question.class(), Class::Transfer | Class::Run) {
+                if self.asked.contains_key(question) {
+                    self.announce(question, wanting);
+                }
+                for (number, at) in &wanting.by {
+                    worked_on.entry(*number).or_default().insert(*at);
+                }
+            }
+        }
+        let none = BTreeSet::new();
+        for (number, live) in &mut self.live {
+            let worked_on = worked_on.get(number).unwrap_or(&none);
+            live.lifecycle.settle(&live.submit, live.sheet.all(), worked_on);
+        }
+    }
+
+    fn watchers(&self, wanting: &Wanting) -> Vec<Watcher> {
+        let watcher = |(number, at): &(SubmitNumber, usize)| {
+            let live = self.live.get(number)?;
+            Some(Watcher {
+                build: live.submit.build,
+                submit: *number,
+                vertex: live.submit.graph.vertices()[*at].id,
+                events: live.lifecycle.events().clone(),
+            })
+        };
+        wanting.by.iter().filter_map(watcher).collect()
+    }
+
+    fn end(&mut self, number: SubmitNumber, failure: Option<Failure>) {
+        let Some(mut live) = self.live.remove(&number) else { return };
+        let facts = live.sheet.all();
+        let definitions =
+            facts.iter().filter(|facts| facts.record.is_some()).filter_map(|facts| facts.definition).collect();
+        let failed = failure.map(|failure| (failure.vertex, self.error(&failure)));
+        let end = failed.as_ref().map_or(End::Well, |(at, error)| End::Failed(*at, error.chain()));
+        live.lifecycle.end(&live.submit, facts, end);
+        let result = match failed {
+            Some((at, source)) => {
+                let vertex = &live.submit.graph.vertices()[at];
+                let (name, origin) = (name(&live.submit.graph, vertex), vertex.origin.clone());
+                Err(SolveError::Step { vertex: vertex.id, name, origin, source })
+            }
+            None => match targets(&live) {
+                Some(targets) => {
+                    Ok(Solved { targets, summary: live.lifecycle.summary(&live.submit, live.sheet.all()) })
+                }
+                None => Err(SolveError::Stalled),
+            },
+        };
+        let (host, reply) = (self.host.clone(), live.reply);
+        tokio::spawn(async move {
+            host.mark_seen(definitions).await;
+            // Whoever submitted may have left.
+            let _ = reply.send(result);
+        });
+        self.forget();
+    }
+
+    fn error(&self, failure: &Failure) -> StepError {
+        let unknown = || StepError::new(format!("no answer to {:?}", failure.question));
+        self.errors.get(&failure.question).cloned().unwrap_or_else(unknown)
+    }
+
+    /// Forgets what no live submit depends on.
+    fn forget(&mut self) {
+        if self.live.is_empty() {
+            self.known = Answers::default();
+            self.errors.clear();
+            return;
+        }
+        let live: Vec<&Live> = self.live.values().collect();
+        let used = |question: &Question| live.iter().any(|live| live.sheet.uses(&live.submit, question));
+        self.known.retain(|question, _| used(question));
+        let known = &self.known;
+        self.errors.retain(|question, _| known.knows(question));
+    }
+
+    fn warn(&self, question: &Question, error: &StepError) {
+        let what = match question {
+            Question::LookUp(_) => "a cache could not be asked, so its results are not used",
+            _ => "the store could not be asked, so more may be done than needed",
+        };
+        for live in self.live.values().filter(|live| live.sheet.uses(&live.submit, question)) {
+            let warning = Warning {
+                vertex: None,
+                short: what.into(),
+                detail: vec![error.chain()],
+                url: String::new(),
+                file: None,
+                range: None,
+            };
+            live.lifecycle.events().send(live.submit.build, EventKind::Warning(warning));
+        }
+    }
+
+    /// Finds out beside everything else why a step was in no cache.
+    fn explain(&self, submit: Arc<Submit>, at: usize, parts: KeyParts) {
+        let Some(messages) = self.messages.upgrade() else { return };
+        let host = self.host.clone();
+        tokio::spawn(async move {
+            let earlier = host.nearest(&submit.graph.vertices()[at]).await;
+            let names = input_names(&submit, at);
+            let reasons = earlier.map(|earlier| differences(&earlier, &parts, &names)).unwrap_or_default();
+            let _ = messages.send(Message::Missed { submit: submit.number, vertex: at, reasons });
+        });
+    }
+}
+
+/// The targets, if all of their files are here.
+fn targets(live: &Live) -> Option<Vec<Target>> {
+    let target = |(at, target): (&usize, &OutputRef)| {
+        let facts = &live.sheet.all()[*at];
+        let record = facts.record.clone().filter(|_| facts.files == Files::Here)?;
+        Some(Target { result: record.output(target.output), record })
+    };
+    let targets = live.submit.targets.iter().zip(live.submit.graph.targets());
+    targets.map(target).collect()
+}

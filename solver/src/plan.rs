@@ -1,0 +1,187 @@
+//! Decides which questions about a build are worth answering now.
+//!
+//! Pure: no clock, no IO, no locks. [`drive`](crate::drive) asks the questions; this module only chooses them.
+//! Start at [`plan`]; the rules are the table in its doc, in order.
+
+use crate::facts::{facts, pin_question, run_question, Facts, Files, Measured};
+use crate::key::ResultRef;
+use crate::question::{Answers, Question};
+use crate::submit::{StepKind, Submit};
+
+/// What is wanted of a vertex. It only rises, and every need contains those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// It may stay as it is.
+    Nothing,
+    /// Its record.
+    Result,
+    /// Its record, and its files if it is a hit; never a reason to run it.
+    Prefetch,
+    /// Its files.
+    Files,
+}
+
+/// The questions worth answering now.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// In no particular order; one question may be wanted by several vertices.
+    pub wanted: Vec<Wanted>,
+    /// Why the build cannot succeed any more.
+    pub failed: Option<Failure>,
+}
+
+/// A question that a vertex wants answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What.
+    pub question: Question,
+    /// Position of the vertex.
+    pub vertex: usize,
+    /// A `Run` that must not be satisfied by what someone else ran meanwhile.
+    pub anew: bool,
+}
+
+/// A vertex that is needed and cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Position of the vertex.
+    pub vertex: usize,
+    /// The question that was answered by a failure.
+    pub question: Question,
+}
+
+/// The questions about `submit` worth answering, given the answers so far.
+///
+/// Needs go from users to inputs. The first rule settles a vertex; of the others all that apply do.
+///
+/// | # | when | then |
+/// |---|---|---|
+/// | 1 | failed, or what is needed is known | settled |
+/// | 2 | source without a pin | ask `Pin`; its `Fetch` only at [`Need::Prefetch`] |
+/// | 3 | an input's record unknown | raise *all* inputs to [`Need::Result`] |
+/// | 4 | digest of a content input unknown | ask `Recall`; when that does not know, raise it to [`Need::Files`] and ask `Hash` |
+/// | 5 | seen or not is unknown | ask `Seen` |
+/// | 6 | likely to run | raise all inputs to [`Need::Prefetch`], also while `LookUp` is open |
+/// | 7 | key known, a cached result is welcome | ask `LookUp`; on a hit settled, `Fetch` at [`Need::Prefetch`] |
+/// | 8 | miss, no cached result wanted, or a hit whose needed files are lost | raise all inputs to [`Need::Files`]; once all are here ask `Run` |
+///
+/// *Likely to run* is a vertex that may not come from a cache, that or below which something was never seen, or an
+/// input of which runs or ran with a new result. It only makes inputs ready early.
+pub fn plan(submit: &Submit, known: &Answers) -> Plan {
+    plan_on(submit, &facts(submit, known), known)
+}
+
+/// [`plan`] on facts that were made of the same answers.
+pub fn plan_on(submit: &Submit, facts: &[Facts], known: &Answers) -> Plan {
+    let mut planning = Planning { submit, facts, known, need: vec![Need::Nothing; facts.len()], plan: Plan::default() };
+    for target in &submit.targets {
+        planning.need[*target] = Need::Files;
+    }
+    // Users come after inputs, so going backwards a vertex's need is final when it is visited.
+    for at in (0..facts.len()).rev() {
+        if planning.need[at] > Need::Nothing && facts[at].files != Files::Here {
+            planning.visit(at);
+        }
+    }
+    planning.plan
+}
+
+struct Planning<'p> {
+    submit: &'p Submit,
+    facts: &'p [Facts],
+    known: &'p Answers,
+    need: Vec<Need>,
+    plan: Plan,
+}
+
+impl Planning<'_> {
+    fn visit(&mut self, at: usize) {
+        let facts = &self.facts[at];
+        if let Some(question) = &facts.failed {
+            return self.fail(at, question.clone());
+        }
+        let source = matches!(self.submit.steps[at].kind, StepKind::Source { .. });
+        let settled = facts.record.is_some() && !source;
+        if let (Some(definition), true) = (facts.definition, facts.seen_open) {
+            if !self.submit.no_cache[at] && !settled && !facts.unseen {
+                self.ask(at, Question::Seen(definition));
+            }
+        }
+        match (&facts.record, source) {
+            (Some(record), _) => match facts.files {
+                Files::Unknown if self.need[at] >= Need::Prefetch => self.ask(at, Question::Fetch(record.id)),
+                Files::Lost if self.need[at] == Need::Files && source => self.fail(at, Question::Fetch(record.id)),
+                Files::Lost if self.need[at] == Need::Files => self.run(at),
+                _ => {}
+            },
+            (None, true) => self.ask(at, pin_question(self.submit, at)),
+            (None, false) => self.work(at),
+        }
+    }
+
+    /// A step whose record is not known.
+    fn work(&mut self, at: usize) {
+        let facts = &self.facts[at];
+        let no_cache = self.submit.no_cache[at];
+        let changed = |input: &usize| self.facts[*input].running || self.facts[*input].new;
+        let likely = no_cache || facts.unseen || self.submit.graph.inputs_of(at).iter().any(changed);
+        match facts.key {
+            None => {
+                self.raise_inputs(at, if likely { Need::Prefetch } else { Need::Result });
+                self.measure_inputs(at);
+            }
+            Some(key) if !no_cache && !facts.looked_up => {
+                self.ask(at, Question::LookUp(key));
+                if likely {
+                    self.raise_inputs(at, Need::Prefetch);
+                }
+            }
+            Some(_) => self.run(at),
+        }
+    }
+
+    fn measure_inputs(&mut self, at: usize) {
+        let vertex = &self.submit.graph.vertices()[at];
+        let inputs = self.submit.graph.inputs_of(at).iter().zip(&vertex.inputs);
+        for ((input, from), (selector, digest)) in
+            inputs.zip(self.submit.steps[at].selectors.iter().zip(&self.facts[at].digests))
+        {
+            let (Some(record), Some(selector)) = (&self.facts[*input].record, selector) else { continue };
+            let result = ResultRef { record: record.id, output: from.from.output };
+            match digest {
+                Measured::Unasked => self.ask(at, Question::Recall(result, selector.clone())),
+                Measured::Unmeasured => {
+                    self.need[*input] = Need::Files;
+                    if self.facts[*input].files == Files::Here {
+                        self.ask(at, Question::Hash(result, selector.clone()));
+                    }
+                }
+                Measured::Waiting | Measured::Known(_) | Measured::Failed => {}
+            }
+        }
+    }
+
+    fn run(&mut self, at: usize) {
+        self.raise_inputs(at, Need::Files);
+        let here = |input: &usize| self.facts[*input].files == Files::Here;
+        let ready = self.submit.graph.inputs_of(at).iter().all(here);
+        if let (Some(key), true) = (self.facts[at].key, ready) {
+            let question = run_question(self.submit, at, key, self.known);
+            self.plan.wanted.push(Wanted { question, vertex: at, anew: self.submit.no_cache[at] });
+        }
+    }
+
+    fn raise_inputs(&mut self, at: usize, to: Need) {
+        for input in self.submit.graph.inputs_of(at) {
+            self.need[*input] = self.need[*input].max(to);
+        }
+    }
+
+    fn ask(&mut self, at: usize, question: Question) {
+        self.plan.wanted.push(Wanted { question, vertex: at, anew: false });
+    }
+
+    fn fail(&mut self, at: usize, question: Question) {
+        self.plan.failed = Some(Failure { vertex: at, question });
+    }
+}

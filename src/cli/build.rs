@@ -1,0 +1,197 @@
+//! `rbuild build`: starts the engine, shows its events, tells the result.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use frontend::diagnostic::Diagnostic;
+use frontend::{Lowered, Source};
+use serde_json::json;
+use solver::event::EventSink;
+use tokio::signal::unix::{signal, SignalKind};
+
+use super::args::Build;
+use super::failure::{chain, Failure};
+use super::excerpt::{Excerpt, Span};
+use super::render;
+use super::request::{from_args, reason};
+use super::screen::Screen;
+use crate::engine::steps::StepFailure;
+use crate::engine::{self, Answer, BuildError, Built, Client, ClientError, Engine};
+use crate::progress::View;
+use crate::sandbox;
+
+/// The exit code of a build that was interrupted from the terminal: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+/// The same for SIGTERM.
+const TERMINATED: u8 = 143;
+
+/// The command line as client of its own engine: its directories are right here.
+struct LocalClient {
+    directories: BTreeMap<String, PathBuf>,
+}
+
+impl Client for LocalClient {
+    fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf> {
+        let found = self.directories.get(name).cloned().ok_or_else(|| ClientError::NoDirectory(name.to_string()));
+        Box::pin(async move { found })
+    }
+}
+
+/// How a build came to its end.
+enum End {
+    Built(Result<Built, BuildError>),
+    Signal(u8),
+}
+
+/// `rbuild build`
+pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
+    let (request, directories) = from_args(args)?;
+    check_writable(args)?;
+    // Before any thread: all threads share the mount namespace that they are born in.
+    sandbox::private_mount_namespace().map_err(|e| {
+        Failure::user(format!("{}; building needs root for now: rootless builds are not supported yet", chain(&e)))
+    })?;
+    let screen = Screen::start(args.progress, args.quiet)?;
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let client = Arc::new(LocalClient { directories });
+    let names = request.names.clone();
+    let end = runtime.block_on(async {
+        let engine = Engine::open(root, args.jobs, screen.backlog())?;
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let building = engine.build(request, client, EventSink::new(screen.sink()));
+        Ok::<End, Failure>(tokio::select! {
+            built = building => End::Built(built),
+            _ = interrupt.recv() => End::Signal(INTERRUPTED),
+            _ = terminate.recv() => End::Signal(TERMINATED),
+        })
+    });
+    // Work on other threads that has begun looks after itself; nobody waits for it.
+    runtime.shutdown_background();
+    let view = screen.finish();
+    match end? {
+        End::Signal(code) => {
+            eprintln!("ERROR: interrupted");
+            Ok(code)
+        }
+        End::Built(Err(error)) => {
+            eprint!("{}", complaint(&error, &view));
+            Err(Failure::silent(1))
+        }
+        End::Built(Ok(built)) => {
+            tell(args, &built, &names, &view)?;
+            Ok(0)
+        }
+    }
+}
+
+/// Compiles the Dockerfile and builds nothing.
+pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
+    let (request, directories) = from_args(args)?;
+    let store = snapshotter::Store::open(root)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let lowered = runtime.block_on(engine::compile(&store, &request, &LocalClient { directories }));
+    lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
+}
+
+/// What is wrong with a Dockerfile.
+pub(super) fn wrong_dockerfile(source: &Source, findings: &[Diagnostic]) -> Failure {
+    let error = BuildError::Dockerfile { text: Box::new(source.clone()), findings: findings.to_vec() };
+    Failure { message: complaint(&error, &View::default()), code: 1 }
+}
+
+/// Why a build failed: the failed step's last lines, the place in the Dockerfile, what helps, and the cause last.
+fn complaint(error: &BuildError, view: &View) -> String {
+    let mut failure = render::Failure::new("solve", chain(error), render::Fault::User);
+    for step in view.failures().into_iter().filter(|step| !step.log.is_empty()) {
+        failure.steps.push(render::FailedStep { name: step.name, log: step.log });
+    }
+    match error {
+        BuildError::Dockerfile { text: source, findings } => {
+            for finding in findings.iter().filter(|finding| finding.is_error()) {
+                let span = |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
+                let spans = finding.labels.iter().map(span).collect();
+                let (file, text) = (source.name().to_string(), source.text().to_string());
+                failure.excerpts.push(Excerpt { file, text, spans });
+                failure.help.extend(finding.help.clone());
+            }
+        }
+        BuildError::Step { locations, .. } => {
+            for location in locations {
+                let line = |line: i32| usize::try_from(line).unwrap_or(0);
+                let spans = location.ranges.iter();
+                let spans = spans.map(|range| Span::lines(line(range.start.line)..=line(range.end.line))).collect();
+                let text = String::from_utf8_lossy(&location.source.data).into_owned();
+                failure.excerpts.push(Excerpt { file: location.source.filename.clone(), text, spans });
+            }
+            failure.help.extend(help(error));
+        }
+        _ => {}
+    }
+    failure.to_string()
+}
+
+/// What the user can do about a failed step, where that is known.
+fn help(error: &BuildError) -> Option<String> {
+    let BuildError::Step { failure, .. } = error else { return None };
+    match failure.downcast_ref::<StepFailure>()? {
+        StepFailure::NotEntitled(name) => Some(format!("allow it with --allow {name}")),
+        _ => None,
+    }
+}
+
+/// A file that cannot be written at the end is better known at the beginning.
+fn check_writable(args: &Build) -> Result<(), Failure> {
+    for file in [&args.iidfile, &args.metadata_file].into_iter().flatten() {
+        let dir = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !dir.is_dir() {
+            return Err(Failure::user(format!("{}: its directory does not exist", file.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Says what was made, where it was asked for.
+fn tell(args: &Build, built: &Built, names: &[String], view: &View) -> Result<(), Failure> {
+    if let Some(image) = &built.image {
+        if let Some(file) = &args.iidfile {
+            write_whole(file, image.to_string().as_bytes())?;
+        }
+        if args.quiet {
+            println!("{image}");
+        }
+    }
+    if let Some(file) = &args.metadata_file {
+        let mut metadata = serde_json::Map::new();
+        if let Some(image) = &built.image {
+            metadata.insert("containerimage.config.digest".into(), json!(image.to_string()));
+        }
+        if let Some(manifest) = &built.manifest {
+            metadata.insert("containerimage.descriptor".into(), serde_json::to_value(manifest)?);
+            metadata.insert("containerimage.digest".into(), json!(manifest.digest.to_string()));
+        }
+        if !names.is_empty() {
+            metadata.insert("image.name".into(), json!(names.join(",")));
+        }
+        write_whole(file, serde_json::to_string_pretty(&metadata)?.as_bytes())?;
+    }
+    if !args.quiet {
+        render::warnings(view.warnings(), &mut std::io::stderr())?;
+    }
+    Ok(())
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn write_whole(file: &Path, content: &[u8]) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::user(format!("write {}: {}", file.display(), reason(&e)));
+    let mut unfinished = file.as_os_str().to_os_string();
+    unfinished.push(format!(".{}.unfinished", std::process::id()));
+    let written = std::fs::File::create(&unfinished).and_then(|mut f| f.write_all(content));
+    let renamed = written.and_then(|()| std::fs::rename(&unfinished, file));
+    renamed.map_err(|e| {
+        let _ = std::fs::remove_file(&unfinished);
+        failed(e)
+    })
+}

@@ -1,0 +1,77 @@
+//! The command line: argv to a request, events to a screen, errors to text and exit codes.
+//!
+//! *Job*: everything a person types and reads. *Not its job*: building. *Start reading at* [`main`], then `build`.
+
+mod args;
+mod build;
+mod debug;
+pub mod excerpt;
+mod failure;
+mod images;
+mod import;
+mod name;
+pub mod render;
+mod request;
+mod run;
+mod screen;
+mod space;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use args::Verb;
+use failure::Failure;
+use snapshotter::Store;
+
+/// Does what the command line says.
+///
+/// Exit codes: 0, 1 when it fails, 2 when the command line is wrong, 130 and 143 when interrupted; `run` gives the
+/// command's own.
+pub fn main() -> ExitCode {
+    let command = match args::parse(std::env::args_os().collect()) {
+        Ok(command) => command,
+        Err(said) => {
+            let _ = said.print();
+            return if said.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let root = command.global.root.unwrap_or_else(default_root);
+    match dispatch(command.verb, root) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("{}: {}", if failure.code == 2 { "error" } else { "ERROR" }, failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
+    let open = || Store::open(&root);
+    match verb {
+        Verb::Build(args) => build::build(&args, &root),
+        Verb::Images(args) => images::list(&open()?, &args),
+        Verb::Inspect { names } => images::inspect(&open()?, &names),
+        Verb::Tag { source, target } => images::tag(&open()?, &source, &target),
+        Verb::Rmi { names } => images::remove(&open()?, &names),
+        Verb::Import { file, name } => import::import(&open()?, &file, &name),
+        Verb::Run(args) => run::run(&open()?, &args),
+        Verb::Du => space::usage(&open()?),
+        Verb::Prune { all } => space::prune(&open()?, all),
+        Verb::Fsck => space::check(&open()?),
+        Verb::Debug(args) => debug::debug(&args, &root),
+    }
+}
+
+/// Where the store is when nobody says.
+fn default_root() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/rbuild");
+    }
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named("XDG_DATA_HOME")
+        .or_else(|| named("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("rbuild")
+}

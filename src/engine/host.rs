@@ -1,0 +1,379 @@
+//! Answers the solver's questions with store, context and sandbox.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use snapshotter::store::record::{Measured, RecordId as StoredId, RecordKey, StoredOutput, StoredRecord};
+use snapshotter::store::StepLock;
+use snapshotter::{Lease, Store};
+use solver::event::{BuildId, Warning};
+use solver::graph::op::{Network, SourceOp};
+use solver::graph::{Graph, Op, OutputIndex, Platform, Selector, Vertex, Via};
+use solver::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, ResultRef};
+use solver::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
+
+use super::backlog::Backlog;
+use super::blocking::blocking;
+use super::client::Client;
+use super::context::UsedContext;
+use super::images::{self, Image};
+use super::request::Entitlements;
+use super::results::{Files, Output, Results};
+use super::steps::{self, hashed, StepCx, StepFailure};
+use crate::sandbox::{self, Sandbox};
+
+/// What one build brings along.
+struct Asker {
+    graph: Arc<Graph>,
+    client: Arc<dyn Client>,
+    entitlements: Entitlements,
+    warned_of_network: AtomicBool,
+}
+
+/// The world, as the solver sees it.
+pub(crate) struct EngineHost {
+    store: Store,
+    lease: Arc<Lease>,
+    sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    backlog: Arc<Backlog>,
+    askers: Mutex<HashMap<BuildId, Arc<Asker>>>,
+    results: Arc<Results>,
+}
+
+/// Forgets a build when it ends.
+pub(crate) struct Registered<'h> {
+    host: &'h EngineHost,
+    build: BuildId,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.host.askers.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.build);
+    }
+}
+
+impl EngineHost {
+    pub(crate) fn new(store: Store, lease: Arc<Lease>, backlog: Arc<Backlog>) -> EngineHost {
+        let (sandbox, results) = (Arc::default(), Arc::default());
+        EngineHost { store, lease, sandbox, backlog, askers: Mutex::default(), results }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// Makes a build known: its questions are answered with what it brings along.
+    pub(crate) fn register(
+        &self,
+        build: BuildId,
+        graph: Arc<Graph>,
+        client: Arc<dyn Client>,
+        entitlements: Entitlements,
+    ) -> Registered<'_> {
+        let asker = Asker { graph, client, entitlements, warned_of_network: AtomicBool::new(false) };
+        self.askers.lock().unwrap_or_else(|e| e.into_inner()).insert(build, Arc::new(asker));
+        Registered { host: self, build }
+    }
+
+    /// One output of a record in use.
+    pub(crate) fn result(&self, of: ResultRef) -> Option<Output> {
+        self.results.get(of.record, of.output)
+    }
+
+    /// The build whose files and rights a question may use.
+    fn asker(&self, at: &AskCx) -> Result<Arc<Asker>, StepFailure> {
+        let askers = self.askers.lock().unwrap_or_else(|e| e.into_inner());
+        askers.get(&at.caller()).cloned().ok_or(StepFailure::Unsupported("a question of a build that has ended"))
+    }
+
+    fn step_cx(&self, entitlements: Entitlements) -> StepCx {
+        StepCx {
+            store: self.store.clone(),
+            lease: Arc::clone(&self.lease),
+            entitlements,
+            sandbox: Arc::clone(&self.sandbox),
+            backlog: Arc::clone(&self.backlog),
+        }
+    }
+
+    /// The record of a key in the store, with its files known from now on.
+    async fn stored(&self, key: CacheKey) -> Result<Option<Record>, StepFailure> {
+        let (store, lease) = (self.store.clone(), Arc::clone(&self.lease));
+        let found = blocking(move || store.look_up(&lease, &RecordKey(key.0))).await?;
+        Ok(found.map(|stored| {
+            let outputs: Vec<Output> = stored
+                .outputs
+                .iter()
+                .map(|output| Output { files: Files::of(output.snapshot), identity: ContentDigest(output.identity) })
+                .collect();
+            self.known(RecordId(stored.id.0), outputs)
+        }))
+    }
+
+    /// Remembers where a record's files are.
+    fn known(&self, id: RecordId, outputs: Vec<Output>) -> Record {
+        let identities = outputs.iter().map(|output| output.identity).collect();
+        self.results.put(id, outputs);
+        Record { id, identities }
+    }
+
+    /// Writes a record of what was made.
+    async fn keep(
+        &self,
+        key: CacheKey,
+        parts: serde_json::Value,
+        step: String,
+        cost: Duration,
+        outputs: Vec<Output>,
+    ) -> Result<Record, StepFailure> {
+        let id = StoredId::random();
+        let stored = outputs
+            .iter()
+            .map(|output| match &output.files {
+                Files::Empty => Ok(StoredOutput { snapshot: None, identity: output.identity.0 }),
+                Files::Snapshot(id) => Ok(StoredOutput { snapshot: Some(*id), identity: output.identity.0 }),
+                Files::Context(_) => Err(StepFailure::Unsupported("a step whose result is the context itself")),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let record = StoredRecord {
+            id,
+            key: RecordKey(key.0),
+            outputs: stored,
+            measured: Vec::new(),
+            parts,
+            cost,
+            created: solver::event::Timestamp::now().0.as_nanos() as i64,
+            boot_id: self.store.boot_id().to_string(),
+            step,
+        };
+        let (store, lease) = (self.store.clone(), Arc::clone(&self.lease));
+        blocking(move || store.put_record(&lease, &record)).await?;
+        Ok(self.known(RecordId(id.0), outputs))
+    }
+
+    async fn pin_image(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
+        let (store, reference) = (self.store.clone(), source.reference().to_string());
+        let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
+        let image = blocking(move || images::find_for(&store, &reference, &platform)).await?;
+        if let Some(top) = image.top() {
+            self.lease.hold_snapshot(&top)?;
+        }
+        let identity = identity_of(&image);
+        let output = Output { files: Files::of(image.top()), identity };
+        let key = CacheKey(hashed("rbuild image record", &[&identity.0]).0);
+        at.cached();
+        // Kept, so that digests measured on it outlive the build.
+        if let Some(found) = self.stored(key).await? {
+            return Ok(found);
+        }
+        let step = format!("source {}", source.reference());
+        self.keep(key, serde_json::Value::Null, step, Duration::ZERO, vec![output]).await
+    }
+
+    async fn pin_local(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
+        let asker = self.asker(at)?;
+        let dir: PathBuf = asker.client.directory(source.reference()).await?;
+        let (attrs, caches) = (source.attrs.clone(), self.store.root().join("contexts"));
+        let context = Arc::new(blocking(move || UsedContext::open(&dir, &attrs, &caches)).await?);
+        // Whoever takes all of a context by identity has it read whole; COPY does not.
+        let takes_all = |user: &Vertex| {
+            user.inputs.iter().any(|input| input.from.vertex == vertex.id && input.via == Via::Identity)
+        };
+        let identity = if asker.graph.vertices().iter().any(takes_all) {
+            let context = Arc::clone(&context);
+            blocking(move || context.digest(&Selector::path("/"))).await?
+        } else {
+            hashed("rbuild unread context", &[&CacheKey(random()).0])
+        };
+        let output = Output { files: Files::Context(context), identity };
+        Ok(self.known(RecordId(StoredId::random().0), vec![output]))
+    }
+
+    /// Measures a digest on files, and keeps it with their record.
+    async fn measure(&self, at: &AskCx, result: ResultRef, what: &Selector) -> Result<ContentDigest, StepFailure> {
+        let output = self.result(result).ok_or(StepFailure::Unsupported("a digest of what nobody made"))?;
+        let cx = self.step_cx(self.asker(at)?.entitlements);
+        let what = what.clone();
+        blocking(move || {
+            let digest = steps::file::digest(&cx, &output.files, &what)?;
+            let measured = Measured { output: result.output.0, selector: selector_text(&what), digest: digest.0 };
+            // What is not remembered is measured again.
+            let _ = cx.store.add_measured(&stored_id(result.record), &measured);
+            Ok(digest)
+        })
+        .await
+    }
+
+    /// Runs a step, unless another process made its result meanwhile.
+    async fn run_once(&self, at: &AskCx, order: RunOrder<'_>) -> Result<Ran, StepFailure> {
+        let asker = self.asker(at)?;
+        // One process runs a step, the others wait and find what it made; a run anew waits for nobody.
+        let _lock = match order.anew {
+            true => None,
+            false => {
+                let waiting = at.pause();
+                let lock = self.step_lock(order.key).await?;
+                drop(waiting);
+                if let Some(found) = self.stored(order.key).await?.filter(|found| !order.lost.contains(&found.id)) {
+                    return Ok(Ran::Found(found));
+                }
+                lock
+            }
+        };
+        if let Op::Run(op) = &order.vertex.op {
+            warn_of_network(&asker, at, op.network);
+        }
+        let inputs = self.outputs_of(order.inputs)?;
+        let began = Instant::now();
+        let outputs = steps::execute(&self.step_cx(asker.entitlements), at, order.vertex, inputs).await?;
+        let parts = serde_json::to_value(&order.parts).unwrap_or_default();
+        let record = self.keep(order.key, parts, step_name(order.vertex), began.elapsed(), outputs).await?;
+        Ok(Ran::Made { record, new: true })
+    }
+
+    /// The right to run the step of a key. Dropping the future gives the wait up.
+    async fn step_lock(&self, key: CacheKey) -> Result<Option<StepLock>, StepFailure> {
+        struct GiveUp(Arc<AtomicBool>);
+        impl Drop for GiveUp {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let store = self.store.clone();
+        let gone = Arc::new(AtomicBool::new(false));
+        let _give_up = GiveUp(Arc::clone(&gone));
+        Ok(blocking(move || store.lock_step(&RecordKey(key.0), &|| gone.load(Ordering::Relaxed))).await?)
+    }
+
+    fn outputs_of(&self, inputs: &[ResultRef]) -> Result<Vec<Output>, StepFailure> {
+        let known = |input: &ResultRef| self.results.get(input.record, input.output);
+        let outputs: Option<Vec<Output>> = inputs.iter().map(known).collect();
+        outputs.ok_or(StepFailure::Unsupported("an input that nobody made"))
+    }
+}
+
+/// What an image is: what its layers contain.
+fn identity_of(image: &Image) -> ContentDigest {
+    let diff_ids = image.diff_ids();
+    let digests: Vec<&[u8; 32]> = diff_ids.iter().map(|id| id.digest().as_bytes()).collect();
+    hashed("rbuild image", &digests)
+}
+
+/// 32 bytes that nobody has seen.
+fn random() -> [u8; 32] {
+    snapshotter::SnapshotId::random().0
+}
+
+fn stored_id(id: RecordId) -> StoredId {
+    StoredId(id.0)
+}
+
+/// A selector as it is written beside a measured digest.
+fn selector_text(what: &Selector) -> String {
+    serde_json::to_string(what).unwrap_or_default()
+}
+
+/// Tells once a build that its steps share the host's network.
+fn warn_of_network(asker: &Asker, at: &AskCx, network: Network) {
+    let (_, Some(warning)) = sandbox::default_network() else { return };
+    if network == Network::Sandbox && !asker.warned_of_network.swap(true, Ordering::Relaxed) {
+        at.warning(&Warning {
+            vertex: None,
+            short: warning.to_string(),
+            detail: Vec::new(),
+            url: String::new(),
+            file: None,
+            range: None,
+        });
+    }
+}
+
+/// What a step is called across builds: to tell why it has to run now.
+fn step_name(vertex: &Vertex) -> String {
+    let text = vertex.hints.description.get("com.docker.dockerfile.v1.command").cloned();
+    let file = vertex.origin.as_ref().and_then(|o| o.locations.first()).map(|l| l.source.filename.clone());
+    format!("{} {}", file.unwrap_or_default(), text.unwrap_or_else(|| vertex.id.to_string()))
+}
+
+impl Host for EngineHost {
+    async fn pin(&self, at: &AskCx, vertex: &Vertex) -> Result<Pin, StepError> {
+        let Op::Source(source) = &vertex.op else {
+            return Err(StepError::new(StepFailure::Unsupported("a pin of what is no source")));
+        };
+        let record = match source.scheme() {
+            "docker-image" => self.pin_image(at, vertex, source).await,
+            "local" => self.pin_local(at, vertex, source).await,
+            "git" => Err(StepFailure::Unsupported("git sources")),
+            "http" | "https" => Err(StepFailure::Unsupported("http sources")),
+            "oci-layout" => Err(StepFailure::Unsupported("sources in an OCI layout")),
+            _ => Err(StepFailure::Unsupported("this source scheme")),
+        };
+        Ok(Pin { record: record.map_err(StepError::new)? })
+    }
+
+    async fn seen(&self, key: DefinitionKey) -> Result<bool, StepError> {
+        Ok(self.store.is_seen(&key.0))
+    }
+
+    async fn mark_seen(&self, keys: Vec<DefinitionKey>) {
+        let store = self.store.clone();
+        // A lost mark costs work, never correctness.
+        blocking(move || keys.iter().for_each(|key| drop(store.mark_seen(&key.0)))).await;
+    }
+
+    async fn look_up(&self, key: CacheKey) -> Result<Option<Record>, StepError> {
+        self.stored(key).await.map_err(StepError::new)
+    }
+
+    async fn recall(
+        &self,
+        record: RecordId,
+        output: OutputIndex,
+        what: &Selector,
+    ) -> Result<Option<ContentDigest>, StepError> {
+        if let Some(Output { files: Files::Context(context), .. }) = self.results.get(record, output) {
+            let what = what.clone();
+            let digest = blocking(move || context.digest(&what)).await;
+            return digest.map(Some).map_err(StepError::new);
+        }
+        let (store, selector) = (self.store.clone(), selector_text(what));
+        let stored = blocking(move || store.record(&stored_id(record))).await.map_err(StepError::new)?;
+        let measured = stored.into_iter().flat_map(|record| record.measured);
+        let mut fitting = measured.filter(|m| m.output == output.0 && m.selector == selector);
+        Ok(fitting.next().map(|m| ContentDigest(m.digest)))
+    }
+
+    async fn hash(&self, at: &AskCx, result: &ResultRef, what: &Selector) -> Result<ContentDigest, StepError> {
+        self.measure(at, *result, what).await.map_err(StepError::new)
+    }
+
+    async fn fetch(&self, _: &AskCx, record: RecordId) -> Result<(), StepError> {
+        let outputs = self.results.all(record).unwrap_or_default();
+        let lease = Arc::clone(&self.lease);
+        let held = blocking(move || {
+            let snapshots = outputs.iter().filter_map(|output| match &output.files {
+                Files::Snapshot(id) => Some(*id),
+                Files::Empty | Files::Context(_) => None,
+            });
+            snapshots.into_iter().try_for_each(|id| lease.hold_snapshot(&id))
+        });
+        held.await.map_err(StepError::new)
+    }
+
+    async fn run(&self, at: &AskCx, order: RunOrder<'_>) -> Result<Ran, StepError> {
+        self.run_once(at, order).await.map_err(StepError::new)
+    }
+
+    async fn nearest(&self, vertex: &Vertex) -> Option<KeyParts> {
+        let (store, step) = (self.store.clone(), step_name(vertex));
+        let newest = blocking(move || store.newest_record_of(&step)).await.ok().flatten()?;
+        serde_json::from_value(newest.parts).ok()
+    }
+}

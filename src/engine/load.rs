@@ -1,0 +1,139 @@
+//! From a request to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
+
+use frontend::{ImageAnswer, Lowered, Lowering, RunNetwork, Source, Step};
+use snapshotter::Store;
+use solver::graph::op::Network;
+use solver::graph::Platform;
+
+use super::blocking::blocking;
+use super::client::Client;
+use super::error::{chain, BuildError};
+use super::images;
+use super::notes::Notes;
+use super::request::{BuildRequest, Dockerfile, NoCache};
+use crate::source::local::{self, Context};
+
+/// The text of a build.
+pub(crate) struct Loaded {
+    /// The Dockerfile.
+    pub source: Source,
+    /// Patterns of what the context leaves out.
+    pub ignore: Vec<String>,
+}
+
+/// Reads Dockerfile and ignore file from the client's directories.
+///
+/// # Errors
+/// Neither can be read or understood.
+pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
+    let name = match &request.dockerfile {
+        Dockerfile::File(name) => name.clone(),
+        Dockerfile::Text(_) => "Dockerfile".to_string(),
+    };
+    let note = notes.begin(&format!("[internal] load build definition from {name}"));
+    let text = match &request.dockerfile {
+        Dockerfile::Text(text) => Ok(text.clone()),
+        Dockerfile::File(name) => {
+            let path = client.directory("dockerfile").await?.join(name);
+            let shown = name.clone();
+            blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
+        }
+    };
+    let text = note.end_with(text)?;
+
+    let note = notes.begin("[internal] load .dockerignore");
+    let ignore = read_ignore(request, client).await;
+    let ignore = note.end_with(ignore)?;
+    Ok(Loaded { source: Source::new(name, text), ignore })
+}
+
+/// Why a Dockerfile cannot be read, in the words that users know.
+fn unread(name: &str, error: &local::Error) -> String {
+    match error {
+        local::Error::Unreadable { source, .. } => {
+            let text = source.to_string();
+            format!("open {name}: {}", text.split(" (os error").next().unwrap_or(&text).to_lowercase())
+        }
+        other => chain(other),
+    }
+}
+
+async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    let context = client.directory("context").await?;
+    let dockerfile = match &request.dockerfile {
+        Dockerfile::File(name) => Some(client.directory("dockerfile").await?.join(name)),
+        Dockerfile::Text(_) => None,
+    };
+    let found = blocking(move || Context::open(&context)?.read_ignore(dockerfile.as_deref())).await?;
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let file = found.path.display().to_string();
+    frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
+}
+
+/// Turns the Dockerfile into a graph; base images come from the store.
+///
+/// # Errors
+/// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
+pub(crate) async fn lower(
+    store: &Store,
+    request: &BuildRequest,
+    loaded: &Loaded,
+    notes: &Notes,
+) -> Result<Lowered, BuildError> {
+    let wrong = |findings| BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings };
+    let (ast, _) = frontend::parse(&loaded.source);
+    let mut lowering = Lowering::new(&loaded.source, ast, options(request, loaded));
+    loop {
+        match lowering.step().map_err(wrong)? {
+            Step::Done(lowered) => return Ok(lowered),
+            Step::Need(queries) => {
+                for query in queries {
+                    let note = notes.begin(&format!("[internal] load metadata for {}", query.reference));
+                    let (store, reference, platform) = (store.clone(), query.reference.clone(), query.platform.clone());
+                    let found = blocking(move || images::find_for(&store, &reference, &platform)).await;
+                    let image = note.end_with(found).map_err(|e| {
+                        let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
+                        wrong(vec![frontend::diagnostic::Diagnostic::error("no-image", query.span, message)])
+                    })?;
+                    lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
+                }
+            }
+        }
+    }
+}
+
+fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
+    let stages = match &request.no_cache {
+        NoCache::Stages(stages) => stages.clone(),
+        _ => Vec::new(),
+    };
+    frontend::Options {
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        labels: request.labels.clone(),
+        build_platform: Platform::host(),
+        target_platform: request.platform.clone(),
+        no_cache: request.no_cache == NoCache::Everything,
+        no_cache_filter: stages,
+        source_date_epoch: request.source_date_epoch,
+        ignore_patterns: loaded.ignore.clone(),
+        extra_hosts: request.extra_hosts.clone(),
+        network: match request.network {
+            Network::Sandbox => RunNetwork::Default,
+            Network::Host => RunNetwork::Host,
+            Network::None => RunNetwork::None,
+        },
+        ..frontend::Options::default()
+    }
+}
+
+
+/// From a request to a graph, without building anything.
+///
+/// # Errors
+/// As a build's before its first step.
+pub async fn compile(store: &Store, request: &BuildRequest, client: &dyn Client) -> Result<Lowered, BuildError> {
+    let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
+    let loaded = load(request, client, &notes).await?;
+    lower(store, request, &loaded, &notes).await
+}

@@ -1,0 +1,107 @@
+//! What a build says of itself: steps that are no vertices of its graph, and warnings.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use frontend::diagnostic::Diagnostic;
+use frontend::Source;
+use solver::event::{BuildId, EventKind, EventSink, Warning};
+use solver::graph::{Position, Range, VertexId};
+
+/// Where a build's own events go.
+pub struct Notes {
+    build: BuildId,
+    events: EventSink,
+    count: AtomicU64,
+}
+
+impl Notes {
+    pub(crate) fn new(build: BuildId, events: EventSink) -> Notes {
+        Notes { build, events, count: AtomicU64::new(0) }
+    }
+
+    /// Where the solver's events of this build go.
+    pub(crate) fn sink(&self) -> EventSink {
+        self.events.clone()
+    }
+
+    pub(crate) fn emit(&self, kind: EventKind) {
+        self.events.send(self.build, kind);
+    }
+
+    /// Begins a step that a person sees under this name.
+    pub(crate) fn begin(&self, name: &str) -> Note<'_> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let vertex = VertexId::of(format!("{} {number} {name}", self.build.0).as_bytes());
+        self.emit(EventKind::VertexAdded { vertex, name: name.to_string(), inputs: Vec::new(), group: None });
+        self.emit(EventKind::VertexStarted { vertex });
+        Note { notes: self, vertex, ended: false }
+    }
+
+    /// Passes on what is doubtful in a Dockerfile.
+    pub(crate) fn lint(&self, source: &Source, lint: &Diagnostic) {
+        let span = lint.span();
+        let at = |offset: usize| Position {
+            line: source.line_of(offset) as i32,
+            character: source.column_of(offset) as i32,
+        };
+        let kebab: String = lint.code.chars().enumerate().fold(String::new(), |mut text, (at, c)| {
+            if c.is_ascii_uppercase() && at > 0 {
+                text.push('-');
+            }
+            text.push(c.to_ascii_lowercase());
+            text
+        });
+        self.emit(EventKind::Warning(Warning {
+            vertex: None,
+            short: format!("{}: {} (line {})", lint.code, lint.message, lint.line(source)),
+            detail: lint.help.iter().cloned().collect(),
+            url: format!("https://docs.docker.com/go/dockerfile/rule/{kebab}/"),
+            file: Some(source.name().to_string()),
+            range: Some(Range { start: at(span.start), end: at(span.end) }),
+        }));
+    }
+}
+
+/// A step that is no vertex of the graph. Dropped without an end, it was cancelled.
+pub(crate) struct Note<'n> {
+    notes: &'n Notes,
+    vertex: VertexId,
+    ended: bool,
+}
+
+impl Note<'_> {
+    /// A part of it that is done at once or was.
+    pub(crate) fn part(&self, id: &str) {
+        self.bytes(id, 0, 0, true);
+    }
+
+    /// A part of it that is under way.
+    pub(crate) fn bytes(&self, id: &str, current: u64, total: u64, done: bool) {
+        let (current, total) = (current as i64, total as i64);
+        self.notes.emit(EventKind::Progress { vertex: self.vertex, id: id.to_string(), current, total, done });
+    }
+
+    /// It ended well.
+    pub(crate) fn done(mut self) {
+        self.end(None, false);
+    }
+
+    /// It ended as `result` says.
+    pub(crate) fn end_with<T, E: std::error::Error>(mut self, result: Result<T, E>) -> Result<T, E> {
+        self.end(result.as_ref().err().map(|e| super::error::chain(e)), false);
+        result
+    }
+
+    fn end(&mut self, error: Option<String>, cancelled: bool) {
+        self.ended = true;
+        self.notes.emit(EventKind::VertexDone { vertex: self.vertex, error, cancelled });
+    }
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(None, true);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! A file operation as a step: mounts its trees, applies its actions, commits its results.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use snapshotter::layer::{apply_to_directory, decompressed, Limits};
+use snapshotter::tree::{copy, Archive, Change, CopyRequest, Destination, InTheWay, SelectPath, Tree};
+use snapshotter::{Mounted, SnapshotId, View};
+use solver::graph::op::{ActionInput, ChownOpt, FileAction, FileActionKind, FileOp, UserOpt};
+use solver::graph::{PathSelector, Selector};
+use solver::key::ContentDigest;
+
+use super::{apply_action, plan, Chain, Means, SourceTree, Users};
+use crate::engine::blocking::blocking;
+use crate::engine::context::UsedContext;
+use crate::engine::results::{Files, Output};
+use crate::engine::steps::{identity_over, StepCx, StepFailure};
+use crate::source::local::selection;
+
+/// Carries out a file operation on `inputs` and gives its outputs in order.
+pub(crate) async fn step(cx: &StepCx, op: &FileOp, inputs: Vec<Output>) -> Result<Vec<Output>, StepFailure> {
+    let (cx, op) = (cx.clone(), op.clone());
+    blocking(move || carry_out(&cx, &op, &inputs)).await
+}
+
+fn carry_out(cx: &StepCx, op: &FileOp, inputs: &[Output]) -> Result<Vec<Output>, StepFailure> {
+    let plan = plan(op, inputs.len())?;
+    let mut made: HashMap<usize, Output> = HashMap::new();
+    for chain in &plan.chains {
+        let output = carry_out_chain(cx, op, chain, inputs, &made)?;
+        made.insert(*chain.actions.last().unwrap_or(&0), output);
+    }
+    let result = |chain: &usize| {
+        let last = plan.chains.get(*chain).and_then(|chain| chain.actions.last());
+        last.and_then(|action| made.get(action)).cloned()
+    };
+    let outputs: Option<Vec<Output>> = plan.outputs.iter().map(result).collect();
+    outputs.ok_or(StepFailure::Unsupported("a file operation without its output"))
+}
+
+/// Applies the actions that change one tree.
+fn carry_out_chain(
+    cx: &StepCx,
+    op: &FileOp,
+    chain: &Chain,
+    inputs: &[Output],
+    made: &HashMap<usize, Output>,
+) -> Result<Output, StepFailure> {
+    let result = |of: ActionInput| match of {
+        ActionInput::Scratch => Some(Output::empty()),
+        ActionInput::Input(index) => inputs.get(index).cloned(),
+        ActionInput::Action(index) => made.get(&index).cloned(),
+    };
+    let missing = || StepFailure::Unsupported("a file operation on a tree that is not there");
+    let base = result(chain.base).ok_or_else(missing)?;
+    let active = cx.store.prepare(snapshot_of(cx, &base.files)?.as_ref(), &cx.lease)?;
+    {
+        let target = active.mount()?;
+        let actions: Vec<&FileAction> = chain.actions.iter().filter_map(|index| op.actions.get(*index)).collect();
+        let mut sources: HashMap<ActionInput, Opened> = HashMap::new();
+        for input in actions.iter().flat_map(|action| trees_of(action)) {
+            // The tree under work is there already, and shows what earlier actions made.
+            let under_work = input == chain.base || matches!(input, ActionInput::Action(a) if chain.actions.contains(&a));
+            if input == ActionInput::Scratch || under_work && !is_copied_from(&actions, input) {
+                continue;
+            }
+            if let std::collections::hash_map::Entry::Vacant(slot) = sources.entry(input) {
+                slot.insert(Opened::new(cx, &result(input).ok_or_else(missing)?.files)?);
+            }
+        }
+        for action in actions {
+            let users: Vec<(ActionInput, BorrowedFd)> = trees_of(action)
+                .into_iter()
+                .map(|input| (input, sources.get(&input).map_or(target.root(), |source| source.tree.root.as_fd())))
+                .collect();
+            let source = sources.get(&action.secondary);
+            let unpack = |archive: Archive<'_>| unpack(cx, archive);
+            let means = Means {
+                users: Users(&users),
+                cache: source.and_then(|s| s.context.as_deref()).map(|context| &context.cache),
+                unpack: Some(&unpack),
+            };
+            let effects = apply_action(action, target.root(), source.map(|s| &s.tree), means)?;
+            if let (Some(context), Some(read)) = (source.and_then(|s| s.context.as_ref()), effects.read) {
+                check_unchanged(context, action, read)?;
+            }
+        }
+    }
+    let info = cx.store.commit(active, &cx.lease)?;
+    Ok(Output { files: Files::Snapshot(info.id), identity: identity_over(&base.identity, &info.delta) })
+}
+
+/// The trees that an action reads: what it copies from, and where its owners' names are looked up.
+fn trees_of(action: &FileAction) -> Vec<ActionInput> {
+    let owner = match &action.kind {
+        FileActionKind::Copy(copy) => copy.owner.as_ref(),
+        FileActionKind::MkFile { owner, .. }
+        | FileActionKind::MkDir { owner, .. }
+        | FileActionKind::Symlink { owner, .. } => owner.as_ref(),
+        FileActionKind::Rm { .. } => None,
+    };
+    let named = |opt: &Option<UserOpt>| match opt {
+        Some(UserOpt::Name { input, .. }) => Some(*input),
+        _ => None,
+    };
+    let names = |owner: &ChownOpt| [named(&owner.user), named(&owner.group)];
+    let mut trees: Vec<ActionInput> = owner.into_iter().flat_map(names).flatten().collect();
+    if matches!(action.kind, FileActionKind::Copy(_)) {
+        trees.push(action.secondary);
+    }
+    trees
+}
+
+fn is_copied_from(actions: &[&FileAction], input: ActionInput) -> bool {
+    actions.iter().any(|action| matches!(action.kind, FileActionKind::Copy(_)) && action.secondary == input)
+}
+
+/// What was copied must be what the cache key was made of.
+fn check_unchanged(
+    context: &UsedContext,
+    action: &FileAction,
+    read: snapshotter::tree::TreeDigest,
+) -> Result<(), StepFailure> {
+    let FileActionKind::Copy(copy) = &action.kind else { return Ok(()) };
+    let what = super::selection(copy);
+    let path = PathSelector {
+        path: what.path,
+        wildcard: what.wildcard,
+        follow: what.follow,
+        include: what.include,
+        exclude: what.exclude,
+    };
+    match context.measure(&path)? == read {
+        true => Ok(()),
+        false => Err(StepFailure::ContextChanged { path: copy.src.clone() }),
+    }
+}
+
+/// A tree that actions read, kept open.
+struct Opened {
+    tree: SourceTree,
+    context: Option<std::sync::Arc<UsedContext>>,
+    _mounted: Option<(Mounted, View)>,
+}
+
+impl Opened {
+    fn new(cx: &StepCx, files: &Files) -> Result<Opened, StepFailure> {
+        if let Files::Context(used) = files {
+            let tree = SourceTree {
+                root: std::sync::Arc::clone(used.context.root()),
+                filter: Some(std::sync::Arc::clone(used.context.filter())),
+                ownership: used.context.tree().ownership,
+                specials: used.context.tree().specials,
+            };
+            return Ok(Opened { tree, context: Some(std::sync::Arc::clone(used)), _mounted: None });
+        }
+        let view = cx.store.view(snapshot_of(cx, files)?.as_ref(), &cx.lease)?;
+        let mounted = view.mount()?;
+        let root: OwnedFd = mounted.root().try_clone_to_owned().map_err(|e| StepFailure::io("open a tree", e))?;
+        Ok(Opened { tree: SourceTree::snapshot(root), context: None, _mounted: Some((mounted, view)) })
+    }
+}
+
+/// The snapshot with these files; a context is copied into one.
+fn snapshot_of(cx: &StepCx, files: &Files) -> Result<Option<SnapshotId>, StepFailure> {
+    match files {
+        Files::Empty => Ok(None),
+        Files::Snapshot(id) => Ok(Some(*id)),
+        Files::Context(context) => Ok(Some(copy_of_context(cx, context, "/")?)),
+    }
+}
+
+/// A snapshot with the selected part of a context, at its place.
+pub(crate) fn copy_of_context(cx: &StepCx, used: &UsedContext, path: &str) -> Result<SnapshotId, StepFailure> {
+    let active = cx.store.prepare(None, &cx.lease)?;
+    let what = SelectPath { path: path.to_string(), follow: true, ..SelectPath::default() };
+    let change = Change::default();
+    let request = CopyRequest {
+        what: &what,
+        required: &[],
+        may_be_empty: false,
+        to: Destination { path, contents: true, make_parents: true },
+        change: &change,
+        in_the_way: InTheWay::Merge,
+        unpack: None,
+    };
+    copy(used.context.tree(), active.mount()?.root(), &request, Some(&used.cache)).map_err(super::Error::Tree)?;
+    Ok(cx.store.commit(active, &cx.lease)?.id)
+}
+
+/// Extracts an archive for ADD. With another owner or time it is extracted aside and copied.
+fn unpack(cx: &StepCx, archive: Archive<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let tar = decompressed(archive.file)?;
+    if archive.change.owner.is_none() && archive.change.time.is_none() {
+        apply_to_directory(tar, archive.dest, &Limits::default())?;
+        return Ok(());
+    }
+    let aside = cx.store.prepare(None, &cx.lease)?;
+    let tree = aside.mount()?;
+    apply_to_directory(tar, tree.root(), &Limits::default())?;
+    let what = SelectPath { path: "/".into(), ..SelectPath::default() };
+    let request = CopyRequest {
+        what: &what,
+        required: &[],
+        may_be_empty: false,
+        to: Destination { path: "/", contents: true, make_parents: false },
+        change: archive.change,
+        in_the_way: InTheWay::Merge,
+        unpack: None,
+    };
+    copy(Tree::snapshot(tree.root()), archive.dest, &request, None)?;
+    Ok(())
+}
+
+/// The content digest of selected files of a result.
+pub(crate) fn digest(cx: &StepCx, files: &Files, what: &Selector) -> Result<ContentDigest, StepFailure> {
+    if let Files::Context(used) = files {
+        return Ok(used.digest(what)?);
+    }
+    let view = cx.store.view(snapshot_of(cx, files)?.as_ref(), &cx.lease)?;
+    let mounted = view.mount()?;
+    let digest = snapshotter::tree::hash_tree(Tree::snapshot(mounted.root()), &selection(what), None);
+    Ok(ContentDigest(digest.map_err(super::Error::Tree)?.0))
+}

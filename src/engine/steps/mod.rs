@@ -1,0 +1,182 @@
+//! The steps: what each kind of op does with its inputs.
+//!
+//! *Job*: from an op and the files of its inputs to committed snapshots. *Not its job*: whether it has to run at all
+//! (the solver's), and how records are kept (`host`). *Start reading at* [`execute`].
+
+pub mod file;
+mod merge;
+mod run;
+
+use std::sync::{Arc, OnceLock};
+
+use snapshotter::{Lease, Store, TreeDigest};
+use solver::graph::{Op, Vertex};
+use solver::key::ContentDigest;
+use solver::port::AskCx;
+
+use super::backlog::Backlog;
+use super::request::Entitlements;
+use super::results::Output;
+use crate::sandbox::{self, Sandbox};
+
+/// What steps work with.
+#[derive(Clone)]
+pub(crate) struct StepCx {
+    pub store: Store,
+    pub lease: Arc<Lease>,
+    pub entitlements: Entitlements,
+    /// Started when the first process is.
+    pub sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    /// Steps wait with their output while too much of it waits to be shown.
+    pub backlog: Arc<Backlog>,
+}
+
+/// How a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepFailure {
+    /// The process ended with a code that means failure.
+    #[error("process {command:?} did not complete successfully: exit code: {code}")]
+    Exit {
+        /// Its words.
+        command: String,
+        /// Its code; 128 and the signal's number for a killed one.
+        code: i32,
+    },
+    /// The process could not be started.
+    #[error("process {command:?} did not complete successfully")]
+    Start {
+        /// Its words.
+        command: String,
+        /// Why.
+        #[source]
+        source: sandbox::Error,
+    },
+    /// The user it should run as is not there.
+    #[error(transparent)]
+    User(sandbox::Error),
+    /// A path that the step reads is not there.
+    #[error("{path:?}: not found")]
+    NotFound {
+        /// In its tree.
+        path: String,
+    },
+    /// A host's address is none.
+    #[error("host {host}: {ip} is not an IP address")]
+    BadHost {
+        /// Name.
+        host: String,
+        /// What should be its address.
+        ip: String,
+    },
+    /// A limit's name is none that Linux has.
+    #[error("ulimit {name}: there is no such limit")]
+    BadUlimit {
+        /// As it was asked for.
+        name: String,
+    },
+    /// The step needs an entitlement that the caller did not give.
+    #[error("{0} is not allowed")]
+    NotEntitled(&'static str),
+    /// The step needs what rbuild does not have yet.
+    #[error("not supported yet: {0}")]
+    Unsupported(&'static str),
+    /// A file action failed.
+    #[error(transparent)]
+    File(#[from] file::Error),
+    /// The file actions contradict each other.
+    #[error(transparent)]
+    Invalid(#[from] file::InvalidFileOp),
+    /// A file of the context changed while it was used.
+    #[error("{path:?} of the build context changed while it was copied; build again")]
+    ContextChanged {
+        /// What was being copied.
+        path: String,
+    },
+    /// The build context cannot be read.
+    #[error(transparent)]
+    Context(#[from] crate::source::local::Error),
+    /// A base image cannot be used.
+    #[error(transparent)]
+    Image(#[from] super::images::Error),
+    /// The client did not give what was asked for.
+    #[error(transparent)]
+    Client(#[from] super::client::ClientError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] snapshotter::Error),
+    /// The machine refused.
+    #[error("{doing}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl StepFailure {
+    pub(crate) fn io(doing: &'static str, source: std::io::Error) -> StepFailure {
+        StepFailure::Io { doing, source }
+    }
+}
+
+impl StepCx {
+    /// The sandbox, started with the first process.
+    fn sandbox(&self) -> Result<Arc<Sandbox>, StepFailure> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(Arc::clone(sandbox));
+        }
+        let command = String::from("sandbox");
+        let started = Sandbox::start().map_err(|source| StepFailure::Start { command, source })?;
+        Ok(Arc::clone(self.sandbox.get_or_init(|| Arc::new(started))))
+    }
+
+    // The entitlements are asked where the process's spec is made, so that no way to a process goes around them.
+
+    fn entitled_to_host_network(&self) -> Result<sandbox::Network, StepFailure> {
+        let allowed = self.entitlements.network_host.then_some(sandbox::Network::Host);
+        allowed.ok_or(StepFailure::NotEntitled("network.host"))
+    }
+
+    fn entitled_to_insecure(&self) -> Result<sandbox::Security, StepFailure> {
+        let allowed = self.entitlements.security_insecure.then_some(sandbox::Security::Insecure);
+        allowed.ok_or(StepFailure::NotEntitled("security.insecure"))
+    }
+}
+
+/// Carries out the op of a vertex on its inputs and gives its outputs in order.
+pub(crate) async fn execute(
+    cx: &StepCx,
+    at: &AskCx,
+    vertex: &Vertex,
+    inputs: Vec<Output>,
+) -> Result<Vec<Output>, StepFailure> {
+    match &vertex.op {
+        Op::Run(op) => run::run(cx, at, op, inputs).await,
+        Op::File(op) => file::step(cx, op, inputs).await,
+        Op::Merge(op) => merge::merge(cx, op, inputs).await,
+        Op::Passthrough(op) => {
+            let pass = |index: &usize| inputs.get(*index).cloned();
+            let outputs: Option<Vec<Output>> = op.outputs.iter().map(pass).collect();
+            outputs.ok_or(StepFailure::Unsupported("passing on an input that is not there"))
+        }
+        Op::Diff(_) => Err(StepFailure::Unsupported("diff")),
+        Op::Build(_) => Err(StepFailure::Unsupported("a definition in an input")),
+        Op::Source(_) => Err(StepFailure::Unsupported("running a source")),
+    }
+}
+
+/// The identity of what was made on something: of the base and of the delta, whose times do not count.
+pub(crate) fn identity_over(base: &ContentDigest, delta: &TreeDigest) -> ContentDigest {
+    hashed("made", &[&base.0, &delta.0])
+}
+
+/// A digest of digests.
+pub(crate) fn hashed(what: &str, parts: &[&[u8; 32]]) -> ContentDigest {
+    let mut hasher = blake3::Hasher::new_derive_key(what);
+    for part in parts {
+        hasher.update(*part);
+    }
+    ContentDigest(*hasher.finalize().as_bytes())
+}

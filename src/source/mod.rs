@@ -1,0 +1,3 @@
+//! Where trees come from that no step made.
+
+pub mod local;

@@ -1,0 +1,289 @@
+//! Whoever is killed, nothing is left: no process, no mount, no descriptor, no control group.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rbuild::sandbox::{Error, Exit, Running};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+
+use crate::support::{cannot_run, finish, Root, SANDBOX};
+
+/// The processes whose command line holds `marker`.
+fn alive(marker: &str) -> Vec<i32> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let state = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let line = line.split(|byte| *byte == 0).any(|argument| argument == marker.as_bytes());
+        if line && !state.contains(") Z ") {
+            pids.push(pid);
+        }
+    }
+    pids
+}
+
+/// Waits until as many processes with the marker are there.
+fn await_alive(marker: &str, count: usize) -> Vec<i32> {
+    let start = Instant::now();
+    loop {
+        let pids = alive(marker);
+        if pids.len() == count {
+            return pids;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{} instead of {count} of {marker}", pids.len());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("alive");
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok()).expect("a parent")
+}
+
+fn kill(pid: i32) {
+    // SAFETY: plain numbers; the pid was found in this test by a marker of its own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+}
+
+/// A step with children that do not want to die: one in the background, one in a session of its own.
+fn stubborn(root: &Root, marker: &str) -> Running {
+    let script = format!("trap '' TERM HUP INT; sleep {marker} & setsid setsid sleep {marker} & exec sleep {marker}");
+    SANDBOX.spawn(root.shell(&script)).expect("it starts")
+}
+
+#[test]
+fn killing_the_running_kills_all() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut running = stubborn(&root, "310001");
+    await_alive("310001", 3);
+    running.kill();
+    assert!(matches!(running.wait(), Err(Error::Lost { signal: Some(9) })));
+    assert_eq!(alive("310001"), [], "wait says when all are gone");
+}
+
+#[test]
+fn dropping_the_running_kills_all() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let running = stubborn(&root, "310002");
+    await_alive("310002", 3);
+    drop(running);
+    assert_eq!(alive("310002"), []);
+}
+
+#[test]
+fn killing_the_keeper_kills_all() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut running = stubborn(&root, "310003");
+    let step = await_alive("310003", 3).into_iter().find(|pid| alive_keeper(parent(*pid))).expect("a keeper");
+    kill(parent(step));
+    assert!(matches!(running.wait(), Err(Error::Lost { signal: Some(9) })));
+    await_alive("310003", 0);
+}
+
+fn alive_keeper(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"rbuild-init\0"))
+}
+
+#[test]
+fn killing_the_step_is_seen_and_cleaned_up() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut running = stubborn(&root, "310004");
+    let step = await_alive("310004", 3).into_iter().find(|pid| alive_keeper(parent(*pid))).expect("a keeper");
+    assert!(root.path("etc/hosts").exists(), "the mount point is there while the step runs");
+    kill(step);
+    assert_eq!(running.wait().expect("the keeper lives"), Exit::Signal(9));
+    assert_eq!(alive("310004"), []);
+    assert!(!root.path("etc/hosts").exists());
+}
+
+#[test]
+fn daemons_end_with_their_step() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let script = "setsid sleep 310005 </dev/null >/dev/null 2>&1 & sleep 310005 & exit 3";
+    let output = finish(SANDBOX.spawn(root.shell(script)).expect("it starts")).expect("it ends");
+    assert_eq!(output.exit, Exit::Code(3));
+    assert_eq!(alive("310005"), []);
+}
+
+#[test]
+fn end_can_be_polled() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut running = SANDBOX.spawn(root.shell("read line; exit 4")).expect("it starts");
+    // Its input is empty, so it ends by itself.
+    let mut fds = [PollFd::new(&running, PollFlags::IN)];
+    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(poll(&mut fds, Some(&limit)), Ok(1));
+    let start = Instant::now();
+    assert_eq!(running.wait().expect("it ended"), Exit::Code(4));
+    assert_eq!(running.wait().expect("twice is the same"), Exit::Code(4));
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(running.as_fd().try_clone_to_owned().is_ok());
+}
+
+/// Runs one of the tests named `helper_…` in a process of its own.
+fn helper(name: &str, root: &Root) -> Child {
+    Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", &format!("death::{name}"), "--nocapture", "--test-threads=1"])
+        .env("RBUILD_TEST_ROOT", root.dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start this program again")
+}
+
+/// The root that a helper is to use; without one it is run as a test, and has nothing to do.
+fn helped_root() -> Option<std::path::PathBuf> {
+    std::env::var_os("RBUILD_TEST_ROOT").map(Into::into)
+}
+
+#[test]
+fn killing_the_engine_kills_all() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count();
+    let before = mounts();
+    let mut engine = helper("helper_engine", &root);
+    // Two steps, and one of them gives up root: for that one the kernel forgets the parent-death signal.
+    await_alive("310006", 2);
+    engine.kill().expect("kill -9");
+    engine.wait().expect("dead");
+    await_alive("310006", 0);
+    assert_eq!(mounts(), before);
+    let keepers = fs::read_dir("/proc").expect("/proc").flatten().filter(|entry| {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        name.parse().is_ok_and(|pid| alive_keeper(pid) && parent_or_zero(pid) == 1)
+    });
+    assert_eq!(keepers.count(), 0, "keepers without a parent");
+}
+
+fn parent_or_zero(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn helper_engine() {
+    let Some(path) = helped_root() else { return };
+    let start = |script: &str| {
+        let mut spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), ["/bin/sh", "-c", script]);
+        spec.env = vec!["PATH=/bin".into()];
+        spec.stdout = rbuild::sandbox::Stdio::Null;
+        SANDBOX.spawn(spec).expect("it starts")
+    };
+    let _steps = [start("exec sleep 310006"), start("exec su ann -c 'exec sleep 310006'")];
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn groups_of_a_dead_engine_are_swept() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut engine = helper("helper_engine_with_group", &root);
+    let mut line = String::new();
+    let mut output = BufReader::new(engine.stdout.take().expect("a pipe"));
+    while !line.contains("GROUP ") && !line.contains("NONE") {
+        line.clear();
+        assert_ne!(output.read_line(&mut line).expect("read"), 0, "the helper ended");
+    }
+    engine.kill().expect("kill -9");
+    engine.wait().expect("dead");
+    let Some((_, group)) = line.trim().split_once("GROUP ") else {
+        assert!(std::env::var_os("CI").is_none(), "no memory controller to test with");
+        eprintln!("skipped: no memory controller");
+        return;
+    };
+    await_alive("310007", 0);
+    assert!(Path::new(group).exists(), "nobody was there to remove it");
+    let start = Instant::now();
+    while Path::new(group).exists() {
+        // Each start of a sandbox sweeps; the first may be too early for a group whose processes are still dying.
+        let mut sweeper = helper("helper_sweeper", &root);
+        sweeper.wait().expect("it ends");
+        assert!(start.elapsed() < Duration::from_secs(20), "{group} is still there");
+    }
+}
+
+#[test]
+fn helper_engine_with_group() {
+    let Some(path) = helped_root() else { return };
+    let mut spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), ["/bin/sleep", "310007"]);
+    spec.limits.memory = Some(64 << 20);
+    let step = SANDBOX.spawn(spec);
+    await_alive("310007", usize::from(step.is_ok()));
+    let pid = alive("310007").first().copied().unwrap_or(0);
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.contains(":memory:/").then(|| line.rsplit(':').next()).flatten());
+    match group {
+        Some(group) => println!("GROUP /sys/fs/cgroup/memory{group}"),
+        None => println!("NONE"),
+    }
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn helper_sweeper() {
+    let Some(path) = helped_root() else { return };
+    let spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), ["/bin/true"]);
+    finish(SANDBOX.spawn(spec).expect("it starts")).expect("it ends");
+}
+
+#[test]
+fn thousand_steps_leak_nothing() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut run = helper("helper_thousand", &root);
+    let mut output = String::new();
+    run.stdout.take().expect("a pipe").read_to_string(&mut output).expect("read");
+    assert!(run.wait().expect("it ends").success(), "{output}");
+    eprintln!("{}", output.lines().find(|line| line.contains(" ms")).unwrap_or_default());
+}
+
+#[test]
+fn helper_thousand() {
+    let Some(path) = helped_root() else { return };
+    let descriptors = || fs::read_dir("/proc/self/fd").expect("fds").count();
+    let threads = || fs::read_dir("/proc/self/task").expect("threads").count();
+    let run = || {
+        let mut spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), ["/bin/true"]);
+        spec.stdout = rbuild::sandbox::Stdio::Pipe;
+        let start = Instant::now();
+        let mut running = SANDBOX.spawn(spec).expect("it starts");
+        assert_eq!(running.wait().expect("it ends"), Exit::Code(0));
+        start.elapsed()
+    };
+    run();
+    let before = (descriptors(), threads());
+    let mut times: Vec<Duration> = (0..1000).map(|_| run()).collect();
+    assert_eq!((descriptors(), threads()), before, "descriptors and threads");
+    times.sort();
+    let ms = |at: usize| times[at].as_secs_f64() * 1000.0;
+    println!("one step: min {:.2} ms, median {:.2} ms, p90 {:.2} ms", ms(0), ms(500), ms(900));
+}
