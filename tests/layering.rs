@@ -8,7 +8,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // leaves: know nothing of builds, nor of each other but registry -> image
     ("image", &["solver", "snapshotter"]),
     ("sandbox", &[]),
-    ("wire", &["solver"]),
+    ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
     ("source", &["image", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),

@@ -7,11 +7,13 @@
 //! - [`raw`]: messages left undecoded.
 //! - [`session`]: the connection inside a call, on which the client serves.
 //! - [`failure`]: errors with what they are about.
+//! - [`filesync`]: directories on their way through a session.
 //! - [`health`]: the answer to "are you well?".
 //!
 //! Start reading at [`proto`].
 
 pub mod failure;
+pub mod filesync;
 pub mod health;
 pub mod proto;
 pub mod raw;
