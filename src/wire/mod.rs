@@ -12,6 +12,12 @@
 //!
 //! Start reading at [`proto`].
 
+// What others send is never a reason to panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unreachable)
+)]
+
 pub mod failure;
 pub mod filesync;
 pub mod health;

@@ -5,6 +5,8 @@
 
 use std::sync::LazyLock;
 
+use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::Engine as _;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use prost_types::Any;
@@ -58,20 +60,11 @@ fn exit_to_json(exit: &gateway::ExitMessage) -> Option<Value> {
     let mut bare = exit.clone();
     let details = bare.error.as_mut().map(|error| std::mem::take(&mut error.details)).unwrap_or_default();
     let mut value = to_json(EXIT, &bare)?;
-    if !details.is_empty() {
-        let base64 = |bytes: &[u8]| {
-            to_json("gatewayapi.FdMessage", &gateway::FdMessage { data: bytes.to_vec().into(), ..Default::default() })
-        };
-        let list = details
-            .iter()
-            .map(|any| Some(json!({ "type_url": any.type_url, "value": base64(&any.value)?.get("Data") })));
-        let list = list.collect::<Option<Vec<_>>>()?;
-        value
-            .as_object_mut()?
-            .entry("Error")
-            .or_insert_with(|| json!({}))
-            .as_object_mut()?
-            .insert("details".to_owned(), list.into());
+    let list = details.iter().map(|any| json!({ "type_url": any.type_url, "value": BASE64.encode(&any.value) }));
+    let list: Vec<Value> = list.collect();
+    if !list.is_empty() {
+        let error = value.as_object_mut()?.entry("Error").or_insert_with(|| json!({}));
+        error.as_object_mut()?.insert("details".to_owned(), list.into());
     }
     Some(value)
 }
@@ -81,9 +74,9 @@ fn exit_from_json(mut value: Value) -> Option<gateway::ExitMessage> {
     let mut exit: gateway::ExitMessage = from_json(EXIT, value)?;
     if let (Some(Value::Array(list)), Some(error)) = (details, exit.error.as_mut()) {
         for any in list {
-            let data: gateway::FdMessage = from_json("gatewayapi.FdMessage", json!({ "Data": any.get("value") }))?;
-            let type_url = any.get("type_url").and_then(Value::as_str).unwrap_or_default().to_owned();
-            error.details.push(Any { type_url, value: data.data.to_vec() });
+            let text = |key| any.get(key).and_then(Value::as_str).unwrap_or_default();
+            let value = BASE64.decode(text("value")).ok()?;
+            error.details.push(Any { type_url: text("type_url").to_owned(), value });
         }
     }
     Some(exit)

@@ -87,7 +87,8 @@ impl Directory {
     }
 
     /// Makes the entry, or lets it be if it is there; gives the size of a file whose bytes are needed.
-    pub(super) fn place(&mut self, id: u32, entry: Entry) -> Result<Option<u64>, Error> {
+    pub(super) fn place(&mut self, id: u32, mut entry: Entry) -> Result<Option<u64>, Error> {
+        entry.xattrs.retain(|name, _| self.takes(name));
         let (parent, name) = split(&entry.path);
         while self.levels.len() > 1 && self.levels.last().is_some_and(|level| level.path != parent) {
             self.leave()?;
@@ -272,7 +273,7 @@ impl Directory {
         // After the owner, whose change takes setuid and capabilities away.
         fs::fchmod(fd, Mode::from_raw_mode(self.mode(entry)))
             .map_err(|e| Error::file("set mode of", &entry.path, e))?;
-        for (name, value) in entry.xattrs.iter().filter(|(name, _)| self.takes(name)) {
+        for (name, value) in &entry.xattrs {
             match fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty()) {
                 // As the reference does: where the file system has none, there are none.
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}

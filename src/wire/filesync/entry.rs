@@ -83,8 +83,8 @@ const LONGEST_PATH: usize = 4095;
 const LONGEST_NAME: usize = 255;
 /// Each open directory costs a descriptor.
 const DEEPEST: usize = 256;
-/// What an attribute may be on Linux.
-const LARGEST_XATTR: usize = 64 << 10;
+/// What an attribute, and all of a file together, may be on Linux.
+const LARGEST_XATTRS: usize = 64 << 10;
 
 impl TryFrom<Stat> for Entry {
     type Error = Violation;
@@ -115,10 +115,10 @@ impl TryFrom<Stat> for Entry {
             }
             _ => return Err(wrong("no type of file")),
         };
-        for (name, value) in &stat.xattrs {
-            if name.is_empty() || name.len() > LONGEST_NAME || name.contains('\0') || value.len() > LARGEST_XATTR {
-                return Err(wrong("an attribute that no file system takes"));
-            }
+        let is_name = |name: &String| !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains('\0');
+        let large: usize = stat.xattrs.values().map(Vec::len).sum();
+        if !stat.xattrs.keys().all(is_name) || large > LARGEST_XATTRS {
+            return Err(wrong("attributes that no file system takes"));
         }
         let mode = SPECIAL.iter().filter(|(go, _)| stat.mode & go != 0).map(|(_, bit)| bit).sum::<u32>();
         Ok(Entry {

@@ -14,8 +14,8 @@ use super::receiver::failed;
 use super::{Error, Event, Limits, Receiver};
 use crate::wire::proto::fsutil::Packet;
 
-/// Packets between the network and the thread with the files.
-const WAITING: usize = 64;
+/// Packets between the network and the thread with the files. A hostile one is as large as a message may be.
+const WAITING: usize = 16;
 /// How long a sender is waited for that is to be told of a failure.
 const LISTENING: Duration = Duration::from_secs(1);
 
@@ -119,6 +119,9 @@ pub struct Received {
 }
 
 /// Makes directory `into` equal to what the sender tells: reads `incoming` until it ends, answers on `outgoing`.
+///
+/// The files are written by a thread of their own. Dropping the future stops it at the next packet; what it wrote until
+/// then stays, and is completed by another transfer.
 ///
 /// # Errors
 /// See [`Error`]. The sender is told why.

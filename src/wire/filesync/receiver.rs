@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::{Entry, Listing, Violation};
 use crate::wire::proto::fsutil::{packet::PacketType, Packet};
@@ -14,11 +15,13 @@ pub struct Limits {
     pub entries: u32,
     /// Bytes of all files that are asked for.
     pub bytes: u64,
+    /// Bytes of what is told of all entries: some of it is kept while a file is awaited.
+    pub told: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { entries: 4_000_000, bytes: 64 << 30 }
+        Limits { entries: 4_000_000, bytes: 64 << 30, told: 1 << 30 }
     }
 }
 
@@ -53,6 +56,7 @@ pub struct Receiver {
     limits: Limits,
     listing: Listing,
     entries: u32,
+    told: u64,
     /// By number of the file.
     asked: HashMap<u32, Awaited>,
     /// Of all files asked for, with what they had too much.
@@ -83,6 +87,7 @@ impl Receiver {
             limits,
             listing: Listing::default(),
             entries: 0,
+            told: 0,
             asked: HashMap::new(),
             bytes: 0,
             state: State::Listing,
@@ -100,6 +105,10 @@ impl Receiver {
             (PacketType::PacketErr, _) => Ok(Event::Failed(String::from_utf8_lossy(&packet.data).into_owned())),
             (PacketType::PacketStat, State::Listing) => match packet.stat {
                 Some(stat) => {
+                    self.told = self.told.saturating_add(stat.encoded_len() as u64);
+                    if self.told > self.limits.told {
+                        return Err(Violation::TooMuch { limit: self.limits.told, of: "bytes of names" });
+                    }
                     let entry = Entry::try_from(stat)?;
                     self.listing.take(&entry)?;
                     let id = self.entries;
@@ -226,8 +235,9 @@ mod tests {
             (vec![Packet { r#type: -1, ..Packet::default() }], Violation::Unexpected(-1)),
             (vec![told("b", 0)], Violation::OutOfOrder { path: "b".into(), after: "b".into() }),
             (vec![told("c", 0), told("d", 0)], Violation::TooMuch { limit: 3, of: "entries" }),
+            (vec![told(&"c/".repeat(600), 0)], Violation::TooMuch { limit: 1000, of: "bytes of names" }),
         ] {
-            let mut receiver = Receiver::new(Limits { entries: 3, bytes: 5 });
+            let mut receiver = Receiver::new(Limits { entries: 3, bytes: 5, told: 1000 });
             for packet in list() {
                 receiver.take(packet).unwrap();
             }

@@ -70,7 +70,8 @@ impl Tree {
 }
 
 impl Select {
-    /// What a receiver asks for: what `includes` match or `follows` lead to, but nothing that `excludes` match.
+    /// What a receiver asks for: what `includes` match or `follows` lead to, but nothing that `excludes` match. Reads the
+    /// links it follows.
     ///
     /// # Errors
     /// A pattern that means nothing.
