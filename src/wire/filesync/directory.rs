@@ -6,12 +6,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::below::{self, split, DIRECTORY};
+use super::removal::{chmod, names, remove};
 use super::{Differ, Entry, Error, Kind, Owners, Receive, Specials, Stale, Violation, Xattrs};
 
 /// Files that may be open at a time.
@@ -49,13 +50,10 @@ impl Level {
     /// Removes the first of what was there before and was not told of.
     fn remove_next(&mut self) -> Result<(), Error> {
         let Some(name) = self.before.pop() else { return Ok(()) };
-        match snapshotter::tree::remove_all(self.fd.as_fd(), name.as_bytes()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => {
-                let path = format!("{}/{}", self.path, name.to_string_lossy());
-                Err(Error::file("remove", path.trim_start_matches('/'), errno))
-            }
-        }
+        remove(self.fd.as_fd(), name.as_bytes()).map_err(|errno| {
+            let path = format!("{}/{}", self.path, name.to_string_lossy());
+            Error::file("remove", path.trim_start_matches('/'), errno)
+        })
     }
 }
 
@@ -78,7 +76,7 @@ impl Directory {
 
     fn enter(&mut self, fd: OwnedFd, path: String, entry: Option<Entry>) -> Result<(), Error> {
         let mut before = match self.rules.stale {
-            Stale::Remove => names(&fd).map_err(|e| Error::file("read directory", &path, e))?,
+            Stale::Remove => names(fd.as_fd()).map_err(|e| Error::file("read directory", &path, e))?,
             Stale::Keep => Vec::new(),
         };
         before.sort_unstable_by(|a, b| b.cmp(a));
@@ -141,7 +139,7 @@ impl Directory {
             fs::mkdirat(self.here(), name, Mode::RWXU).map_err(|e| Error::file("create directory", &entry.path, e))?;
         } else if found.is_some_and(|found| found.st_mode & 0o700 != 0o700) {
             // Its owner could not change what is in it.
-            chmod(self.here(), name, 0o700).map_err(|e| Error::file("set mode of", &entry.path, e))?;
+            chmod(self.here(), name.as_bytes(), 0o700).map_err(|e| Error::file("set mode of", &entry.path, e))?;
         }
         let fd =
             fs::openat(self.here(), name, DIRECTORY, Mode::empty()).map_err(|e| Error::file("open", &entry.path, e))?;
@@ -215,7 +213,8 @@ impl Directory {
         fs::mknodat(self.here(), name, kind, Mode::RUSR | Mode::WUSR, device)
             .map_err(|e| Error::file("create", &entry.path, e))?;
         self.own_and_date(entry)?;
-        chmod(self.here(), name, self.mode(entry)).map_err(|e| Error::file("set mode of", &entry.path, e))?;
+        chmod(self.here(), name.as_bytes(), self.mode(entry))
+            .map_err(|e| Error::file("set mode of", &entry.path, e))?;
         self.date(entry)
     }
 
@@ -228,7 +227,7 @@ impl Directory {
                 Err(Errno::NOTEMPTY | Errno::EXIST) => return Err(Error::InTheWay { path: path.to_owned() }),
                 answer => answer,
             },
-            (FileType::Directory, Stale::Remove) => snapshotter::tree::remove_all(self.here(), name.as_bytes()),
+            (FileType::Directory, Stale::Remove) => remove(self.here(), name.as_bytes()),
             _ => fs::unlinkat(self.here(), name, AtFlags::empty()),
         };
         answer.map_err(|e| Error::file("remove", path, e))
@@ -377,25 +376,4 @@ fn times(entry: &Entry) -> Timestamps {
     let time =
         Timespec { tv_sec: entry.mtime.div_euclid(1_000_000_000), tv_nsec: entry.mtime.rem_euclid(1_000_000_000) as _ };
     Timestamps { last_access: time, last_modification: time }
-}
-
-/// Sets the mode of what is no link.
-fn chmod(directory: BorrowedFd<'_>, name: &str, mode: u32) -> Result<(), Errno> {
-    // fchmodat(2) follows links; through the descriptor there is none to follow.
-    let fd = fs::openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    if kind_of(&fs::fstat(&fd)?) == FileType::Symlink {
-        return Err(Errno::LOOP);
-    }
-    fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
-}
-
-fn names(directory: &OwnedFd) -> Result<Vec<CString>, Errno> {
-    let mut names = Vec::new();
-    for entry in fs::Dir::read_from(directory)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
 }

@@ -19,6 +19,7 @@ mod follow;
 mod listing;
 mod receive;
 mod receiver;
+mod removal;
 mod request;
 mod send;
 mod sender;
@@ -27,7 +28,7 @@ mod walk;
 
 pub use entry::{Entry, Kind};
 pub use error::Error;
-pub use listing::Listing;
+use listing::Listing;
 pub use receive::{receive, Differ, Owners, Receive, Received, Specials, Stale, Xattrs};
 pub use receiver::{Event, Limits, Receiver};
 pub use request::{BadRequest, Delivery, DirectoryRequest};

@@ -10,6 +10,7 @@ use snapshotter::pattern::{Matched, Patterns};
 
 use super::below::DIRECTORY;
 use super::follow::follow;
+use super::removal::names;
 use super::{Entry, Error, Kind};
 
 /// A directory that is sent.
@@ -163,17 +164,7 @@ impl<F: FnMut(Entry, String) -> Result<(), Error>> Walk<'_, F> {
     }
 
     fn enter(&mut self, fd: OwnedFd, path: String, standing: Standing, untold: Option<Entry>) -> Result<(), Error> {
-        let read = || {
-            let mut names = Vec::new();
-            for entry in fs::Dir::read_from(&fd)? {
-                let entry = entry?;
-                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                    names.push(entry.file_name().to_owned());
-                }
-            }
-            Ok(names)
-        };
-        let mut names = read().map_err(|e: Errno| Error::file("read directory", &path, e))?;
+        let mut names = names(fd.as_fd()).map_err(|e| Error::file("read directory", &path, e))?;
         names.sort_unstable_by(|a, b| b.cmp(a));
         self.levels.push(Level { fd, path, standing, untold, names });
         Ok(())
