@@ -23,7 +23,7 @@ fn second_build_runs_nothing() {
     let second = rbuild.tree(&context, &[]);
     assert_eq!(first.read("/id"), second.read("/id"));
     let said = rbuild.log(&context, &[]);
-    assert_eq!(said.matches("CACHED").count(), 4, "{said}");
+    assert_eq!(said.matches("CACHED").count(), 5, "the base and four steps: {said}");
 }
 
 #[test]
@@ -51,19 +51,14 @@ fn a_rerun_that_makes_the_same_files_lets_all_above_it_hit() {
     }
     let rbuild = Rbuild::new();
     let dockerfile = format!(
-        "FROM busybox\nCOPY input /input\nRUN wc -c < /input > /size && rm /input\nCOPY other /other\nWORKDIR /w\n{UUID}/id\n"
+        "FROM busybox AS x\nCOPY input /input\nRUN wc -c < /input > /size && rm /input\n\
+         FROM busybox\nCOPY --from=x /size /size\nCOPY other /other\nWORKDIR /w\n{UUID}/id\n"
     );
-    let stages = dockerfile.replace("FROM busybox\nCOPY input", "FROM busybox AS x\nCOPY input").replace(
-        "COPY other",
-        "FROM busybox\nCOPY --from=x /size /size\nCOPY other",
-    );
-    for (name, dockerfile) in [("stages", stages)] {
-        let context = rbuild.context(name, &[("Dockerfile", &dockerfile), ("input", "abc"), ("other", "1")]);
-        let first = rbuild.tree(&context, &[]);
-        fs::write(context.join("input"), "xyz").unwrap();
-        let second = rbuild.tree(&context, &[]);
-        assert_eq!(first.read("/id"), second.read("/id"), "{name}");
-    }
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile), ("input", "abc"), ("other", "1")]);
+    let first = rbuild.tree(&context, &[]);
+    fs::write(context.join("input"), "xyz").unwrap();
+    let second = rbuild.tree(&context, &[]);
+    assert_eq!(first.read("/id"), second.read("/id"));
 }
 
 #[test]
@@ -72,9 +67,8 @@ fn a_rerun_run_step_with_the_same_result_cuts_off_in_its_own_stage() {
         return;
     }
     let rbuild = Rbuild::new();
-    let dockerfile = format!(
-        "FROM busybox\nARG X\nRUN echo same > /same\nWORKDIR /w\nCOPY other /other\nENV X=\n{UUID}/id\n"
-    );
+    let dockerfile =
+        format!("FROM busybox\nARG X\nRUN echo same > /same\nWORKDIR /w\nCOPY other /other\nENV X=\n{UUID}/id\n");
     let context = rbuild.context("c", &[("Dockerfile", &dockerfile), ("other", "1")]);
     let first = rbuild.tree(&context, &["--build-arg", "X=1"]);
     let second = rbuild.tree(&context, &["--build-arg", "X=2"]);
@@ -140,7 +134,9 @@ fn independent_stages_run_at_once() {
     }
     let rbuild = Rbuild::new();
     // Each stage waits for the other through nothing but time: both must be alive in the same second.
-    let stage = |name: &str| format!("FROM busybox AS {name}\nRUN date +%s%N > /start; sleep 1; date +%s%N > /end # {name}\n");
+    let stage = |name: &str| {
+        format!("FROM busybox AS {name}\nRUN cat /proc/uptime > /start; sleep 1; cat /proc/uptime > /end # {name}\n")
+    };
     let dockerfile = format!(
         "{}{}FROM scratch\nCOPY --from=a /start /end /a/\nCOPY --from=b /start /end /b/\n",
         stage("a"),
@@ -148,7 +144,7 @@ fn independent_stages_run_at_once() {
     );
     let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
     let tree = rbuild.tree(&context, &[]);
-    let at = |path: &str| tree.read(path).trim().trim_end_matches('N').parse::<u128>().unwrap();
+    let at = |path: &str| tree.read(path).split(' ').next().unwrap().parse::<f64>().unwrap();
     assert!(at("/a/start") < at("/b/end") && at("/b/start") < at("/a/end"));
 }
 

@@ -193,6 +193,14 @@ fn compression_can_be_chosen() {
         for layer in manifest["layers"].as_array().unwrap() {
             assert_eq!(layer["mediaType"], media_type);
         }
-        run("skopeo", &["copy", "-q", &format!("oci-archive:{}", archive.display()), &format!("dir:{}", rbuild.path(compression).display())]);
+        run(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                &format!("oci-archive:{}", archive.display()),
+                &format!("dir:{}", rbuild.path(compression).display()),
+            ],
+        );
     }
 }

@@ -65,7 +65,8 @@ fn accepted_elsewhere(rbuild: &Rbuild, context: &Path, args: &[String], expect: 
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let tree = rbuild.tree(context, &args);
     let listing = |root: &Path| {
-        let script = "cd \"$1\" && find . -printf '%P|%M|%U:%G|%l|%n\\n' | sed 's/^\\(.*|d.*\\)|[0-9]*$/\\1/' | LC_ALL=C sort; \
+        let script =
+            "cd \"$1\" && find . -printf '%P|%M|%U:%G|%l|%n\\n' | sed 's/^\\(.*|d.*\\)|[0-9]*$/\\1/' | LC_ALL=C sort; \
                       getfattr -R -d -m - . 2>/dev/null || true";
         run("sh", &["-c", script, "sh", root.to_str().unwrap()])
     };
@@ -82,7 +83,8 @@ fn accepted_elsewhere(rbuild: &Rbuild, context: &Path, args: &[String], expect: 
     spec["process"]["terminal"] = false.into();
     spec["linux"]["resources"] = serde_json::json!({});
     fs::write(&config, serde_json::to_vec(&spec).unwrap()).unwrap();
-    let said = run("runc", &["run", "--bundle", bundle.to_str().unwrap(), &format!("rbuild-wide-{}", std::process::id())]);
+    let said =
+        run("runc", &["run", "--bundle", bundle.to_str().unwrap(), &format!("rbuild-wide-{}", std::process::id())]);
     assert!(said.contains(expect), "{said}");
     fs::remove_dir_all(bundle).unwrap();
     fs::remove_dir_all(layout).unwrap();

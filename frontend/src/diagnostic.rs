@@ -24,6 +24,8 @@ pub struct Diagnostic {
     pub labels: Vec<(Span, String)>,
     /// What to do about it.
     pub help: Option<String>,
+    /// The instruction that could not be read; `None` for what is found later.
+    pub unread: Option<Span>,
 }
 
 impl Diagnostic {
@@ -35,6 +37,7 @@ impl Diagnostic {
             message: message.into(),
             labels: vec![(span, String::new())],
             help: None,
+            unread: None,
         }
     }
 
@@ -71,6 +74,14 @@ impl Diagnostic {
     /// The main place.
     pub fn span(&self) -> Span {
         self.labels.first().map(|(span, _)| *span).unwrap_or_default()
+    }
+
+    /// The message as clients of BuildKit know it: what cannot be read says its line.
+    pub fn text(&self, source: &Source) -> String {
+        match self.unread {
+            Some(span) => format!("dockerfile parse error on line {}: {}", source.line_of(span.start), self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// The line, from 1, of the main place.

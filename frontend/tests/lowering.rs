@@ -61,7 +61,7 @@ fn only_needed_images_are_asked_for() {
         (
             "FROM --platform=$BUILDPLATFORM a AS a\nFROM a AS t\nCOPY --from=a x /\nFROM a2\nCOPY --from=t y /",
             arm,
-            vec!["docker.io/library/a2:latest linux/arm64", "docker.io/library/a:latest linux/amd64"],
+            vec!["docker.io/library/a:latest linux/amd64", "docker.io/library/a2:latest linux/arm64"],
         ),
         ("FROM scratch", options(), vec![]),
     ] {
@@ -135,6 +135,11 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
             "git@host:x/y.git",
         ),
         ("FROM a\nADD --checksum=sha256:1 f /", "checksum requires HTTP(S) or Git sources", "sha256:1"),
+        (
+            "# syntax=vendor/frontend:2 x\nFROM a",
+            "frontends other than docker/dockerfile are not supported yet: vendor/frontend:2",
+            "vendor/frontend:2 x",
+        ),
         ("# check=foo=bar\nFROM a", "invalid check option \"foo=bar\"", "foo=bar"),
     ] {
         let (_, result) = lower(text, options(), SMALL);
@@ -146,6 +151,15 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
             .collect();
         assert_eq!(errors, [(message.to_string(), place.to_string())], "{text}");
     }
+}
+
+#[test]
+fn a_long_chain_of_stages_is_no_danger() {
+    let mut text = String::from("FROM scratch AS s0\n");
+    for stage in 1..5_000 {
+        text.push_str(&format!("FROM s{} AS s{stage}\n", stage - 1));
+    }
+    assert!(lower(&text, options(), SMALL).1.unwrap().targets[0].output.is_none());
 }
 
 #[test]
@@ -187,10 +201,39 @@ fn findings_stop_the_build_on_request() {
 }
 
 #[test]
+fn the_usual_frontends_are_this_one() {
+    for name in [
+        "docker/dockerfile",
+        "docker/dockerfile:1.7-labs",
+        "docker.io/docker/dockerfile:1",
+        "docker/dockerfile-upstream:master",
+        "docker/dockerfile@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "dockerfile.v0",
+    ] {
+        assert!(lower(&format!("# syntax={name}\nFROM a"), options(), SMALL).1.is_ok(), "{name}");
+    }
+    let other = Options { build_args: [("BUILDKIT_SYNTAX".to_string(), "x/y".to_string())].into(), ..options() };
+    assert_eq!(
+        lower("# syntax=docker/dockerfile\nFROM a", other, SMALL).1.unwrap_err()[0].code,
+        "unsupported-frontend"
+    );
+}
+
+#[test]
 fn equal_inputs_give_equal_graphs() {
     let text = "FROM a AS b\nRUN --mount=type=cache,target=/c x\nFROM a\nCOPY --link --from=b /x /y\n";
     let build = || lower(text, options(), SMALL).1.unwrap();
     assert_eq!(build().graph, build().graph);
+}
+
+#[test]
+fn the_order_of_mounts_changes_no_vertex() {
+    let id = |flags: &str| {
+        let text = format!("FROM a AS x\nRUN x\nFROM a\nRUN {flags} y");
+        lower(&text, options(), SMALL).1.unwrap().targets[0].output
+    };
+    let (first, second) = ("--mount=from=x,target=/x", "--mount=from=b,target=/b");
+    assert_eq!(id(&format!("{first} {second}")), id(&format!("{second} {first}")));
 }
 
 #[test]
@@ -208,7 +251,7 @@ proptest! {
         "SHELL [\"s\"]\n", "ONBUILD RUN t $x\n", "ONBUILD COPY --from=s p /\n", "RUN --mount=type=cache,target=/c r\n",
         "RUN --mount=from=s,target=m r\n", "ADD --chmod=$x --chown=u:1 t /t\n", "HEALTHCHECK CMD h\n", "MAINTAINER m\n",
     ]), 0..25)) {
-        let text = parts.concat();
+        let text = format!("FROM a\n{}", parts.concat());
         if let (_, Err(errors)) = lower(&text, options(), SMALL) {
             prop_assert!(!errors.is_empty());
             for error in errors {

@@ -26,6 +26,29 @@ pub(crate) fn can_be_root(test: &str) -> bool {
     false
 }
 
+/// Whether this process may make devices and files of any owner, which root of a user namespace may not.
+pub(crate) fn can_be_machine_root(test: &str) -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").expect("a map of user ids");
+    if !can_be_root(test) {
+        return false;
+    }
+    if map.split_whitespace().eq(["0", "0", "4294967295"]) {
+        return true;
+    }
+    eprintln!("skipped: {test} needs the machine's own root to make devices");
+    false
+}
+
+/// Ends the test when it needs devices or any owner, and may not have them.
+macro_rules! needs_machine_root {
+    () => {
+        if !$crate::testing::can_be_machine_root(module_path!()) {
+            return;
+        }
+    };
+}
+pub(crate) use needs_machine_root;
+
 /// Ends the test when it needs root and has none.
 macro_rules! needs_root {
     () => {

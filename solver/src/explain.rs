@@ -1,5 +1,7 @@
 //! Why a step was not found in a cache: the difference between its key and that of the nearest earlier step.
 
+use std::collections::{HashMap, VecDeque};
+
 use serde_json::Value;
 
 use crate::graph::{Selector, Via};
@@ -13,17 +15,21 @@ const SHOWN: usize = 60;
 /// `names` are what a person calls the inputs, in the order of the new key; missing ones are numbered.
 pub fn differences(old: &KeyParts, new: &KeyParts, names: &[String]) -> Vec<String> {
     let mut causes = Vec::new();
-    let mut before: Vec<Option<&Part>> = old.op.iter().map(Some).collect();
+    // Parts may share a name (a variable set twice), so each is matched only once.
+    let mut before: HashMap<&str, VecDeque<&Part>> = HashMap::new();
+    old.op.iter().for_each(|part| before.entry(&part.name).or_default().push_back(part));
     for part in &new.op {
-        // Parts may share a name (a variable set twice), so each is matched only once.
-        let earlier = before.iter_mut().find(|earlier| earlier.is_some_and(|earlier| earlier.name == part.name));
-        match earlier.and_then(Option::take) {
+        match before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front) {
             None => causes.push(format!("{} is new: {}", title(&part.name), shown(&part.value))),
             Some(earlier) if earlier.value != part.value => changes(&mut causes, earlier, part),
             Some(_) => {}
         }
     }
-    causes.extend(before.into_iter().flatten().map(|gone| format!("{} is gone", title(&gone.name))));
+    for part in &old.op {
+        if before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front).is_some() {
+            causes.push(format!("{} is gone", title(&part.name)));
+        }
+    }
 
     for (index, input) in new.inputs.iter().enumerate() {
         let name = || match names.get(index) {

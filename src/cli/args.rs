@@ -283,7 +283,8 @@ fn with_verb(mut argv: Vec<OsString>) -> Vec<OsString> {
     }
     let spoken = |word: &OsStr| {
         let command = <Command as clap::CommandFactory>::command();
-        let known = command.get_subcommands().any(|c| c.get_name_and_visible_aliases().iter().any(|n| word == OsStr::new(n)));
+        let known =
+            command.get_subcommands().any(|c| c.get_name_and_visible_aliases().iter().any(|n| word == OsStr::new(n)));
         known || ["ls", "-h", "--help", "-V", "--version"].iter().any(|w| word == OsStr::new(w))
     };
     match argv.get(at) {

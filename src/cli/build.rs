@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
@@ -12,8 +13,8 @@ use solver::event::EventSink;
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::Build;
-use super::failure::{chain, Failure};
 use super::excerpt::{Excerpt, Span};
+use super::failure::{chain, Failure};
 use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
@@ -39,9 +40,14 @@ impl Client for LocalClient {
     }
 }
 
+/// How long cleaning up may keep the user waiting.
+const TIDYING: Duration = Duration::from_millis(200);
+/// How long work that nobody needs any more may keep the user waiting.
+const PARTING: Duration = Duration::from_millis(500);
+
 /// How a build came to its end.
 enum End {
-    Built(Result<Built, BuildError>),
+    Built(Box<Result<Built, BuildError>>),
     Signal(u8),
 }
 
@@ -61,29 +67,34 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let building = engine.build(request, client, EventSink::new(screen.sink()));
-        Ok::<End, Failure>(tokio::select! {
-            built = building => End::Built(built),
+        let end = tokio::select! {
+            built = engine.build(request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
-        })
+        };
+        if matches!(end, End::Built(_)) {
+            engine.tidy(TIDYING);
+        }
+        Ok::<End, Failure>(end)
     });
-    // Work on other threads that has begun looks after itself; nobody waits for it.
-    runtime.shutdown_background();
+    // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
+    runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
     match end? {
         End::Signal(code) => {
             eprintln!("ERROR: interrupted");
             Ok(code)
         }
-        End::Built(Err(error)) => {
-            eprint!("{}", complaint(&error, &view));
-            Err(Failure::silent(1))
-        }
-        End::Built(Ok(built)) => {
-            tell(args, &built, &names, &view)?;
-            Ok(0)
-        }
+        End::Built(result) => match *result {
+            Err(error) => {
+                eprint!("{}", complaint(&error, &view));
+                Err(Failure::silent(1))
+            }
+            Ok(built) => {
+                tell(args, &built, &names, &view)?;
+                Ok(0)
+            }
+        },
     }
 }
 
@@ -111,7 +122,8 @@ fn complaint(error: &BuildError, view: &View) -> String {
     match error {
         BuildError::Dockerfile { text: source, findings } => {
             for finding in findings.iter().filter(|finding| finding.is_error()) {
-                let span = |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
+                let span =
+                    |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
                 let spans = finding.labels.iter().map(span).collect();
                 let (file, text) = (source.name().to_string(), source.text().to_string());
                 failure.excerpts.push(Excerpt { file, text, spans });

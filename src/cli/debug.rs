@@ -31,7 +31,9 @@ pub(super) fn debug(what: &Debug, root: &Path) -> Result<u8, Failure> {
                 (LlbFormat::Dot, _) => lowered.graph.dot().into_bytes(),
                 // An empty tree is an empty definition.
                 (_, None) => Vec::new(),
-                (LlbFormat::Protobuf, Some(target)) => prost::Message::encode_to_vec(&solver::llb::encode(&lowered.graph, target)),
+                (LlbFormat::Protobuf, Some(target)) => {
+                    prost::Message::encode_to_vec(&solver::llb::encode(&lowered.graph, target))
+                }
                 (LlbFormat::Json, Some(target)) => {
                     serde_json::to_vec_pretty(&solver::llb::json(&solver::llb::encode(&lowered.graph, target)))?
                 }

@@ -30,7 +30,9 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, BTreeMap<St
     let mut entitlements = Entitlements::default();
     for name in &args.allow {
         entitlements.allow(name).map_err(|name| {
-            Failure::misuse(format!("--allow {name}: unknown entitlement; known are network.host and security.insecure"))
+            Failure::misuse(format!(
+                "--allow {name}: unknown entitlement; known are network.host and security.insecure"
+            ))
         })?;
     }
     if args.network == args::Network::Host && !entitlements.network_host {
@@ -87,7 +89,9 @@ fn dockerfile(args: &args::Build) -> Result<(Dockerfile, PathBuf), Failure> {
             let read = std::io::stdin().lock().take(STDIN_LIMIT + 1).read_to_end(&mut text);
             read.map_err(|e| Failure::user(format!("read the Dockerfile from standard input: {}", reason(&e))))?;
             if text.len() as u64 > STDIN_LIMIT {
-                return Err(Failure::user(format!("the Dockerfile on standard input is larger than {STDIN_LIMIT} bytes")));
+                return Err(Failure::user(format!(
+                    "the Dockerfile on standard input is larger than {STDIN_LIMIT} bytes"
+                )));
             }
             Ok((Dockerfile::Text(text), args.context.clone()))
         }
@@ -164,7 +168,9 @@ fn platform(typed: &str) -> Result<Platform, Failure> {
         return Ok(host);
     }
     if typed.contains(',') {
-        return Err(Failure::misuse(format!("--platform {typed}: several platforms in one build are not supported yet")));
+        return Err(Failure::misuse(format!(
+            "--platform {typed}: several platforms in one build are not supported yet"
+        )));
     }
     frontend::parse_platform(typed, &host).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
 }

@@ -69,12 +69,14 @@ pub(crate) async fn finish(
         names: request.names.clone(),
         now,
     });
-    let is_image = |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
+    let is_image =
+        |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
     let first = request.outputs.iter().find(is_image);
     let mut built = Built { image: None, manifest: None };
     if request.outputs.is_empty() || first.is_some() || !request.names.is_empty() {
         let note = notes.begin("exporting to image");
-        let (options, compressed) = (first.map_or_else(ImageOptions::default, |o| o.options.clone()), request.wants_manifest);
+        let (options, compressed) =
+            (first.map_or_else(ImageOptions::default, |o| o.options.clone()), request.wants_manifest);
         let kept = {
             let finishing = Arc::clone(&finishing);
             blocking(move || finishing.keep(&options, compressed)).await
@@ -144,6 +146,8 @@ impl Finishing {
         for name in &self.names {
             self.store.set_tag(name, &entry)?;
         }
+        // What is reported as built is on the disk.
+        self.store.sync()?;
         Ok(made)
     }
 
@@ -155,8 +159,16 @@ impl Finishing {
             // The base image's layers are what they are.
             let epoch = rewritten.filter(|_| index >= self.target.base_layers);
             let (diff_id, descriptor) = if compressed {
-                let layer = pack(&self.store, &self.lease, &snapshot.id, &PackOptions { compression: compression(options), epoch })?;
-                (layer.diff_id, Descriptor::new(options.family.layer(codec(layer.compression)), layer.digest, layer.size))
+                let layer = pack(
+                    &self.store,
+                    &self.lease,
+                    &snapshot.id,
+                    &PackOptions { compression: compression(options), epoch },
+                )?;
+                (
+                    layer.diff_id,
+                    Descriptor::new(options.family.layer(codec(layer.compression)), layer.digest, layer.size),
+                )
             } else {
                 let diff_id = diff_id(&self.store, &self.lease, &snapshot.id, epoch)?;
                 (diff_id, Descriptor::new(options.family.layer(Codec::Plain), *diff_id.digest(), 0))
@@ -187,7 +199,8 @@ impl Finishing {
                 let top = self.layers.last().map(|snapshot| snapshot.id);
                 let view = self.store.view(top.as_ref(), &self.lease)?;
                 let tree = view.mount()?;
-                let fill = &mut |into: &mut dyn io::Write| write_tar(tree.root(), epoch, into).map_err(io::Error::other);
+                let fill =
+                    &mut |into: &mut dyn io::Write| write_tar(tree.root(), epoch, into).map_err(io::Error::other);
                 Ok(export::tar(&dest, fill)?)
             }
             Kind::Local => {
@@ -207,7 +220,13 @@ impl Finishing {
     }
 
     /// Writes an image layout.
-    fn layout(&self, output: &export::Output, flavour: layout::Flavour, tar: bool, dest: &Dest) -> Result<(), BuildError> {
+    fn layout(
+        &self,
+        output: &export::Output,
+        flavour: layout::Flavour,
+        tar: bool,
+        dest: &Dest,
+    ) -> Result<(), BuildError> {
         let made = self.assemble(&output.options, true)?;
         let mut names: BTreeSet<ImageName> = output.options.names.iter().cloned().collect();
         for name in &self.names {
@@ -230,7 +249,8 @@ fn compression(options: &ImageOptions) -> Compression {
     let level = |default: u32| options.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(default);
     match options.codec {
         Codec::Plain => Compression::Uncompressed,
-        Codec::Gzip => Compression::Gzip { level: level(6) },
+        // 23 % less work than level 6 for 1.4 % more bytes; see ARCHITECTURE.md.
+        Codec::Gzip => Compression::Gzip { level: level(4) },
         Codec::Zstd => Compression::Zstd { level: level(3) },
     }
 }

@@ -180,7 +180,7 @@ impl EngineHost {
     async fn pin_local(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
         let asker = self.asker(at)?;
         let dir: PathBuf = asker.client.directory(source.reference()).await?;
-        let (attrs, caches) = (source.attrs.clone(), self.store.root().join("contexts"));
+        let (attrs, caches) = (source.attrs.clone(), self.store.context_directory());
         let context = Arc::new(blocking(move || UsedContext::open(&dir, &attrs, &caches)).await?);
         // Whoever takes all of a context by identity has it read whole; COPY does not.
         let takes_all = |user: &Vertex| {

@@ -14,7 +14,7 @@ const CONFIG_LIMIT: u64 = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No image has this name.
-    #[error("{name}: not found in the store; `rbuild import FILE.tar {name}` makes an image of a root file system, pulling from registries is not supported yet")]
+    #[error("{name}: not found in the store, and pulling from registries is not supported yet; `rbuild import` makes an image of a root file system")]
     NotFound {
         /// As it was asked for.
         name: String,
@@ -41,9 +41,9 @@ pub enum Error {
         /// As it was asked for.
         name: String,
         /// What it is for.
-        found: Platform,
+        found: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: String,
     },
     /// Its config cannot be understood.
     #[error("config of {name}")]
@@ -102,7 +102,10 @@ pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
         }
     }
     let digits = name.strip_prefix("sha256:").unwrap_or(name);
-    if digits.len() >= 4 && digits.len() <= 64 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    if digits.len() >= 4
+        && digits.len() <= 64
+        && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    {
         let mut matches: Vec<TagEntry> = Vec::new();
         for entry in store.tags()? {
             if entry.image.hex().starts_with(digits) && !matches.iter().any(|m| m.image == entry.image) {
@@ -133,12 +136,17 @@ pub fn find_for(store: &Store, reference: &str, platform: &Platform) -> Result<I
         && (found.variant == platform.variant || found.variant.is_empty() || platform.variant.is_empty());
     match fits {
         true => Ok(image),
-        false => Err(Error::OtherPlatform { name: reference.to_string(), found, wanted: platform.clone() }),
+        false => Err(Error::OtherPlatform {
+            name: reference.to_string(),
+            found: found.to_string(),
+            wanted: platform.to_string(),
+        }),
     }
 }
 
 fn open(store: &Store, name: &str, entry: TagEntry) -> Result<Image, Error> {
     let config_bytes = store.read_blob(&entry.image, CONFIG_LIMIT)?;
-    let config = ImageConfig::parse(&config_bytes).map_err(|source| Error::Config { name: name.to_string(), source })?;
+    let config =
+        ImageConfig::parse(&config_bytes).map_err(|source| Error::Config { name: name.to_string(), source })?;
     Ok(Image { entry, config_bytes, config })
 }

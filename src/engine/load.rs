@@ -127,7 +127,6 @@ fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
     }
 }
 
-
 /// From a request to a graph, without building anything.
 ///
 /// # Errors

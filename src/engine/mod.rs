@@ -21,6 +21,7 @@ pub mod steps;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 use snapshotter::Store;
 use solver::drive::{NoCache as Recall, Solver};
@@ -79,6 +80,12 @@ impl Engine {
         let error = built.as_ref().err().map(error::one_line);
         notes.emit(EventKind::BuildFinished { error });
         built
+    }
+
+    /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.
+    pub fn tidy(&self, limit: Duration) {
+        // What stays is found by the next build.
+        let _ = self.host.store().tidy(limit);
     }
 
     async fn stations(

@@ -81,11 +81,6 @@ impl Note<'_> {
         self.notes.emit(EventKind::Progress { vertex: self.vertex, id: id.to_string(), current, total, done });
     }
 
-    /// It ended well.
-    pub(crate) fn done(mut self) {
-        self.end(None, false);
-    }
-
     /// It ended as `result` says.
     pub(crate) fn end_with<T, E: std::error::Error>(mut self, result: Result<T, E>) -> Result<T, E> {
         self.end(result.as_ref().err().map(|e| super::error::chain(e)), false);

@@ -79,29 +79,3 @@ pub fn tar(dest: &Dest, fill: &mut dyn FnMut(&mut dyn io::Write) -> io::Result<(
     let named = dest.shown();
     dest::write(dest, &mut |into| fill(into).map_err(|source| Error::Write { path: named.clone(), source }))
 }
-
-/// Writes an image where `output` says: `oci` and `docker`, as an archive or a directory.
-///
-/// # Errors
-/// [`Error`] with the path or the blob; [`Error::Output`] for what does not leave as layout: other kinds, and `docker`
-/// without a destination.
-pub fn image(output: &Output, bundle: &Bundle, open: OpenBlob) -> Result<(), Error> {
-    let (flavour, tar) = match output.kind {
-        Kind::Oci { tar } => (layout::Flavour::Oci, tar),
-        Kind::Docker { tar } => (layout::Flavour::Docker, tar),
-        _ => return Err(refused(output, "it is no image layout")),
-    };
-    match (&output.dest, tar) {
-        (Some(dest), true) => layout::write_archive(bundle, flavour, open, dest),
-        (Some(Dest::Path(directory)), false) => layout::write_directory(bundle, flavour, open, directory),
-        (Some(Dest::Stdout), false) => Err(refused(output, "a directory cannot go to standard output")),
-        (None, _) => Err(refused(
-            output,
-            "loading into Docker's engine is not supported yet; use dest=FILE or dest=- and pipe it to docker load",
-        )),
-    }
-}
-
-fn refused(output: &Output, reason: &str) -> Error {
-    Error::Output { value: format!("type={}", output.kind.word()), reason: reason.to_owned() }
-}

@@ -1,4 +1,4 @@
-//! Recorded streams, and what each way of showing makes of them. `UPDATE=1` rewrites the files.
+//! What each display makes of recorded streams. `UPDATE=1` rewrites the files.
 
 use std::fs;
 use std::path::{Path, PathBuf};

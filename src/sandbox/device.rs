@@ -3,7 +3,7 @@
 //! Each node is a mount of its own on a `/dev` that allows no devices, so what a step makes there with mknod(2)
 //! cannot be opened. See the OCI runtime specification, "Default Devices".
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{major, minor, statat, FileType, Mode, OFlags, CWD};
 use rustix::io::Errno;
@@ -60,8 +60,8 @@ pub(super) fn prepare(stage: &mut Stage, insecure: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts `/dev` together.
-pub(super) fn mount(tree: &Tree, staged: &Staged, insecure: bool) -> Result<(), Error> {
+/// Puts `/dev` together; gives its mount.
+pub(super) fn mount(tree: &Tree, staged: &Staged, insecure: bool) -> Result<OwnedFd, Error> {
     let failed = |name: &str| {
         let path = format!("/dev/{name}");
         move |errno: Errno| Error::setup_at("make", path)(errno.into())
@@ -106,5 +106,5 @@ pub(super) fn mount(tree: &Tree, staged: &Staged, insecure: bool) -> Result<(), 
             rustix::fs::openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed(name))?;
         attach(mount.as_fd(), target).map_err(Error::setup_at("mount", &path))?;
     }
-    Ok(())
+    Ok(dev)
 }

@@ -89,12 +89,22 @@ fn load_filter(filter: &[u64]) -> io::Result<()> {
 fn become_user(order: &Order) -> io::Result<()> {
     // By system call: the C library's functions speak to all threads, of which there is only this one.
     // SAFETY: the pointer is to as many groups as are said.
-    check(unsafe { libc::syscall(libc::SYS_setgroups, order.groups.len(), order.groups.as_ptr()) })?;
+    let groups = check(unsafe { libc::syscall(libc::SYS_setgroups, order.groups.len(), order.groups.as_ptr()) });
+    match groups {
+        // A user namespace made without privilege may not drop groups, see user_namespaces(7); those it keeps are the
+        // user's own.
+        Err(_) if order.groups.is_empty() && groups_are_fixed() => {}
+        other => _ = other?,
+    }
     // SAFETY: plain numbers.
     check(unsafe { libc::syscall(libc::SYS_setresgid, order.gid, order.gid, order.gid) })?;
     // SAFETY: plain numbers.
     check(unsafe { libc::syscall(libc::SYS_setresuid, order.uid, order.uid, order.uid) })?;
     Ok(())
+}
+
+fn groups_are_fixed() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
 /// One half of the capability sets, `struct __user_cap_data_struct`.

@@ -48,9 +48,11 @@ fn keep(order: RawFd) -> i32 {
     // SAFETY: the spawner passes this descriptor to us and nothing else in this process knows of it.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(order) });
     let Ok(order) = read_order(file) else { return 125 };
+    // The builder's directory is not ours to keep in use.
+    let _ = rustix::process::chdir("/");
     // SAFETY: as above, for the pipe that the order names.
     let mut reports = File::from(unsafe { OwnedFd::from_raw_fd(order.report) });
-    let report = match run(&order, &mut reports) {
+    let report = match run(order, &mut reports) {
         Ok(status) => Report::Exited(status),
         Err(error) => Report::Failed(error),
     };
@@ -74,17 +76,18 @@ fn send(to: &mut File, report: &Report) -> io::Result<()> {
 }
 
 /// Starts the step, waits for it and cleans up; gives its status word.
-fn run(order: &Order, reports: &mut File) -> Result<i32, Error> {
+fn run(mut order: Order, reports: &mut File) -> Result<i32, Error> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|errno| Error::setup("make a socket pair")(errno.into()))?;
     let (pid, pidfd) = match clone(order.own_network).map_err(Error::setup("clone the step"))? {
         Cloned::Child => {
             drop(ours);
-            step::enter(order, theirs)
+            step::enter(&order, theirs)
         }
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop(theirs);
+    order.forget_secrets();
     // The step's pipes must end with the step, and its mounts with its namespace.
     forget_all_but(&[ours.as_raw_fd(), pidfd.as_raw_fd(), reports.as_raw_fd()]);
 
@@ -142,6 +145,7 @@ pub(super) fn forget_all_but(kept: &[RawFd]) {
 /// Takes what the step says until its program runs; the socket then closes by itself.
 fn listen(socket: &OwnedFd, stubs: &mut Vec<Stub>) -> Result<(), Error> {
     let mut message = vec![0; MESSAGE];
+    let mut starting = false;
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -152,7 +156,9 @@ fn listen(socket: &OwnedFd, stubs: &mut Vec<Stub>) -> Result<(), Error> {
                 Err(errno) => return Err(Error::setup("hear of the step")(errno.into())),
             };
         if received == 0 {
-            return Ok(());
+            // Closed without a word about the program: the step died on the way.
+            let died = || Error::setup("set up the sandbox")(io::ErrorKind::UnexpectedEof.into());
+            return if starting { Ok(()) } else { Err(died()) };
         }
         let parent = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
@@ -162,6 +168,7 @@ fn listen(socket: &OwnedFd, stubs: &mut Vec<Stub>) -> Result<(), Error> {
         match parent {
             Some(parent) => stubs.push(decode_stub(parent, heard).map_err(Error::setup("hear of a mount point"))?),
             None => match Report::decode(heard) {
+                Ok(Report::Started) => starting = true,
                 Ok(Report::Failed(error)) => return Err(error),
                 _ => return Err(Error::setup("hear of the step")(io::ErrorKind::InvalidData.into())),
             },
@@ -187,6 +194,13 @@ pub(super) fn tell_stub(socket: BorrowedFd, stub: &Stub) -> io::Result<()> {
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
     sendmsg(socket, &[IoSlice::new(&w.0)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Tells the keeper that everything is ready for the program; called by the step.
+pub(super) fn tell_start(socket: BorrowedFd) -> io::Result<()> {
+    let message = Report::Started.encode();
+    sendmsg(socket, &[IoSlice::new(&message)], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! *Job*: run a program in a root file system that is not to be trusted, and tell how it ended. *Not its job*: where
 //! the root comes from, who may ask for what, and what becomes of the files. *Start reading at* [`ProcessSpec`], then
-//! [`spawner`] (the builder's side), [`keeper`] (what holds a sandbox together) and [`step`] (the way inside).
+//! `spawner` (the builder's side), `keeper` (what holds a sandbox together) and `step` (the way inside).
 //!
 //! ```text
 //! builder ── spawner thread
@@ -40,7 +40,7 @@ mod wire;
 
 pub use error::Error;
 pub use keeper::enter_if_asked;
-pub use mounting::private_mount_namespace;
+pub use mounting::{bind_source, private_mount_namespace};
 pub use network::default_network;
 pub use resolv::host_resolv_conf;
 pub use running::{Exit, Running};

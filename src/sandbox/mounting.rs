@@ -4,7 +4,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -30,6 +33,30 @@ pub fn private_mount_namespace() -> Result<(), Error> {
         .map_err(|errno| Error::setup("unshare the mount namespace")(errno.into()))?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|errno| Error::setup_at("stop mounts from reaching the host", "/")(errno.into()))
+}
+
+/// A detached mount of `path` in a tree that is not to be trusted: the source of a [`MountKind::Bind`].
+///
+/// Links are followed inside the tree only, also while somebody else is changing them; what was found is mounted, not
+/// what has its name later. The tree's directory must be visible in this process's mount namespace.
+///
+/// [`MountKind::Bind`]: super::MountKind::Bind
+///
+/// # Errors
+/// [`Error::Setup`] with the path: it does not exist, or it may not be mounted.
+pub fn bind_source(tree: BorrowedFd, path: &Path) -> Result<OwnedFd, Error> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let mut opened = Err(Errno::AGAIN);
+    // The kernel answers EAGAIN when a rename ran at the same time and it cannot tell whether `..` escaped.
+    for _ in 0..1000 {
+        opened = rustix::fs::openat2(tree, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+        if !matches!(opened, Err(Errno::AGAIN)) {
+            break;
+        }
+    }
+    let found = opened.map_err(|errno| Error::setup_at("open", path)(errno.into()))?;
+    clone_mount(found, c"").map_err(Error::setup_at("clone", path))
 }
 
 /// A new, detached mount of a file system that needs no device.

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags, CWD};
 
 use super::error::Error;
-use super::keeper::{forget_all_but, tell_failure};
+use super::keeper::{forget_all_but, tell_failure, tell_start};
 use super::root::Tree;
 use super::wire::Order;
 
@@ -30,7 +30,11 @@ pub(super) fn enter_directory(tree: &Tree, path: &Path) -> Result<(), Error> {
 pub(super) fn execute(order: &Order, keeper: BorrowedFd) -> ! {
     close_all_but(keeper);
     default_signals();
-    tell_failure(keeper, become_one_of(order));
+    let error = match tell_start(keeper) {
+        Ok(()) => become_one_of(order),
+        Err(error) => Error::setup("reach the keeper")(error),
+    };
+    tell_failure(keeper, error);
     // SAFETY: ends this copy without running the keeper's exit handlers.
     unsafe { libc::_exit(125) }
 }

@@ -1,9 +1,9 @@
 //! Makes a mount the root of everything this process can see.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{mount_change, unmount, MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
@@ -39,24 +39,39 @@ fn open_root() -> Result<OwnedFd, Error> {
     rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed("open"))
 }
 
+/// The kernel's number of the mount that something is in.
+fn mount_of(file: BorrowedFd) -> Result<u64, Error> {
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map_err(failed("look at"))?;
+    Ok(stat.stx_mnt_id)
+}
+
 /// The tree the step will see, while it is being put together.
 pub(super) struct Tree<'a> {
     root: OwnedFd,
+    /// The kernel's number of the root's mount.
+    mount: u64,
     keeper: BorrowedFd<'a>,
 }
 
 impl<'a> Tree<'a> {
     /// The tree below the present root; mount points that are made in it are told to the keeper.
     pub fn open(keeper: BorrowedFd<'a>) -> Result<Tree<'a>, Error> {
-        Ok(Tree { root: open_root()?, keeper })
+        let root = open_root()?;
+        Ok(Tree { mount: mount_of(root.as_fd())?, root, keeper })
     }
 
     /// Opens a mount point, making it when it is missing.
+    ///
+    /// In the root it is removed after the step. In a mount below it stays: another step may be mounting onto the same
+    /// place of a shared cache, and to remove a mount point in one namespace unmounts it in all.
     pub fn target(&self, path: &Path, shape: Shape) -> Result<OwnedFd, Error> {
         let mut made = Vec::new();
         let target = target::open(&self.root, path, shape, &mut made);
         // What was made before a failure has to be removed too.
         for stub in &made {
+            if mount_of(stub.parent.as_fd())? != self.mount {
+                continue;
+            }
             tell_stub(self.keeper, stub).map_err(Error::setup("tell of a mount point"))?;
         }
         target

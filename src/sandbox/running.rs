@@ -22,6 +22,9 @@ pub enum Exit {
 }
 
 /// A process that was started. Dropping it kills the process and all that it started.
+///
+/// An async caller wraps it in tokio's `AsyncFd`, awaits `readable()`, then calls [`wait`](Self::wait), which does not
+/// block any more; to cancel it calls [`kill`](Self::kill) and goes on waiting.
 #[must_use = "dropping it kills the process"]
 #[derive(Debug)]
 pub struct Running {

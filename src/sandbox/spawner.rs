@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, LazyLock};
 
@@ -194,6 +194,13 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
     let strings = spec.args.iter().chain(&spec.env).map(|text| text.as_encoded_bytes());
     if let Some(bad) = strings.into_iter().find(|bytes| bytes.contains(&0)) {
         return Err(invalid(format!("{:?} contains a NUL byte", String::from_utf8_lossy(bad))));
+    }
+    if spec.mounts.iter().any(|mount| !mount.dest.components().any(|part| matches!(part, Component::Normal(_)))) {
+        return Err(invalid("a mount needs a target below /".to_owned()));
+    }
+    if let Some((name, _)) = spec.hosts.iter().find(|(name, _)| name.contains(|c: char| c.is_whitespace() || c == '#'))
+    {
+        return Err(invalid(format!("{name:?} is not a host name")));
     }
     let mut mounts = vec![file("/etc/hosts", hosts(spec))];
     if !spec.resolv_conf.is_empty() {

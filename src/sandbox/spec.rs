@@ -82,7 +82,7 @@ impl ProcessSpec {
 #[derive(Debug)]
 pub struct MountSpec {
     /// Where, as an absolute path in the sandbox; a relative one counts from `/`. Links in it are followed inside the
-    /// sandbox. A target that is missing is made and, when it is still empty, removed after the step.
+    /// sandbox. A target that is missing is made; in the root it is removed after the step when it is still empty.
     pub dest: PathBuf,
     /// What.
     pub kind: MountKind,

@@ -10,10 +10,11 @@ use rustix::fs::Mode;
 
 use super::error::{check, Error};
 use super::keeper::tell_failure;
+use super::kernel_files::KernelFiles;
 use super::root::Tree;
 use super::stage::Stage;
 use super::wire::Order;
-use super::{cgroup, device, identity, kernel_files, limits, network, placement, program, root};
+use super::{cgroup, device, identity, limits, network, placement, program, root};
 
 /// Sets up the sandbox around this process and becomes the program.
 pub(super) fn enter(order: &Order, keeper: OwnedFd) -> ! {
@@ -36,18 +37,18 @@ fn set_up(order: &Order, keeper: BorrowedFd) -> Result<Infallible, Error> {
 
     let mut stage = Stage::new()?;
     device::prepare(&mut stage, order.insecure)?;
+    let kernel = KernelFiles::open(order.insecure)?;
     // SAFETY: the spawner passed this descriptor on to us, and only `program::execute` closes it.
     let mount = unsafe { BorrowedFd::borrow_raw(order.root) };
     root::enter(mount, order.insecure)?;
     let tree = Tree::open(keeper)?;
-    let proc = kernel_files::mount_proc(&tree, order.pid_max)?;
+    kernel.mount(&tree, order.pid_max)?;
     let files = placement::write_files(&mut stage, &order.mounts)?;
     let staged = stage.close(&tree)?;
-    device::mount(&tree, &staged, order.insecure)?;
-    let sys = kernel_files::mount_sys(&tree, order.insecure)?;
+    let dev = device::mount(&tree, &staged, order.insecure)?;
     placement::mount(&tree, &staged, &files, order)?;
     if !order.insecure {
-        kernel_files::hide(&tree, proc.as_fd(), sys.as_ref())?;
+        kernel.hide(dev.as_fd())?;
     }
     program::enter_directory(&tree, &order.cwd)?;
     if order.read_only_root {

@@ -74,7 +74,19 @@ pub(super) fn open(root: impl AsFd, path: &Path, shape: Shape, made: &mut Vec<St
                 continue;
             }
             Ok(_) => {}
-            Err(Errno::NOENT) => made.push(make(parent, &name, wanted).map_err(|e| failed("make the mount point", e))?),
+            Err(Errno::NOENT) => match make(parent, &name, wanted) {
+                Ok(stub) => made.push(stub),
+                // Another step was faster in a shared mount; then it is looked at like any other.
+                Err(Errno::EXIST) => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return Err(refused("is changed by another step all the time"));
+                    }
+                    rest.push_front(name);
+                    continue;
+                }
+                Err(errno) => return Err(failed("make the mount point", errno)),
+            },
             Err(errno) => return Err(failed("look at", errno)),
         }
         real.push(name);

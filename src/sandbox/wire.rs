@@ -110,6 +110,17 @@ pub(super) enum Kind {
 }
 
 impl Order {
+    /// Overwrites the contents of files, which may be secrets, for a process that does not need them any more.
+    pub fn forget_secrets(&mut self) {
+        for mount in &mut self.mounts {
+            if let Kind::File { content, .. } = &mut mount.kind {
+                content.fill(0);
+                // Nobody reads this again, so without a hint the compiler may leave the overwriting out.
+                std::hint::black_box(content);
+            }
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
         w.number(self.root as u64);
@@ -278,4 +289,60 @@ fn decode_error(r: &mut Reader) -> io::Result<Error> {
         }
         _ => Error::Invalid { what: r.text()? },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_comes_out_as_it_went_in() {
+        let mut order = Order {
+            root: 3,
+            read_only_root: true,
+            mounts: vec![
+                Mount { dest: "/a".into(), kind: Kind::Bind { source: 4, read_only: true } },
+                Mount { dest: "/b".into(), kind: Kind::Tmpfs { size: 1 << 40, mode: 0o1777, read_only: false } },
+                Mount { dest: "/c".into(), kind: Kind::File { content: vec![0, 255], mode: 0o400, uid: 1, gid: 2 } },
+            ],
+            args: vec![b"sh".to_vec(), vec![], vec![0xff]],
+            env: vec![b"A=B".to_vec()],
+            cwd: "/w".into(),
+            uid: u32::MAX - 1,
+            gid: 7,
+            groups: vec![1, 2],
+            hostname: "h".to_owned(),
+            own_network: true,
+            insecure: true,
+            rlimits: vec![(7, u64::MAX, 1)],
+            pid_max: 301,
+            cgroups: vec![8, 9],
+            filter: vec![u64::MAX],
+            report: 10,
+        };
+        let bytes = order.encode();
+        assert_eq!(Order::decode(&bytes).expect("decode"), order);
+        for end in 0..bytes.len() {
+            assert!(Order::decode(&bytes[..end]).is_err(), "cut off at {end}");
+        }
+        order.forget_secrets();
+        let Kind::File { content, .. } = &order.mounts[2].kind else { panic!("a file") };
+        assert_eq!(content, &[0, 0]);
+    }
+
+    #[test]
+    fn errors_keep_their_kind_and_words() {
+        let table = [
+            Error::NotFound { program: "x".to_owned() },
+            Error::NotExecutable { program: "x".to_owned(), reason: "permission denied".to_owned() },
+            Error::Refused { path: "/dev".into(), reason: "is not a directory".to_owned() },
+            Error::setup_at("mount", "/proc")(io::Error::from_raw_os_error(libc::EPERM)),
+            Error::setup("clone")(io::Error::from_raw_os_error(libc::ENOMEM)),
+        ];
+        for error in table {
+            let text = format!("{error:?}");
+            let Ok(Report::Failed(back)) = Report::decode(&Report::Failed(error).encode()) else { panic!("{text}") };
+            assert_eq!(format!("{back:?}"), text);
+        }
+    }
 }

@@ -66,7 +66,7 @@ fn killing_the_running_kills_all() {
     await_alive("310001", 3);
     running.kill();
     assert!(matches!(running.wait(), Err(Error::Lost { signal: Some(9) })));
-    assert_eq!(alive("310001"), [], "wait says when all are gone");
+    assert_eq!(alive("310001"), Vec::<i32>::new(), "wait says when all are gone");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn dropping_the_running_kills_all() {
     let running = stubborn(&root, "310002");
     await_alive("310002", 3);
     drop(running);
-    assert_eq!(alive("310002"), []);
+    assert_eq!(alive("310002"), Vec::<i32>::new());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn killing_the_step_is_seen_and_cleaned_up() {
     assert!(root.path("etc/hosts").exists(), "the mount point is there while the step runs");
     kill(step);
     assert_eq!(running.wait().expect("the keeper lives"), Exit::Signal(9));
-    assert_eq!(alive("310004"), []);
+    assert_eq!(alive("310004"), Vec::<i32>::new());
     assert!(!root.path("etc/hosts").exists());
 }
 
@@ -122,7 +122,7 @@ fn daemons_end_with_their_step() {
     let script = "setsid sleep 310005 </dev/null >/dev/null 2>&1 & sleep 310005 & exit 3";
     let output = finish(SANDBOX.spawn(root.shell(script)).expect("it starts")).expect("it ends");
     assert_eq!(output.exit, Exit::Code(3));
-    assert_eq!(alive("310005"), []);
+    assert_eq!(alive("310005"), Vec::<i32>::new());
 }
 
 #[test]
@@ -145,12 +145,16 @@ fn end_can_be_polled() {
 
 /// Runs one of the tests named `helper_…` in a process of its own.
 fn helper(name: &str, root: &Root) -> Child {
-    Command::new(std::env::current_exe().expect("this program"))
+    helper_command(name, root).spawn().expect("start this program again")
+}
+
+fn helper_command(name: &str, root: &Root) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command
         .args(["--exact", &format!("death::{name}"), "--nocapture", "--test-threads=1"])
         .env("RBUILD_TEST_ROOT", root.dir.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("start this program again")
+        .stdout(Stdio::piped());
+    command
 }
 
 /// The root that a helper is to use; without one it is run as a test, and has nothing to do.
@@ -211,18 +215,19 @@ fn groups_of_a_dead_engine_are_swept() {
         line.clear();
         assert_ne!(output.read_line(&mut line).expect("read"), 0, "the helper ended");
     }
+    let group = line.trim().split_once("GROUP ").map(|(_, group)| group);
+    assert!(group.is_none_or(|group| Path::new(group).exists()), "{line}");
     engine.kill().expect("kill -9");
     engine.wait().expect("dead");
-    let Some((_, group)) = line.trim().split_once("GROUP ") else {
+    let Some(group) = group else {
         assert!(std::env::var_os("CI").is_none(), "no memory controller to test with");
         eprintln!("skipped: no memory controller");
         return;
     };
     await_alive("310007", 0);
-    assert!(Path::new(group).exists(), "nobody was there to remove it");
     let start = Instant::now();
     while Path::new(group).exists() {
-        // Each start of a sandbox sweeps; the first may be too early for a group whose processes are still dying.
+        // Each start of a sandbox sweeps, those of other tests too; the first may be too early for a group whose processes are still dying.
         let mut sweeper = helper("helper_sweeper", &root);
         sweeper.wait().expect("it ends");
         assert!(start.elapsed() < Duration::from_secs(20), "{group} is still there");
@@ -251,6 +256,67 @@ fn helper_sweeper() {
     let Some(path) = helped_root() else { return };
     let spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), ["/bin/true"]);
     finish(SANDBOX.spawn(spec).expect("it starts")).expect("it ends");
+}
+
+#[test]
+fn works_in_a_user_namespace() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut command = helper_command("helper_in_user_namespace", &root);
+    let enter = || {
+        // SAFETY: the child of a fork has one thread, which changes only what it may do.
+        let made = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) };
+        if made < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", "0 0 1")?;
+        fs::write("/proc/self/gid_map", "0 0 1")
+    };
+    // SAFETY: writes to three files of its own and nothing else.
+    let output = unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, enter) }.output().expect("start");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let expected = "0 1 lo\n00000000a80425fb\n1:3\ndenied\n0\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn helper_in_user_namespace() {
+    let Some(path) = helped_root() else { return };
+    let script = "echo $(id -u) $$ $(ls /sys/class/net); grep CapEff /proc/self/status | cut -f2
+        stat -c %t:%T /dev/null; mknod /n c 1 3 2>/dev/null || echo denied; cat /proc/keys | wc -c";
+    let mut spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), ["/bin/sh", "-c", script]);
+    spec.env = vec!["PATH=/bin".into()];
+    let output = finish(SANDBOX.spawn(spec).expect("it starts")).expect("it ends");
+    println!("{}", output.stdout);
+    assert_eq!((output.exit, output.stderr.as_str()), (Exit::Code(0), ""));
+}
+
+#[test]
+fn inherited_descriptors_are_the_builders() {
+    if cannot_run() {
+        return;
+    }
+    let root = Root::new();
+    let mut run = helper("helper_inherit", &root);
+    let mut output = String::new();
+    run.stdout.take().expect("a pipe").read_to_string(&mut output).expect("read");
+    assert!(run.wait().expect("it ends").success());
+    assert!(output.contains("said by the step\n"), "{output}");
+}
+
+#[test]
+fn helper_inherit() {
+    let Some(path) = helped_root() else { return };
+    let arguments = ["/bin/echo", "said by the step"];
+    let mut spec = rbuild::sandbox::ProcessSpec::new(crate::support::detached(&path), arguments);
+    (spec.stdin, spec.stdout) = (rbuild::sandbox::Stdio::Inherit, rbuild::sandbox::Stdio::Inherit);
+    spec.stderr = rbuild::sandbox::Stdio::Inherit;
+    let mut running = SANDBOX.spawn(spec).expect("it starts");
+    assert_eq!(running.wait().expect("it ends"), Exit::Code(0));
 }
 
 #[test]

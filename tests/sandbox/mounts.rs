@@ -1,11 +1,13 @@
 //! What is mounted into a step, and that nothing of it stays behind.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rbuild::sandbox::{Error, Exit, MountKind, MountSpec, ProcessSpec, User};
+use rbuild::sandbox::{bind_source, Error, Exit, MountKind, MountSpec, ProcessSpec, User};
+use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::support::{cannot_run, detached, output, Output, Root};
 
@@ -54,8 +56,8 @@ fn parents_are_mounted_before_what_lies_below() {
     let output = run_with(&root, mounts, "cat /a/b/o /a/b/c/i; echo new > /a/b/c/n");
     assert_eq!(output.stdout, "outerinner");
     assert_eq!(fs::read_to_string(inner.path().join("n")).expect("written"), "new\n");
-    assert!(!outer.path().join("c").exists(), "the mount point made in the outer mount is gone");
-    assert!(!root.path("a").exists(), "and so are those in the root");
+    assert!(!root.path("a").exists(), "the mount points made in the root are gone");
+    assert!(outer.path().join("c").is_dir(), "one in a mount stays, for others may be using it");
 }
 
 #[test]
@@ -242,6 +244,43 @@ fn failed_start_leaves_no_mount_points() {
 }
 
 #[test]
+fn steps_that_mount_into_one_cache_do_not_disturb_each_other() {
+    if cannot_run() {
+        return;
+    }
+    let cache = tempfile::tempdir().expect("dir");
+    let first = Root::new();
+    let mut spec = first.shell("read line; cat /cache/a/secret; echo");
+    (spec.mounts, spec.stdin) = (
+        vec![bind("/cache", cache.path(), false), file("/cache/a/secret", "first", 0o400, 0)],
+        rbuild::sandbox::Stdio::Pipe,
+    );
+    let mut waiting = crate::support::SANDBOX.spawn(spec).expect("it starts");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mounts = vec![bind("/cache", cache.path(), false), file("/cache/a/secret", "x", 0o400, 0)];
+                assert_eq!(run_with(&Root::new(), mounts, "cat /cache/a/secret").stdout, "x");
+            });
+        }
+    });
+    drop(waiting.stdin.take());
+    assert_eq!(crate::support::finish(waiting).expect("it ends").stdout, "first\n");
+}
+
+#[test]
+fn own_devices_of_a_step_mask_nothing() {
+    if cannot_run() {
+        return;
+    }
+    let (root, dev) = (Root::new(), tempfile::tempdir().expect("dir"));
+    fs::write(dev.path().join("null"), "mine").expect("write");
+    let script = "ls /dev; cat /proc/keys /proc/timer_list | wc -c; stat -c %t:%T /proc/keys";
+    let output = run_with(&root, vec![bind("/dev", dev.path(), false)], script);
+    assert_eq!(output.stdout, "null\n0\n1:3\n");
+}
+
+#[test]
 fn directory_to_start_in_cannot_lead_out() {
     if cannot_run() {
         return;
@@ -276,6 +315,116 @@ fn user_can_work_in_what_it_owns() {
 }
 
 #[test]
+fn source_is_found_inside_its_tree_only() {
+    if cannot_run() {
+        return;
+    }
+    let (root, tree) = (Root::new(), tempfile::tempdir().expect("dir"));
+    fs::create_dir_all(tree.path().join("a/b")).expect("mkdir");
+    fs::write(tree.path().join("a/b/file"), "inside").expect("write");
+    fs::write(tree.path().join("top"), "top").expect("write");
+    symlink("/a", tree.path().join("link")).expect("symlink");
+    symlink("../../../../../../top", tree.path().join("a/up")).expect("symlink");
+    symlink("/etc/passwd", tree.path().join("out")).expect("symlink");
+    let opened = fs::File::open(tree.path()).expect("open");
+    let source = |path: &str| bind_source(opened.as_fd(), Path::new(path));
+    for (path, expected) in [("a/b/file", "inside"), ("/link/b/file", "inside"), ("a/up", "top"), ("../../top", "top")]
+    {
+        let kind = MountKind::Bind { source: source(path).expect(path), read_only: true };
+        assert_eq!(run_with(&root, vec![MountSpec { dest: "/m".into(), kind }], "cat /m").stdout, expected, "{path}");
+    }
+    for path in ["out", "none", "/proc/self/root"] {
+        assert!(matches!(source(path), Err(Error::Setup { .. })), "{path}");
+    }
+}
+
+#[test]
+fn racing_step_cannot_move_a_mount_out_of_its_image() {
+    if cannot_run() {
+        return;
+    }
+    let (root, shared, canary) = (Root::new(), tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    // One step turns a directory of a shared cache into a link to the host and back, as fast as it can.
+    let script = format!(
+        "cd /cache; mkdir d l; ln -s {} s; echo go; while :; do mv d x; mv s d; mv d s; mv x d; done",
+        canary.path().display()
+    );
+    let mut racer = root.shell(&script);
+    racer.mounts = vec![bind("/cache", shared.path(), false)];
+    let mut racer = crate::support::SANDBOX.spawn(racer).expect("it starts");
+    let mut line = [0; 3];
+    let mut go = fs::File::from(racer.stdout.take().expect("a pipe"));
+    std::io::Read::read_exact(&mut go, &mut line).expect("go");
+    let opened = fs::File::open(shared.path()).expect("open");
+    let mut outcomes = [0, 0];
+    for _ in 0..60 {
+        // The other mounts onto that directory, and mounts it from there.
+        let mut spec = root.shell("cat /cache/d/f; ls /copy");
+        spec.mounts = vec![bind("/cache", shared.path(), false), file("/cache/d/f", "x", 0o444, 0)];
+        if let Ok(source) = bind_source(opened.as_fd(), Path::new("d")) {
+            spec.mounts.push(MountSpec { dest: "/copy".into(), kind: MountKind::Bind { source, read_only: false } });
+        }
+        let started = output(spec).is_ok();
+        outcomes[usize::from(started)] += 1;
+        assert_eq!(fs::read_dir(canary.path()).expect("dir").count(), 0, "a mount point was made on the host");
+    }
+    eprintln!("{} steps were refused, {} ran", outcomes[0], outcomes[1]);
+    assert!(outcomes[1] > 0, "the race is not always lost");
+}
+
+#[test]
+fn overlay_is_a_root_whose_upper_keeps_no_mount_points() {
+    if cannot_run() {
+        return;
+    }
+    let (root, work) = (Root::new(), tempfile::tempdir().expect("dir"));
+    // A file system of its own, so that it works where the temporary directory is an overlay already.
+    let mount = |kind: &str, options: &[(&str, &str)]| {
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).expect("fsopen");
+        for (key, value) in options {
+            fsconfig_set_string(&context, *key, *value).expect("fsconfig");
+        }
+        fsconfig_create(&context).expect("create");
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).expect("fsmount")
+    };
+    for name in ["upper", "work"] {
+        fs::create_dir(work.path().join(name)).expect(name);
+    }
+    let (upper, index) = (work.path().join("upper"), work.path().join("work"));
+    let options = [
+        ("lowerdir", root.dir.path().to_str().expect("text")),
+        ("upperdir", upper.to_str().expect("text")),
+        ("workdir", index.to_str().expect("text")),
+    ];
+    let mut spec = ProcessSpec::new(mount("overlay", &options), ["/bin/sh", "-c", "cat /s/t; echo made > /etc/new"]);
+    spec.env = vec!["PATH=/bin".into()];
+    spec.mounts = vec![file("/s/t", "x", 0o400, 0)];
+    assert_eq!(output(spec).expect("it starts").stdout, "x");
+    let names: Vec<String> = listing(&upper).into_iter().map(|entry| entry.0).collect();
+    assert_eq!(names, ["", "etc", "etc/new"]);
+}
+
+#[test]
+fn private_mounts_are_nobody_elses() {
+    if cannot_run() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("dir");
+    let mounts = |of: &str| fs::read_to_string(format!("/proc/{of}/mountinfo")).expect("mountinfo");
+    let path = dir.path().to_str().expect("text");
+    // A namespace belongs to a thread; the rest of this program stays where it is.
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            rbuild::sandbox::private_mount_namespace().expect("as root");
+            rustix::mount::mount("none", path, "tmpfs", rustix::mount::MountFlags::empty(), None).expect("mount");
+            mounts("thread-self")
+        });
+        assert!(inside.join().expect("no panic").contains(path));
+    });
+    assert!(!mounts("self").contains(path));
+}
+
+#[test]
 fn empty_arguments_and_bad_bytes_are_refused() {
     if cannot_run() {
         return;
@@ -283,6 +432,12 @@ fn empty_arguments_and_bad_bytes_are_refused() {
     let root = Root::new();
     let error = output(ProcessSpec::new(root.mount(), Vec::<String>::new())).expect_err("no program");
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
+    let mut spec = root.shell("true");
+    spec.mounts = vec![bind("/..", root.dir.path(), false)];
+    assert!(matches!(output(spec), Err(Error::Invalid { .. })), "a mount onto the root");
+    let mut spec = root.shell("true");
+    spec.hosts = vec![("a\n6.6.6.6 registry".to_owned(), "1.1.1.1".parse().expect("an address"))];
+    assert!(matches!(output(spec), Err(Error::Invalid { .. })), "a second line in /etc/hosts");
     let error = output(ProcessSpec::new(root.mount(), ["/bin/true", "a\0b"])).expect_err("a NUL byte");
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
 }

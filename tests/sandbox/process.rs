@@ -109,3 +109,22 @@ fn hostname_and_hosts_are_the_sandboxs() {
         ::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tdb\nnameserver 9.9.9.9\n";
     assert_eq!(output(spec).expect("it starts").stdout, expected);
 }
+
+#[test]
+fn many_run_at_once() {
+    if cannot_run() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..16 {
+            scope.spawn(move || {
+                let root = Root::new();
+                for step in 0..4 {
+                    let output = root.run(&format!("echo {thread}.{step}; exit {}", thread + step));
+                    assert_eq!(output.stdout, format!("{thread}.{step}\n"));
+                    assert_eq!(output.exit, Exit::Code(thread + step));
+                }
+            });
+        }
+    });
+}

@@ -109,8 +109,8 @@ fn reader(fd: Option<OwnedFd>) -> thread::JoinHandle<String> {
     })
 }
 
-const COMMANDS: [&str; 37] = [
-    "sh", "cat", "echo", "ls", "id", "env", "pwd", "hostname", "sleep", "true", "false", "kill", "ps", "mount",
+const COMMANDS: [&str; 38] = [
+    "cut", "sh", "cat", "echo", "ls", "id", "env", "pwd", "hostname", "sleep", "true", "false", "kill", "ps", "mount",
     "umount", "mkdir", "rmdir", "rm", "ln", "mv", "touch", "stat", "chmod", "chown", "grep", "head", "wc", "dd",
     "ulimit", "setsid", "nc", "ip", "mknod", "readlink", "sort", "su", "test",
 ];

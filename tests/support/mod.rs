@@ -177,9 +177,15 @@ pub fn busybox_rootfs() -> Vec<u8> {
         header.set_mtime(1_600_000_000);
         header
     };
-    for (dir, mode) in
-        [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777), ("root/", 0o700), ("usr/", 0o755), ("usr/bin/", 0o755), ("var/", 0o755)]
-    {
+    for (dir, mode) in [
+        ("bin/", 0o755),
+        ("etc/", 0o755),
+        ("tmp/", 0o1777),
+        ("root/", 0o700),
+        ("usr/", 0o755),
+        ("usr/bin/", 0o755),
+        ("var/", 0o755),
+    ] {
         archive.append_data(&mut header(tar::EntryType::Directory, mode, 0), dir, &b""[..]).unwrap();
     }
     let busybox = fs::read("/bin/busybox").unwrap();

@@ -2,13 +2,19 @@
 //!
 //! The grammar of a word: quotes group, the escape takes a character's meaning away, `$name` and `${name<op>word}`
 //! stand for values. [`expand`] is a recursive descent over it. Pattern matching of the trimming operators is in
-//! [`pattern`].
+//! `pattern`.
 
 mod pattern;
 
 use std::collections::BTreeSet;
 
 use crate::ast::quote;
+
+/// How deep substitutions may be nested: each level takes room on the stack.
+const DEEPEST: usize = 100;
+
+/// How long a result may be, in bytes: variables that contain each other twice would soon fill the memory.
+const LONGEST: usize = 4 << 20;
 
 /// Where values come from: the last of two pairs of one name counts.
 pub trait Env {
@@ -95,7 +101,7 @@ pub struct ExpandError {
 
 /// Replaces the variables of `word` by values of `env`, and takes its quotes and escapes away.
 pub fn expand(word: &str, env: &dyn Env, mode: Mode) -> Result<Expanded, ExpandError> {
-    let mut reader = Reader { rest: word, env, mode, used: BTreeSet::new(), undefined: BTreeSet::new() };
+    let mut reader = Reader { rest: word, env, mode, depth: 0, used: BTreeSet::new(), undefined: BTreeSet::new() };
     match reader.until(None, false) {
         Ok(piece) => Ok(Expanded {
             text: piece.text,
@@ -178,6 +184,7 @@ struct Reader<'a> {
     rest: &'a str,
     env: &'a dyn Env,
     mode: Mode,
+    depth: usize,
     used: BTreeSet<String>,
     undefined: BTreeSet<String>,
 }
@@ -205,6 +212,9 @@ impl Reader<'_> {
     fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<Piece, Stop> {
         let mut piece = Piece::default();
         while let Some(c) = self.peek() {
+            if piece.text.len() > LONGEST {
+                return wrong("the result is too long");
+            }
             if stop == Some(c) {
                 self.next();
                 return Ok(piece);
@@ -370,8 +380,15 @@ impl Reader<'_> {
 
     /// Reads the word of an operator, up to `stop`.
     fn operand(&mut self, stop: char, keep_escapes: bool) -> Result<String, Stop> {
-        match self.until(Some(stop), keep_escapes) {
+        if self.depth == DEEPEST {
+            return wrong("substitutions are nested too deeply");
+        }
+        self.depth += 1;
+        let read = self.until(Some(stop), keep_escapes);
+        self.depth -= 1;
+        match read {
             Ok(piece) => Ok(piece.text),
+            Err(Stop::Wrong(reason)) if reason.ends_with("too deeply") || reason.ends_with("too long") => wrong(reason),
             Err(_) if self.rest.is_empty() && stop == '/' => wrong("syntax error: missing '/' in ${}"),
             Err(_) if self.rest.is_empty() => wrong("syntax error: missing '}'"),
             Err(stop) => Err(stop),

@@ -75,6 +75,16 @@ fn wrong_words_are_refused() {
 }
 
 #[test]
+fn hostile_words_are_refused_in_time() {
+    let nested = "${NONE:-".repeat(100_000);
+    let error = expand(&nested, &env(), Mode::words('\\')).unwrap_err();
+    assert_eq!(error.reason, "substitutions are nested too deeply");
+    let long = vec![("X".to_string(), "x".repeat(LONGEST))];
+    let error = expand("$X$X$X", &long, Mode::words('\\')).unwrap_err();
+    assert_eq!(error.reason, "the result is too long");
+}
+
+#[test]
 fn values_are_split_unless_quoted() {
     for (text, expected) in [
         ("x$LIST", vec!["xa", "b", "c"]),

@@ -1,7 +1,7 @@
 //! `check=`: which findings are told, and whether they stop the build.
 
 use crate::ast::Instruction;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 
 /// Rules that are only looked at on request.
 const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
@@ -95,8 +95,7 @@ pub(crate) fn filter(
     rules.sort_unstable();
     rules.dedup();
     let message = format!("lint violation found for rules: {}", rules.join(", "));
-    let labels = told[0].labels.clone();
-    told.push(Diagnostic { severity: Severity::Error, code: "lint-violation", message, labels, help: None });
+    told.push(Diagnostic::error("lint-violation", told[0].span(), message));
     Err(told)
 }
 

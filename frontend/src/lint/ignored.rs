@@ -29,26 +29,40 @@ fn matches_path_or_parent(pattern: &str, path: &str) -> bool {
 }
 
 /// Whether a pattern matches all of a path: `*` and `?` within a name, `**` over names, `[…]`, and `\` as escape.
-fn matches(pattern: &[char], path: &[char]) -> bool {
-    match pattern {
-        [] => path.is_empty(),
-        ['*', '*', rest @ ..] => {
-            // Between slashes it also stands for no name at all.
-            let without_slash = rest.strip_prefix(&['/']).unwrap_or(rest);
-            matches(without_slash, path) || (0..=path.len()).any(|skipped| matches(rest, &path[skipped..]))
-        }
-        ['*', rest @ ..] => {
-            let name = path.iter().position(|c| *c == '/').unwrap_or(path.len());
-            (0..=name).any(|skipped| matches(rest, &path[skipped..]))
-        }
-        ['?', rest @ ..] => path.first().is_some_and(|c| *c != '/') && matches(rest, &path[1..]),
-        ['[', rest @ ..] => {
-            let Some(end) = rest.iter().skip(1).position(|c| *c == ']').map(|at| at + 1) else { return false };
-            let (set, rest) = (&rest[..end], &rest[end + 1..]);
-            path.first().is_some_and(|c| *c != '/' && contains(set, *c)) && matches(rest, &path[1..])
-        }
-        ['\\', c, rest @ ..] | [c, rest @ ..] => path.first() == Some(c) && matches(rest, &path[1..]),
+fn matches(mut pattern: &[char], path: &[char]) -> bool {
+    // All places that the pattern so far can end at, so that no pattern takes longer than its length times the path's.
+    let mut ends = vec![false; path.len() + 1];
+    ends[0] = true;
+    while !pattern.is_empty() {
+        let one = |accept: &dyn Fn(char) -> bool, ends: &[bool]| {
+            std::iter::once(false).chain((0..path.len()).map(|at| ends[at] && accept(path[at]))).collect::<Vec<bool>>()
+        };
+        (ends, pattern) = match pattern {
+            ['*', '*', '/', rest @ ..] => {
+                let first = ends.iter().position(|end| *end).unwrap_or(ends.len());
+                let is_end = |at: usize| ends[at] || at > first && path[at - 1] == '/';
+                ((0..ends.len()).map(is_end).collect(), rest)
+            }
+            ['*', '*', rest @ ..] => {
+                let first = ends.iter().position(|end| *end).unwrap_or(ends.len());
+                ((0..ends.len()).map(|at| at >= first).collect(), rest)
+            }
+            ['*', rest @ ..] => {
+                for at in 1..ends.len() {
+                    ends[at] |= ends[at - 1] && path[at - 1] != '/';
+                }
+                (ends, rest)
+            }
+            ['?', rest @ ..] => (one(&|c| c != '/', &ends), rest),
+            ['[', rest @ ..] => {
+                let Some(end) = rest.iter().skip(1).position(|c| *c == ']').map(|at| at + 1) else { return false };
+                (one(&|c| c != '/' && contains(&rest[..end], c), &ends), &rest[end + 1..])
+            }
+            ['\\', wanted, rest @ ..] | [wanted, rest @ ..] => (one(&|c| c == *wanted, &ends), rest),
+            [] => return ends[path.len()],
+        };
     }
+    ends[path.len()]
 }
 
 /// Whether a character is in a set such as `a-z_`, or `^0-9` for all others.
@@ -93,6 +107,10 @@ mod tests {
             ("\\*", "*", true),
             ("\\*", "x", false),
             ("[a", "a", false),
+            ("**", "a/b", true),
+            ("**x", "a/bx", true),
+            ("a**", "a/b", true),
+            (&"*a".repeat(200), &"a".repeat(199), false),
         ] {
             assert_eq!(matches_path_or_parent(pattern, path), expected, "{pattern} {path}");
         }

@@ -28,6 +28,7 @@ use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostic;
 use crate::lint::{self, Checks};
 use crate::options::Options;
+use crate::reference::normalise_reference;
 use crate::source::{Source, Span};
 use crate::stages::Stages;
 
@@ -110,19 +111,19 @@ impl Lowering {
     /// # Errors
     /// Everything that is wrong, as far as it does not follow from something else, with warnings.
     pub fn step(&mut self) -> Result<Step, Vec<Diagnostic>> {
-        if !self.ast.errors.is_empty() {
-            return Err(self.ast.errors.clone());
-        }
+        self.check_frontend().map_err(|error| vec![error])?;
         let checks = self.checks().map_err(|error| vec![error])?;
         let mut lints = Vec::new();
         lint::written(&self.ast.instructions, &mut lints);
-        match self.lower(&mut lints) {
+        let lowered = if self.ast.errors.is_empty() { self.lower(&mut lints) } else { Err(self.ast.errors.clone()) };
+        match lowered {
             Ok(Step::Need(queries)) => Ok(Step::Need(queries)),
             Ok(Step::Done(mut lowered)) => {
                 lowered.lints = lint::filter(lints, &self.ast.instructions, &checks)?;
                 Ok(Step::Done(lowered))
             }
             Err(mut errors) => {
+                errors.sort_by_key(|error| error.span().start);
                 let told = lint::filter(lints, &self.ast.instructions, &checks).unwrap_or_else(|told| told);
                 errors.extend(told.into_iter().filter(|lint| !lint.is_error()));
                 Err(errors)
@@ -149,6 +150,27 @@ impl Lowering {
         let mut lowered = build::build(&scene, Some(&draft.context_paths))?.finish(&scene)?;
         lints.append(&mut lowered.lints);
         Ok(Step::Done(lowered))
+    }
+
+    /// Whether the file is written for this frontend: what another one makes of it cannot be known.
+    fn check_frontend(&self) -> Result<(), Diagnostic> {
+        let given = self.options.build_args.get("BUILDKIT_SYNTAX").filter(|name| !name.is_empty());
+        let (text, span) = match (given, &self.ast.directives.syntax) {
+            (Some(text), _) => (text.as_str(), Span::default()),
+            (None, Some(directive)) => (directive.text.as_str(), directive.span),
+            (None, None) => return Ok(()),
+        };
+        let image = text.split_whitespace().next().unwrap_or_default();
+        let name = normalise_reference(image).unwrap_or_default();
+        let without_digest = name.split('@').next().unwrap_or_default();
+        let repository = without_digest.rsplit_once(':').map_or(without_digest, |(repository, _)| repository);
+        let is_own = image == "dockerfile.v0"
+            || matches!(repository, "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream");
+        if is_own {
+            return Ok(());
+        }
+        let message = format!("frontends other than docker/dockerfile are not supported yet: {image}");
+        Err(Diagnostic::error("unsupported-frontend", span, message))
     }
 
     /// Which findings are told: as the build argument says, or else the file.

@@ -45,9 +45,9 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
                         script = document;
                     }
                 }
+                // The shell reads them, so they follow its line as they did in the file.
                 several => {
                     script.extend(several.iter().map(|Heredoc { content, name, .. }| format!("\n{content}{name}")));
-                    shown.push_str(&format!(" ({})", first_line(&script)));
                 }
             }
             with_shell(build, state, script)
@@ -90,10 +90,17 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         valid_exit_codes: Vec::new(),
     };
     let network = if run.network == RunNetwork::Default { options.network } else { run.network };
+    let secret_env = std::mem::take(&mut mounts.secret_env);
+    let mut mounts = mounts.in_order();
+    // Inputs follow the order of mounts, not that of flags: equal processes are equal vertices.
+    let mut ordered = Inputs::default();
+    for mount in &mut mounts {
+        mount.input = ordered.index(mount.input.map(|index| inputs.0[index]));
+    }
     let op = RunOp {
         meta,
-        secret_env: std::mem::take(&mut mounts.secret_env),
-        mounts: mounts.in_order(),
+        secret_env,
+        mounts,
         network: match network {
             RunNetwork::Default => Network::Sandbox,
             RunNetwork::None => Network::None,
@@ -111,7 +118,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
     };
     let about = at.about(state.next_name(&display), state.ignore_cache);
     let platform = Some(state.platform.clone());
-    state.output = Some(build.add(Op::Run(op), inputs.0, platform, about));
+    state.output = Some(build.add(Op::Run(op), ordered.0, platform, about));
     let created_by = format!("RUN {} # buildkit", with_args(state, &args));
     state.config.commit(created_by, true, build.scene.epoch);
     Ok(())
@@ -141,7 +148,7 @@ fn with_args(state: &StageState, args: &[String]) -> String {
 /// The first line of a document, with dots if there are more.
 fn first_line(document: &str) -> String {
     match document.trim().split_once('\n') {
-        Some((first, _)) => format!("{first}..."),
+        Some((first, _)) => format!("{}...", first.trim_end_matches('\r')),
         None => document.trim().to_string(),
     }
 }

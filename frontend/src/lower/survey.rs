@@ -27,8 +27,8 @@ struct Walk<'a> {
     answers: &'a HashMap<(String, Platform), ImageAnswer>,
     escape: char,
     survey: Survey,
-    /// Stages that are being visited.
-    open: Vec<usize>,
+    /// Stages that are still to be visited. A list, as a file may chain more stages than a call stack has room for.
+    todo: Vec<usize>,
     errors: Vec<Diagnostic>,
 }
 
@@ -41,11 +41,14 @@ pub(super) fn survey(
 ) -> Result<Survey, Vec<Diagnostic>> {
     let target = stages.target;
     let survey = Survey { reachable: BTreeSet::new(), needs: Vec::new() };
-    let mut walk = Walk { stages, options, answers, escape, survey, open: Vec::new(), errors: Vec::new() };
-    walk.visit(target);
+    let mut walk = Walk { stages, options, answers, escape, survey, todo: vec![target], errors: Vec::new() };
     if options.all_stages {
-        (0..walk.stages.all.len()).for_each(|index| walk.visit(index));
+        walk.todo.extend(0..walk.stages.all.len());
     }
+    while let Some(index) = walk.todo.pop() {
+        walk.visit(index);
+    }
+    walk.survey.needs.sort_by_key(|query| query.span.start);
     if walk.errors.is_empty() {
         Ok(walk.survey)
     } else {
@@ -58,13 +61,12 @@ impl Walk<'_> {
         if !self.survey.reachable.insert(index) {
             return;
         }
-        self.open.push(index);
         let stage = &self.stages.all[index];
         let (span, platform) = (stage.base_span, stage.platform.clone());
         let triggers = match stage.base.clone() {
             Base::Scratch => Vec::new(),
             Base::Stage(base) => {
-                self.visit(base);
+                self.todo.push(base);
                 let kept =
                     self.stages.all[base].commands.iter().filter_map(|command| match &command.instruction.kind {
                         Some(Kind::Onbuild(text)) => Some(text.clone()),
@@ -81,7 +83,6 @@ impl Walk<'_> {
         for command in self.stages.all[index].commands.clone() {
             self.command(index, &command);
         }
-        self.open.pop();
     }
 
     fn add_triggers(&mut self, index: usize, triggers: &[String]) {
@@ -123,9 +124,9 @@ impl Walk<'_> {
             Err(error) => self.errors.push(error),
             Ok(Base::Scratch) => {}
             Ok(Base::Image(reference)) => _ = self.image(reference, self.options.platform().clone(), span),
-            Ok(Base::Stage(other)) if self.open.contains(&other) => {
+            Ok(Base::Stage(other)) if other >= index && self.reaches(other, index) => {
                 let message = format!("circular dependency detected on stage: {}", self.stages.title(other));
-                let remark = "this stage is already part of what it is made of";
+                let remark = "this stage is itself made of the current one";
                 let error = Diagnostic::error("stage-cycle", span, message);
                 self.errors.push(error.with_label(self.stages.all[other].span, remark));
             }
@@ -138,16 +139,32 @@ impl Walk<'_> {
                         "cannot mount from stage {from:?} to {current:?}, stage needs to be defined before current command"
                     )
                 };
-                let before = self.errors.len();
-                self.visit(later);
-                // A way back is the better explanation.
-                if self.errors[before..].iter().all(|error| error.code != "stage-cycle") {
-                    let error = Diagnostic::error("forward-reference", span, message);
-                    self.errors.push(error.with_label(self.stages.all[later].span, "defined here"));
-                }
+                let error = Diagnostic::error("forward-reference", span, message);
+                self.errors.push(error.with_label(self.stages.all[later].span, "defined here"));
             }
-            Ok(Base::Stage(earlier)) => self.visit(earlier),
+            Ok(Base::Stage(earlier)) => self.todo.push(earlier),
         }
+    }
+
+    /// Whether stage `from` is made of stage `to`.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![from]);
+        while let Some(index) = todo.pop() {
+            if index == to {
+                return true;
+            }
+            if !seen.insert(index) {
+                continue;
+            }
+            let stage = &self.stages.all[index];
+            let copied = stage.commands.iter().flat_map(|command| sources(&command.instruction.kind));
+            let found = copied.filter_map(|(from, is_copy)| self.stages.source(from, index, stage.span, is_copy).ok());
+            todo.extend(found.chain([stage.base.clone()]).filter_map(|base| match base {
+                Base::Stage(index) => Some(index),
+                _ => None,
+            }));
+        }
+        false
     }
 
     /// The configuration of an image, if it is known already.
@@ -171,5 +188,14 @@ impl Walk<'_> {
                 None
             }
         }
+    }
+}
+
+/// What an instruction takes files from; and whether it is a copy, where indexes count.
+fn sources(kind: &Option<Kind>) -> Vec<(&str, bool)> {
+    match kind {
+        Some(Kind::Copy(copy)) => copy.from.iter().map(|from| (from.text.as_str(), true)).collect(),
+        Some(Kind::Run(run)) => run.mounts.iter().filter_map(|mount| mount.from()).map(|from| (from, false)).collect(),
+        _ => Vec::new(),
     }
 }

@@ -24,6 +24,9 @@ use crate::diagnostic::Diagnostic;
 use crate::lint::{self, Checks};
 use crate::source::{Source, Span};
 
+/// Errors about no instruction in particular.
+const WHOLE_FILE: [&str; 3] = ["empty-file", "no-instructions", "no-stages"];
+
 /// Reads a Dockerfile.
 ///
 /// The diagnostics are errors in file order; after them, warnings about the rest of the file. Where there is no error
@@ -44,6 +47,11 @@ pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
     }
     let checks = directives.check.as_ref().map_or(Ok(Checks::default()), |check| Checks::read(&check.text));
     errors.sort_by_key(|error| error.span().start);
+    for error in errors.iter_mut().filter(|error| !WHOLE_FILE.contains(&error.code)) {
+        let at = error.span().start;
+        let spans = instructions.iter().map(|instruction| instruction.statement.span);
+        error.unread = spans.into_iter().find(|span| span.start <= at && at <= span.end);
+    }
     let mut diagnostics = errors.clone();
     if !errors.is_empty() {
         let mut warnings = Vec::new();
@@ -103,7 +111,7 @@ fn missing(source: &Source, instructions: &[Instruction]) -> Option<Diagnostic> 
             }
         }
     }
-    Some(Diagnostic::error("no-stage", whole, "dockerfile contains no stages to build"))
+    Some(Diagnostic::error("no-stages", whole, "dockerfile contains no stages to build"))
 }
 
 #[cfg(test)]

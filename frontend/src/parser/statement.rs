@@ -44,7 +44,7 @@ fn words_of(command: &str) -> Words {
 /// Takes the joined lines of an instruction apart; `None` where nothing is written.
 pub(crate) fn statement(logical: Logical, escape: char, diagnostics: &mut Vec<Diagnostic>) -> Option<Statement> {
     let end = logical.text.as_str().len();
-    let mut statement = shape(&logical.text, 0, end, escape, diagnostics)?;
+    let mut statement = shape(&logical.text, 0, end, escape, false, diagnostics)?;
     statement.span = logical.span;
     statement.heredocs = logical.heredocs;
     statement.comments = logical.comments;
@@ -52,7 +52,14 @@ pub(crate) fn statement(logical: Logical, escape: char, diagnostics: &mut Vec<Di
     Some(statement)
 }
 
-fn shape(text: &Text, start: usize, end: usize, escape: char, diagnostics: &mut Vec<Diagnostic>) -> Option<Statement> {
+fn shape(
+    text: &Text,
+    start: usize,
+    end: usize,
+    escape: char,
+    is_trigger: bool,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Statement> {
     let (start, end) = text.trim(start, end);
     if start == end {
         return None;
@@ -96,7 +103,9 @@ fn shape(text: &Text, start: usize, end: usize, escape: char, diagnostics: &mut 
                 statement.json = json;
             }
         }
-        Words::Trigger => statement.trigger = shape(text, from, to, escape, diagnostics).map(Box::new),
+        // Triggers have no triggers; taking them apart would only follow a hostile file deep down.
+        Words::Trigger if is_trigger => statement.words = whole(from),
+        Words::Trigger => statement.trigger = shape(text, from, to, escape, true, diagnostics).map(Box::new),
     }
     Some(statement)
 }
@@ -185,7 +194,7 @@ mod tests {
         let mut text = Text::default();
         text.push(line, 0);
         let mut diagnostics = Vec::new();
-        let statement = shape(&text, 0, line.len(), '\\', &mut diagnostics).unwrap();
+        let statement = shape(&text, 0, line.len(), '\\', false, &mut diagnostics).unwrap();
         (statement, diagnostics)
     }
 

@@ -61,6 +61,28 @@ fn wrong_instructions_are_refused_where_they_stand() {
 }
 
 #[test]
+fn texts_say_the_line_where_the_instruction_begins() {
+    for (text, expected) in [
+        ("FROM a\nRUN x \\\n  <<E", "dockerfile parse error on line 2: unterminated heredoc"),
+        ("RUN x\nFROM a", "dockerfile parse error on line 1: no build stage in current context"),
+        ("FROM a\n\nCOPY x", "dockerfile parse error on line 3: COPY requires at least two arguments, but only one was provided. Destination could not be determined"),
+        ("", "the Dockerfile cannot be empty"),
+        ("ARG x", "dockerfile contains no stages to build"),
+        ("# escape=x\nFROM a", "invalid escape token 'x' does not match ` or \\"),
+    ] {
+        let source = Source::new("Dockerfile", text);
+        let (_, diagnostics) = parse(&source);
+        assert_eq!(diagnostics[0].text(&source), expected);
+    }
+}
+
+#[test]
+fn a_deep_pile_of_triggers_is_refused() {
+    let text = format!("FROM a\n{}x", "ONBUILD \\\n".repeat(100_000));
+    assert_eq!(errors(&text).len(), 1);
+}
+
+#[test]
 fn several_errors_are_told_at_once() {
     let found = errors("FROM a b\nRNU x\nCOPY --frm=x a /\nEXPOSE\n");
     let lines: Vec<usize> = found.iter().map(|(_, line, _)| *line).collect();

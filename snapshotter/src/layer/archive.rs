@@ -80,11 +80,6 @@ impl<R: Read> Archive<R> {
         Self { from, offset: 0, left: 0, padding: 0 }
     }
 
-    /// How much of the stream was read.
-    pub(super) fn offset(&self) -> u64 {
-        self.offset
-    }
-
     /// Reads the next entry's headers, past what is left of the last one's content.
     pub(super) fn next(&mut self) -> Result<Option<Member>> {
         let mut extension = Extension::default();

@@ -54,14 +54,6 @@ impl Compression {
     }
 }
 
-/// The plain bytes of an archive, whatever its first bytes say of its compression.
-///
-/// # Errors
-/// The first bytes cannot be read, or are of a compression that is not undone here.
-pub fn decompressed<'a>(from: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    decompress(from).map(|(_, plain)| plain)
-}
-
 /// The most memory a zstd stream may ask for, as a power of two.
 const LARGEST_WINDOW: u32 = 27;
 

@@ -19,7 +19,7 @@ mod sparse;
 mod tree_tar;
 
 pub use apply::{apply, apply_to_directory, Limits};
-pub use compression::{decompressed, Compression};
+pub use compression::Compression;
 pub use import::{apply_layer, import_rootfs, remember_pulled};
 pub use pack::{diff_id, pack, write_tar, Layer, PackOptions};
 

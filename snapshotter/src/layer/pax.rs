@@ -2,8 +2,11 @@
 //!
 //! <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_03>
 
+/// A key and its value.
+pub(super) type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// The records of one extended header, in order.
-pub(super) fn records(mut bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, String> {
+pub(super) fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let bad = || format!("`{}` is no extended header record", bytes[..bytes.len().min(40)].escape_ascii());
@@ -133,7 +136,8 @@ mod tests {
 
     #[test]
     fn times_round_down() {
-        let table: [(&[u8], Option<(i64, u32)>); 10] = [
+        type Time = Option<(i64, u32)>;
+        let table: [(&[u8], Time); 10] = [
             (b"0", Some((0, 0))),
             (b"1.5", Some((1, 500_000_000))),
             (b"1.", Some((1, 0))),

@@ -101,8 +101,9 @@ fn pool() -> &'static rayon::ThreadPool {
     static POOL: OnceLock<rayon::ThreadPool> = OnceLock::new();
     POOL.get_or_init(|| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "compress".to_owned());
-        builder.build().expect("threads to compress on")
+        // Whoever waits for the block learns of it, since nobody will send it; without a handler all would be aborted.
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).panic_handler(drop);
+        builder.thread_name(|_| "compress".to_owned()).build().expect("threads to compress on")
     })
 }
 
@@ -242,23 +243,22 @@ fn deflate(level: u32, plain: &[u8], is_last: bool, into: &mut Vec<u8>) -> io::R
     thread_local! {
         static DEFLATE: std::cell::RefCell<Option<(u32, Compress)>> = const { std::cell::RefCell::new(None) };
     }
-    DEFLATE.with_borrow_mut(|kept| {
-        if kept.as_ref().is_none_or(|(kept, _)| *kept != level) {
-            *kept = Some((level, Compress::new(flate2::Compression::new(level), false)));
-        }
-        let Some((_, deflate)) = kept else { return Err(io::Error::other("no compressor")) };
-        deflate.reset();
-        // Stored blocks are the worst case: a few bytes for every 16 KiB.
-        into.reserve(plain.len() + plain.len() / 1000 + 1024);
-        let flush = if is_last { FlushCompress::Finish } else { FlushCompress::Sync };
-        let status = deflate.compress_vec(plain, into, flush).map_err(io::Error::other)?;
-        let is_whole = deflate.total_in() == plain.len() as u64 && into.len() < into.capacity();
-        match (status, is_last) {
-            (Status::StreamEnd, true) | (Status::Ok, false) if is_whole => Ok(()),
-            // Nothing to do is no progress, but an empty block that is not the last is never cut.
-            _ => Err(io::Error::other("a block did not fit its bound")),
-        }
-    })
+    // Put back only when all went well: after an error it is in no state to go on from.
+    let kept = DEFLATE.take().filter(|(kept, _)| *kept == level);
+    let mut deflate = kept.map_or_else(|| Compress::new(flate2::Compression::new(level), false), |(_, kept)| kept);
+    deflate.reset();
+    // The fastest level has codes of nine bits for half of all bytes, and does not fall back to storing.
+    into.reserve(plain.len() + plain.len() / 8 + plain.len() / 64 + 4096);
+    let flush = if is_last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let status = deflate.compress_vec(plain, into, flush).map_err(io::Error::other)?;
+    let is_whole = deflate.total_in() == plain.len() as u64 && into.len() < into.capacity();
+    match (status, is_last) {
+        (Status::StreamEnd, true) | (Status::Ok, false) if is_whole => {}
+        // Nothing to do is no progress, but an empty block that is not the last is never cut.
+        _ => return Err(io::Error::other("a block did not fit its bound")),
+    }
+    DEFLATE.set(Some((level, deflate)));
+    Ok(())
 }
 
 fn zstd_frame(level: i32, plain: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
@@ -276,4 +276,40 @@ fn zstd_frame(level: i32, plain: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
         compressor.compress_to_buffer(plain, into)?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// Bytes that no compressor can make fewer of.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut hash = blake3::Hasher::new().finalize_xof();
+        let mut bytes = vec![0; length];
+        hash.fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn blocks_of_every_level_can_be_joined() {
+        let repeated = b"words and words ".repeat(20_000);
+        let high: Vec<u8> = noise(300_000).into_iter().map(|byte| byte | 0x80).collect();
+        for level in 1..=9 {
+            for plain in [&noise(1 << 20), &high, &repeated, &noise(1), &Vec::new()] {
+                let mut joined = Vec::new();
+                if !plain.is_empty() {
+                    deflate(level, plain, false, &mut joined).unwrap();
+                }
+                let mut last = Vec::new();
+                deflate(level, plain, true, &mut last).unwrap();
+                joined.extend_from_slice(&last);
+                let mut unpacked = Vec::new();
+                flate2::read::DeflateDecoder::new(&joined[..]).read_to_end(&mut unpacked).unwrap();
+                let times = if plain.is_empty() { 1 } else { 2 };
+                assert!(unpacked == plain.repeat(times), "level {level}, {} bytes", plain.len());
+            }
+        }
+    }
 }

@@ -132,15 +132,15 @@ impl Place {
     }
 
     fn make_device(&self, entry: &Placed<'_>, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        if !self.makes_devices {
-            return Ok(());
-        }
         let (kind, (major, minor)) = match entry.member.kind {
             Kind::CharacterDevice => (FileType::CharacterDevice, entry.member.device),
             _ => (FileType::BlockDevice, entry.member.device),
         };
         if kind == FileType::CharacterDevice && (major, minor) == (0, 0) {
             return Err(entry.bad("device 0:0 is overlayfs's mark of a deletion"));
+        }
+        if !self.makes_devices {
+            return Ok(());
         }
         mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, makedev(major, minor))
             .map_err(entry.failed("make the device"))?;

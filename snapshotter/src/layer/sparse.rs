@@ -64,10 +64,11 @@ pub(super) fn comma_map(text: &[u8]) -> Result<Vec<(u64, u64)>, String> {
     Ok(pieces)
 }
 
-/// Reads the map of format 1.0 from before the content, block by block. Returns how many bytes it took.
-pub(super) fn leading_map(
-    mut next_block: impl FnMut() -> crate::Result<[u8; 512]>,
-) -> crate::Result<Result<(Vec<(u64, u64)>, u64), String>> {
+/// The pieces of a map, and how many bytes it took; or what is wrong with it.
+type LeadingMap = Result<(Vec<(u64, u64)>, u64), String>;
+
+/// Reads the map of format 1.0 from before the content, block by block.
+pub(super) fn leading_map(mut next_block: impl FnMut() -> crate::Result<[u8; 512]>) -> crate::Result<LeadingMap> {
     let mut taken = 0;
     let mut numbers = Vec::new();
     let mut digits = Vec::new();

@@ -125,8 +125,8 @@ pub(crate) fn overlay_by(interface: Interface, stack: &Stack<'_>) -> Result<Owne
         // Without it, unmounting syncs the whole file system below.
         fsconfig_set_flag(fs.as_fd(), "volatile").map_err(at("make the overlay volatile"))?;
     }
-    for key in ["index", "metacopy", "redirect_dir", "xino"] {
-        fsconfig_set_string(fs.as_fd(), key, "off").map_err(at("set the overlay's options"))?;
+    for (key, value) in options(stack.xattrs) {
+        fsconfig_set_string(fs.as_fd(), key, value).map_err(at("set the overlay's options"))?;
     }
     if stack.xattrs == XattrSpace::User {
         fsconfig_set_flag(fs.as_fd(), "userxattr").map_err(at("set userxattr"))?;
@@ -139,6 +139,16 @@ pub(crate) fn overlay_by(interface: Interface, stack: &Stack<'_>) -> Result<Owne
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at("mount the overlay"))
 }
 
+/// What every overlay is told. With the defaults of some kernels, a new directory in an upper would be marked opaque.
+fn options(xattrs: XattrSpace) -> [(&'static str, &'static str); 4] {
+    let redirect = match xattrs {
+        XattrSpace::Trusted => "off",
+        // The only value that goes together with `userxattr`; it makes no redirects either.
+        XattrSpace::User => "nofollow",
+    };
+    [("index", "off"), ("metacopy", "off"), ("redirect_dir", redirect), ("xino", "off")]
+}
+
 fn fd_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
@@ -146,7 +156,7 @@ fn fd_path(fd: BorrowedFd<'_>) -> String {
 /// mount(2) takes one page of options, so 500 lowers fit only as bare descriptor numbers, relative to their directory.
 fn overlay_by_page(stack: &Stack<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
     let lowers: Vec<_> = stack.lowers.iter().map(|lower| lower.as_raw_fd().to_string()).collect();
-    let mut options = "index=off,metacopy=off,redirect_dir=off,xino=off".to_owned();
+    let mut options = options(stack.xattrs).map(|(key, value)| format!("{key}={value}")).join(",");
     if stack.xattrs == XattrSpace::User {
         options.push_str(",userxattr");
     }

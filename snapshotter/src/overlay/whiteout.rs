@@ -3,11 +3,10 @@
 //! <https://docs.kernel.org/filesystems/overlayfs.html#whiteouts-and-opaque-directories>
 
 use std::fmt;
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-use rustix::fs::{fgetxattr, fremovexattr, fsetxattr, mknodat, FileType, Mode, XattrFlags};
+use rustix::fs::{fgetxattr, fremovexattr, fsetxattr, mknodat, open, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -35,14 +34,14 @@ impl fmt::Display for XattrSpace {
 impl XattrSpace {
     /// Finds out by trying which one this process can write below `directory`.
     pub(crate) fn usable_in(directory: &Path) -> Result<Self> {
-        let path = directory.join(format!(".probe-{}", hex::encode(crate::digest::random_bytes::<8>())));
-        let file = fs::File::create_new(&path).doing("create", &path)?;
-        let tried = fsetxattr(&file, "trusted.overlay.probe", b"y", XattrFlags::empty());
-        fs::remove_file(&path).doing("remove", &path)?;
+        // A file without a name: a process killed here leaves nothing.
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let probe = open(directory, flags, Mode::RUSR | Mode::WUSR).doing("make a file in", directory)?;
+        let tried = fsetxattr(&probe, "trusted.overlay.probe", b"y", XattrFlags::empty());
         match tried {
             Ok(()) => Ok(Self::Trusted),
             Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => Ok(Self::User),
-            Err(error) => Err(error).doing("mark", path),
+            Err(error) => Err(error).doing("mark a file in", directory),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a commit makes of an upper directory: marks that mean nothing are dropped, the rest is hashed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -9,7 +9,7 @@ use rustix::fs::{fstat, futimens, unlinkat, AtFlags, FileType, OFlags, Timespec,
 use rustix::io::Errno;
 
 use super::below::{split, Below};
-use super::walk::{open_below, scan, unreadable, Entry};
+use super::walk::{open_below, read_entry, scan, unreadable, Entry};
 use crate::digest::TreeDigest;
 use crate::error::Result;
 use crate::overlay::whiteout::{unmark_opaque, XattrSpace};
@@ -23,13 +23,14 @@ pub(crate) struct Delta {
     pub(crate) has_whiteouts: bool,
 }
 
-/// Drops the marks of an upper directory that hide nothing of `lowers` (top first), and measures the rest.
+/// Drops from an upper directory what changes nothing of `lowers` (top first), and measures the rest.
 ///
 /// A mark kept needlessly would hide what lies below when the delta is stacked elsewhere.
 pub(crate) fn settle(upper: &OwnedFd, lowers: Vec<OwnedFd>, xattrs: XattrSpace) -> Result<Delta> {
     let mut entries = scan(upper.as_fd(), xattrs)?;
     let mut below = Below::new(lowers, xattrs);
     drop_idle_marks(upper.as_fd(), &mut entries, &mut below, xattrs)?;
+    drop_untouched_directories(upper.as_fd(), &mut entries, &mut below, xattrs)?;
     measure(upper.as_fd(), &entries)
 }
 
@@ -72,7 +73,7 @@ fn drop_idle_marks(
             if is_hidden || !below.has(&entry.path).map_err(|error| failed("look below")(error, &entry.path))? {
                 let (directory, name) = split(&entry.path);
                 open_below(upper, directory, OFlags::RDONLY | OFlags::DIRECTORY)
-                    .and_then(|directory| unlink_unnoticed(&directory, name))
+                    .and_then(|directory| remove_unnoticed(&directory, name, AtFlags::empty()))
                     .map_err(|error| failed("remove the deletion of")(error, &entry.path))?;
                 idle.push(index);
             }
@@ -97,10 +98,70 @@ fn drop_idle_marks(
     Ok(())
 }
 
+/// Drops directories that were only copied up: nothing is in them, and but for their times they are as below.
+fn drop_untouched_directories(
+    upper: BorrowedFd<'_>,
+    entries: &mut Vec<Entry>,
+    below: &mut Below,
+    xattrs: XattrSpace,
+) -> Result<()> {
+    if below.is_empty() {
+        return Ok(());
+    }
+    let failed = |path: &[u8]| {
+        let path = path.to_owned();
+        move |error| unreadable("look below", &path, error)
+    };
+    // In an opaque directory nothing was copied up: all of it was made here.
+    let mut opaque: Option<&[u8]> = None;
+    let is_made_here: Vec<bool> = entries
+        .iter()
+        .map(|entry| {
+            let inside = opaque.is_some_and(|above| is_inside(&entry.path, above));
+            if !inside {
+                opaque = entry.is_opaque.then_some(&entry.path);
+            }
+            inside
+        })
+        .collect();
+    let mut is_untouched = vec![false; entries.len()];
+    let mut in_use: HashSet<&[u8]> = HashSet::new();
+    // What is in a directory comes after it.
+    for (index, entry) in entries.iter().enumerate().skip(1).rev() {
+        let is_bare = entry.kind() == FileType::Directory
+            && !entry.is_opaque
+            && !is_made_here[index]
+            && !in_use.contains(&entry.path[..]);
+        is_untouched[index] = is_bare
+            && match below.directories(&entry.path).map_err(failed(&entry.path))?.first() {
+                Some(lower) => is_like(entry, lower, xattrs).map_err(failed(&entry.path))?,
+                None => false,
+            };
+        match is_untouched[index] {
+            true => {
+                let (directory, name) = split(&entry.path);
+                open_below(upper, directory, OFlags::RDONLY | OFlags::DIRECTORY)
+                    .and_then(|directory| remove_unnoticed(&directory, name, AtFlags::REMOVEDIR))
+                    .map_err(failed(&entry.path))?;
+            }
+            false => drop(in_use.insert(split(&entry.path).0)),
+        }
+    }
+    let mut untouched = is_untouched.into_iter();
+    entries.retain(|_| !untouched.next().unwrap_or(false));
+    Ok(())
+}
+
+/// Whether a directory has the owner, mode and attributes of an entry.
+fn is_like(entry: &Entry, directory: &OwnedFd, xattrs: XattrSpace) -> Result<bool, Errno> {
+    let lower = read_entry(directory.as_fd(), b".", Vec::new(), xattrs).map_err(|(_, error)| error)?;
+    Ok((lower.mode, lower.uid, lower.gid, &lower.xattrs) == (entry.mode, entry.uid, entry.gid, &entry.xattrs))
+}
+
 /// Removes a mark and leaves the directory's time as it was: what the mark says nothing about has not changed.
-fn unlink_unnoticed(directory: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+fn remove_unnoticed(directory: &OwnedFd, name: &[u8], flags: AtFlags) -> Result<(), Errno> {
     let stat = fstat(directory)?;
-    unlinkat(directory, name, AtFlags::empty())?;
+    unlinkat(directory, name, flags)?;
     let time = |tv_sec, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec as i64 };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),

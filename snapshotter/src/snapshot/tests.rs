@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 
 use super::*;
 use crate::overlay::mount::{overlay_by, Interface};
-use crate::testing::{listing, needs_root, path_of, scratch_store};
+use crate::testing::{listing, needs_machine_root, needs_root, path_of, scratch_store};
 use crate::Lease;
 
 /// Commits what `write` leaves in a mounted tree on top of `parent`.
@@ -110,6 +110,8 @@ fn marks_that_hide_nothing_are_dropped() {
     });
     assert_eq!(names(&store, &lease, Some(&replaced.id)), ["d", "d/e"]);
     assert_ne!(replaced.delta, anew.delta);
+    // Made anew as it was, inside an opaque directory: nothing below shows through, so it is no copy of what is below.
+    assert!(store.delta_path(&replaced).join("d/e").is_dir());
     // Deletions in a hidden directory cover nothing.
     let active = store.prepare(Some(&base.id), &lease).unwrap();
     let upper = active.upper();
@@ -123,7 +125,7 @@ fn marks_that_hide_nothing_are_dropped() {
 
 #[test]
 fn delta_counts_all_but_times() {
-    needs_root!();
+    needs_machine_root!();
     let (_dir, store) = scratch_store();
     let lease = store.lease().unwrap();
     let make = |change: &dyn Fn(&Path)| {
@@ -142,7 +144,8 @@ fn delta_counts_all_but_times() {
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     };
     assert_eq!(make(&age), plain);
-    let changes: [(&str, &dyn Fn(&Path)); 11] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let changes: [Change<'_>; 11] = [
         ("content", &|root| fs::write(root.join("f"), "CONTENT").unwrap()),
         ("mode", &|root| fs::set_permissions(root.join("f"), fs::Permissions::from_mode(0o4755)).unwrap()),
         ("owner", &|root| std::os::unix::fs::chown(root.join("d"), Some(7), None).unwrap()),
@@ -327,4 +330,21 @@ fn snapshot_in_use_is_not_removed() {
     store.remove(&above.id).unwrap();
     store.remove(&base.id).unwrap();
     assert!(matches!(store.remove(&base.id), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn directories_that_were_only_copied_up_are_no_part_of_a_delta() {
+    needs_root!();
+    let (_dir, store) = scratch_store();
+    let lease = store.lease().unwrap();
+    let base = step(&store, &lease, None, |root| fs::create_dir_all(root.join("etc/deep/er")).unwrap());
+    let touched = step(&store, &lease, Some(&base.id), |root| {
+        fs::write(root.join("etc/deep/er/stub"), "").unwrap();
+        fs::remove_file(root.join("etc/deep/er/stub")).unwrap();
+    });
+    assert_eq!(touched.entries, 0);
+    let changed = step(&store, &lease, Some(&base.id), |root| {
+        fs::set_permissions(root.join("etc/deep"), fs::Permissions::from_mode(0o700)).unwrap();
+    });
+    assert_eq!(changed.entries, 2, "etc is there for the sake of etc/deep");
 }

@@ -139,7 +139,7 @@ pub(crate) fn sorted_names(directory: impl AsFd, buffer: &mut [MaybeUninit<u8>])
     Ok(names)
 }
 
-fn read_entry(
+pub(super) fn read_entry(
     directory: BorrowedFd<'_>,
     name: &[u8],
     path: Vec<u8>,

@@ -110,7 +110,7 @@ struct Marked {
 }
 
 impl Store {
-    /// Throws away what the policy does not keep. Others may use the store meanwhile.
+    /// Throws away what the policy does not keep, and deletes it. Others may use the store meanwhile.
     ///
     /// # Errors
     /// A directory cannot be read or renamed; what was thrown away before that stays so.
@@ -128,7 +128,12 @@ impl Store {
         self.prune(&PrunePolicy::default())
     }
 
-    fn collect(&self, policy: &PrunePolicy) -> Result<Collected> {
+    /// As [`prune`](Self::prune), but what is thrown away still takes its space until the trash is emptied: that may
+    /// take long, and this does not.
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune).
+    pub fn collect(&self, policy: &PrunePolicy) -> Result<Collected> {
         let _lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
         let mut collected = Collected::default();
         let held = self.sweep_leases(&mut collected)?;
@@ -164,7 +169,7 @@ impl Store {
     }
 
     /// What live leases hold. The directories of dead ones go.
-    fn sweep_leases(&self, collected: &mut Collected) -> Result<HashSet<Held>> {
+    pub(super) fn sweep_leases(&self, collected: &mut Collected) -> Result<HashSet<Held>> {
         let (mut held, mut live) = (HashSet::new(), HashSet::new());
         for lease in names_in(&self.layout().directory("leases"))? {
             match look_at(self, &lease)? {

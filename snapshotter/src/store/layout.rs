@@ -15,7 +15,7 @@ use crate::overlay::whiteout::XattrSpace;
 pub const FORMAT: u32 = 1;
 
 /// The directories right below a store's root.
-pub(crate) const DIRECTORIES: [&str; 18] = [
+pub(crate) const DIRECTORIES: [&str; 19] = [
     "blobs",
     "blobs/sha256",
     "tags",
@@ -32,6 +32,7 @@ pub(crate) const DIRECTORIES: [&str; 18] = [
     "locks/steps",
     "leases",
     "history",
+    "contexts",
     "quarantine",
     "trash",
 ];

@@ -7,13 +7,16 @@
 pub mod blob;
 pub mod cache_mount;
 pub mod diffs;
+pub mod fsck;
 pub mod gc;
 pub(crate) mod layout;
 pub mod lease;
 pub mod lock;
 pub mod record;
+mod recover;
 pub mod tags;
 pub(crate) mod trash;
+pub mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -72,7 +75,7 @@ impl Store {
             .trim()
             .to_owned();
         let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, xattrs: ours.xattrs }) };
-
+        store.recover()?;
         Ok(store)
     }
 
@@ -99,6 +102,11 @@ impl Store {
     /// Where the history of builds is kept, one directory each.
     pub fn history_directory(&self) -> PathBuf {
         self.layout().directory("history")
+    }
+
+    /// Where what was learned of users' directories is kept: caches that may be lost at any time.
+    pub fn context_directory(&self) -> PathBuf {
+        self.layout().directory("contexts")
     }
 
     /// Takes a lease for this process; what it holds stays until it is dropped.
@@ -206,3 +214,6 @@ fn make(layout: &Layout, version: &Path, ours: &Version) -> Result<Version> {
     layout::write_json(version, ours)?;
     Ok(ours.clone())
 }
+
+#[cfg(test)]
+mod tests;

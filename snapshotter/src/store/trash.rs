@@ -3,11 +3,12 @@
 use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{openat, unlinkat, AtFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::lock::{try_flock, Sharing};
+use super::lock::{try_flock, Lock, Sharing};
 use super::Store;
 use crate::error::{Doing, Result};
 
@@ -25,6 +26,30 @@ impl Store {
             return Ok(());
         }
         for name in super::layout::names_in(&path)? {
+            remove_tree(trash.as_fd(), name.as_bytes()).doing("delete", path.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// What can be cleaned up within `limit`: what dead processes left, and what was thrown away before. If others
+    /// use the store just now, they do it.
+    ///
+    /// # Errors
+    /// Something cannot be deleted.
+    pub fn tidy(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        if let Some(_lock) = Lock::try_acquire(&self.layout().gc_lock(), Sharing::Exclusive)? {
+            self.sweep_leases(&mut super::gc::Collected::default())?;
+        }
+        let path = self.layout().directory("trash");
+        let trash = std::fs::File::open(&path).doing("open", &path)?;
+        if !try_flock(&trash, Sharing::Exclusive).doing("lock", &path)? {
+            return Ok(());
+        }
+        for name in super::layout::names_in(&path)? {
+            if Instant::now() >= deadline {
+                break;
+            }
             remove_tree(trash.as_fd(), name.as_bytes()).doing("delete", path.join(name))?;
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! What a selected tree contains, as one number.
 
+use rayon::prelude::*;
+
 use super::scan::{Kind, Node, Scan};
 use super::select::SelectPath;
 use super::Ownership;
@@ -38,42 +40,55 @@ pub(super) fn of_path(what: &SelectPath, scans: &[Scan]) -> TreeDigest {
 }
 
 fn of_scan(scan: &Scan, bare: bool) -> [u8; 32] {
+    let leaves = scan.nodes.par_iter().with_min_len(256).map(|node| match node.kind {
+        Kind::Dir => [0; 32],
+        _ if !node.kept => [0; 32],
+        _ => of_leaf(scan, node),
+    });
+    let mut digests: Vec<[u8; 32]> = leaves.collect();
     // From the last to the first: all entries of a directory are known before the directory.
-    let mut digests = vec![[0; 32]; scan.nodes.len()];
-    for (index, node) in scan.nodes.iter().enumerate().rev().filter(|(_, node)| node.kept) {
-        let mut text = Writer::new(match node.kind {
-            Kind::File => b'f',
-            Kind::Dir => b'd',
-            Kind::Symlink => b'l',
-            Kind::Fifo => b'p',
-            Kind::CharDevice => b'c',
-            Kind::BlockDevice => b'b',
-        });
-        if index != 0 || !bare || node.kind != Kind::Dir {
+    for (index, node) in scan.nodes.iter().enumerate().rev() {
+        if !node.kept || node.kind != Kind::Dir {
+            continue;
+        }
+        let mut text = Writer::new(b'd');
+        if index != 0 || !bare {
             header(&mut text, node, scan.ownership);
         }
-        match node.kind {
-            Kind::File => {
-                let content = node.same_as.map_or(node.content, |first| scan.nodes[first as usize].content);
-                text.number(node.id.size);
-                text.0.extend_from_slice(&content.unwrap_or_default());
-            }
-            Kind::Symlink => text.bytes(node.link.as_deref().unwrap_or_default()),
-            Kind::CharDevice | Kind::BlockDevice => text.number(node.rdev),
-            Kind::Fifo => {}
-            Kind::Dir => {
-                for at in node.first..node.first + node.count {
-                    let child = &scan.nodes[at as usize];
-                    if child.kept {
-                        text.bytes(&child.name);
-                        text.0.extend_from_slice(&digests[at as usize]);
-                    }
-                }
+        for at in node.first..node.first + node.count {
+            let child = &scan.nodes[at as usize];
+            if child.kept {
+                text.bytes(&child.name);
+                text.0.extend_from_slice(&digests[at as usize]);
             }
         }
         digests[index] = text.hash();
     }
     digests[0]
+}
+
+fn of_leaf(scan: &Scan, node: &Node) -> [u8; 32] {
+    let mut text = Writer::new(match node.kind {
+        Kind::File => b'f',
+        Kind::Dir => b'd',
+        Kind::Symlink => b'l',
+        Kind::Fifo => b'p',
+        Kind::CharDevice => b'c',
+        Kind::BlockDevice => b'b',
+    });
+    header(&mut text, node, scan.ownership);
+    match node.kind {
+        Kind::File => {
+            let content = node.same_as.map_or(node.content, |first| scan.nodes[first as usize].content);
+            text.number(node.id.size);
+            debug_assert!(content.is_some(), "a digest is taken of files that were read");
+            text.0.extend_from_slice(&content.unwrap_or_default());
+        }
+        Kind::Symlink => text.bytes(node.link.as_deref().unwrap_or_default()),
+        Kind::CharDevice | Kind::BlockDevice => text.number(node.rdev),
+        Kind::Fifo | Kind::Dir => {}
+    }
+    text.hash()
 }
 
 fn header(text: &mut Writer, node: &Node, ownership: Ownership) {
@@ -97,7 +112,9 @@ struct Writer(Vec<u8>);
 
 impl Writer {
     fn new(tag: u8) -> Writer {
-        Writer(vec![b'1', tag])
+        let mut bytes = Vec::with_capacity(128);
+        bytes.extend_from_slice(&[b'1', tag]);
+        Writer(bytes)
     }
 
     fn number(&mut self, number: u64) {

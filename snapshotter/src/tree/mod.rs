@@ -87,15 +87,18 @@ impl<'a> Tree<'a> {
 /// # Errors
 /// [`Error::NotFound`] if a path that is no pattern does not exist; a pattern without match selects nothing.
 pub fn hash_tree(tree: Tree<'_>, what: &Selection, cache: Option<&StatCache>) -> Result<TreeDigest, Error> {
-    let mut parts = Vec::with_capacity(what.0.len());
-    for path in &what.0 {
-        let mut scans = select::scan(tree, path)?;
-        for scan in &mut scans {
-            content::hash(scan, cache)?;
+    // In the pool from the start: entering it for every directory would cost a switch of threads each time.
+    rayon::scope(|_| {
+        let mut parts = Vec::with_capacity(what.0.len());
+        for path in &what.0 {
+            let mut scans = select::scan(tree, path)?;
+            for scan in &mut scans {
+                content::hash(scan, cache)?;
+            }
+            parts.push(digest::of_path(path, &scans));
         }
-        parts.push(digest::of_path(path, &scans));
-    }
-    Ok(TreeDigest::join(&parts))
+        Ok(TreeDigest::join(&parts))
+    })
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ use super::{Ownership, Specials, Tree};
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
 
+/// As much path as one system call takes, with some room.
+const MAX_PATH: usize = 4000;
+
 /// Where a path leads.
 #[derive(Debug)]
 pub enum Found {
@@ -235,10 +238,14 @@ pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, 
     if path.is_empty() {
         return fs::openat(dir, ".", flags, Mode::empty());
     }
+    if path.len() > MAX_PATH {
+        let end = path[..MAX_PATH].iter().rposition(|byte| *byte == b'/').ok_or(Errno::NAMETOOLONG)?;
+        return open_beneath(open_beneath(dir, &path[..end])?.as_fd(), &path[end + 1..]);
+    }
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match fs::openat2(dir, path, flags, Mode::empty(), beneath) {
-        // An old kernel, a filter that does not know the call, or a path that is too long for one call.
-        Err(Errno::NOSYS | Errno::PERM | Errno::NAMETOOLONG) => {}
+        // An old kernel, or a filter that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {}
         answer => return answer,
     }
     let mut parts = path.split(|byte| *byte == b'/');

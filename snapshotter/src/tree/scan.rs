@@ -163,7 +163,7 @@ pub(super) fn walk(
     let Some(kind) = Kind::of(FileType::from_raw_mode(entry.stat.st_mode)) else { return Ok(None) };
     let mut top = Node::new(0, Box::default(), kind, &entry.stat);
     top.selected = !entry.filter.is_match();
-    complete(tree, &mut top, entry.dir.as_fd(), &entry.name, &entry.real)?;
+    complete(tree, &mut top, entry.dir.as_fd(), &entry.name, &|| entry.real.clone())?;
     let state = State { filter: entry.filter.clone(), ..State::default() };
     let mut scan = Scan { base, ownership: tree.ownership, nodes: vec![top], entry };
     let mut level = Vec::new();
@@ -206,13 +206,16 @@ fn list(
     let fd = open_beneath(top, &dir.below).map_err(unreadable)?;
     let names = read_names(&fd).map_err(unreadable)?;
     let judge = |(name, kind): Name| -> Result<Option<(Node, Option<State>)>, Error> {
-        let path = join(&dir.path, &name);
-        let below = join(&dir.below, &name);
-        let filter = tree.filter.map_or_else(Matched::default, |filter| filter.step(&dir.state.filter, &path));
+        let path = || join(&dir.path, &name);
+        let below = || join(&dir.below, &name);
+        let step = |patterns: &Patterns, parent: &Matched, path: &dyn Fn() -> Vec<u8>| match patterns.is_empty() {
+            true => Matched::default(),
+            false => patterns.step(parent, &path()),
+        };
         let state = State {
-            filter,
-            include: include.step(&dir.state.include, &below),
-            exclude: exclude.step(&dir.state.exclude, &below),
+            filter: tree.filter.map_or_else(Matched::default, |filter| step(filter, &dir.state.filter, &path)),
+            include: step(include, &dir.state.include, &below),
+            exclude: step(exclude, &dir.state.exclude, &below),
         };
         let included = include.is_empty() || state.include.is_match();
         let selected = !state.filter.is_match() && included && !state.exclude.is_match();
@@ -222,49 +225,50 @@ fn list(
         }
         let stat = match stat(&fd, &name) {
             Ok(stat) => stat,
-            Err(Errno::NOENT) => return Err(Error::changed(&path)),
-            Err(errno) => return Err(Error::unreadable(&path, errno)),
+            Err(Errno::NOENT) => return Err(Error::changed(&path())),
+            Err(errno) => return Err(Error::unreadable(&path(), errno)),
         };
         let Some(kind) = Kind::of(FileType::from_raw_mode(stat.st_mode)) else { return Ok(None) };
-        let mut node = Node::new(0, name, kind, &stat);
-        node.selected = selected;
         if kind == Kind::Dir {
+            let (full, relative) = (path(), below());
             let differs =
                 |patterns: &Patterns, matched: &Matched, path: &[u8]| patterns.may_differ_below(path, matched);
             let entered = selected
-                || (!state.filter.is_match() || tree.filter.is_some_and(|own| differs(own, &state.filter, &path)))
-                    && (included || differs(include, &state.include, &below))
-                    && (!state.exclude.is_match() || differs(exclude, &state.exclude, &below));
+                || (!state.filter.is_match() || tree.filter.is_some_and(|own| differs(own, &state.filter, &full)))
+                    && (included || differs(include, &state.include, &relative))
+                    && (!state.exclude.is_match() || differs(exclude, &state.exclude, &relative));
             if !entered {
                 return Ok(None);
             }
-            complete(tree, &mut node, fd.as_fd(), base_name(&path), &path)?;
-            return Ok(Some((node, Some(state))));
-        }
-        if !selected {
+        } else if !selected {
             return Ok(None);
         }
-        complete(tree, &mut node, fd.as_fd(), base_name(&path), &path)?;
-        Ok(Some((node, None)))
+        let mut node = Node::new(0, Box::default(), kind, &stat);
+        node.selected = selected;
+        complete(tree, &mut node, fd.as_fd(), &name, &path)?;
+        node.name = name;
+        Ok(Some((node, (kind == Kind::Dir).then_some(state))))
     };
     names.into_par_iter().with_min_len(128).filter_map(|name| judge(name).transpose()).collect()
 }
 
-fn base_name(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
-}
-
 /// Reads what stat(2) does not tell, and refuses what the tree refuses.
-fn complete(tree: Tree<'_>, node: &mut Node, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), Error> {
+fn complete(
+    tree: Tree<'_>,
+    node: &mut Node,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    path: &dyn Fn() -> Vec<u8>,
+) -> Result<(), Error> {
     if let (Specials::Refused, Some(kind)) = (tree.specials, node.kind.special()) {
-        return Err(Error::Special { path: rooted(path), kind });
+        return Err(Error::Special { path: rooted(&path()), kind });
     }
     if node.kind == Kind::Symlink {
-        let target = fs::readlinkat(dir, name, Vec::new()).map_err(|errno| Error::unreadable(path, errno))?;
+        let target = fs::readlinkat(dir, name, Vec::new()).map_err(|errno| Error::unreadable(&path(), errno))?;
         node.link = Some(target.into_bytes().into());
     }
     if tree.ownership == Ownership::Kept {
-        node.xattrs = xattr::read(dir, name).map_err(|errno| Error::unreadable(path, errno))?;
+        node.xattrs = xattr::read(dir, name).map_err(|errno| Error::unreadable(&path(), errno))?;
     }
     Ok(())
 }

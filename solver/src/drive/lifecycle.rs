@@ -75,7 +75,9 @@ impl Lifecycle {
         seen.fetched |= work == Work::Fetch;
         seen.ran |= work == Work::Run;
         self.open.insert(at);
-        if !std::mem::replace(&mut seen.working, true) {
+        // What was found in a cache stays so while its files are fetched.
+        let told = seen.cached && work == Work::Fetch;
+        if !std::mem::replace(&mut seen.working, true) && !told {
             self.send(submit, at, |vertex| EventKind::VertexStarted { vertex });
         }
     }

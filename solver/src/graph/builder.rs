@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::check::check;
-use super::via::via;
+use super::via::vias;
 use super::{Graph, GraphError, Hints, Input, Op, Origin, OutputRef, Platform, Vertex, VertexId};
 use crate::llb;
 
@@ -52,8 +52,8 @@ impl GraphBuilder {
             known.origin = known.origin.take().or(new.origin);
             return;
         }
-        let inputs = new.inputs.iter().enumerate();
-        let inputs = inputs.map(|(index, from)| Input { from: *from, via: via(&new.op, index) }).collect();
+        let vias = vias(&new.op, new.inputs.len());
+        let inputs = new.inputs.iter().zip(vias).map(|(from, via)| Input { from: *from, via }).collect();
         let NewVertex { op, platform, hints, origin, .. } = new;
         self.positions.insert(id, self.vertices.len());
         self.vertices.push(Vertex { id, op, inputs, platform, hints, origin });

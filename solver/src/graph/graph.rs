@@ -141,3 +141,45 @@ impl Graph {
         petgraph::dot::Dot::new(&shape).to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::op::MergeOp;
+    use crate::graph::{Hints, Input, Op, OutputIndex, Via};
+
+    fn id(n: u8) -> VertexId {
+        VertexId([n; 32])
+    }
+
+    fn output(n: u8) -> OutputRef {
+        OutputRef { vertex: id(n), output: OutputIndex(0) }
+    }
+
+    fn vertex(n: u8, inputs: &[u8]) -> Vertex {
+        let inputs: Vec<Input> = inputs.iter().map(|n| Input { from: output(*n), via: Via::Identity }).collect();
+        let op = Op::Merge(MergeOp { inputs: (0..inputs.len()).map(Some).collect() });
+        Vertex { id: id(n), op, inputs, platform: None, hints: Hints::default(), origin: None }
+    }
+
+    #[test]
+    fn a_vertex_made_of_itself_is_refused() {
+        let error = Graph::new(vec![vertex(1, &[2]), vertex(2, &[1])], vec![output(1)]).unwrap_err();
+        assert!(matches!(error, GraphError::Cycle { .. }), "{error}");
+    }
+
+    #[test]
+    fn users_given_before_their_inputs_are_sorted_behind_them() {
+        let graph = Graph::new(vec![vertex(3, &[1, 2]), vertex(2, &[1]), vertex(1, &[])], vec![output(3)]).unwrap();
+        assert_eq!(graph.vertices().iter().map(|v| v.id).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
+        assert_eq!((graph.inputs_of(2), graph.position(&id(2))), (&[0, 1][..], Some(1)));
+    }
+
+    #[test]
+    fn the_longest_way_to_the_end_counts() {
+        // 1 ── 2 ── 4, and 3 ── 4
+        let vertices = vec![vertex(1, &[]), vertex(2, &[1]), vertex(3, &[]), vertex(4, &[2, 3])];
+        let graph = Graph::new(vertices, vec![output(4)]).unwrap();
+        assert_eq!(graph.remaining(|at| [10, 1, 5, 2][at]), [13, 3, 7, 2]);
+    }
+}

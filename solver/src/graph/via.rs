@@ -3,28 +3,91 @@
 //! What counts by content lets a step hit although unrelated files of its input changed. It is sound only where nothing
 //! but the selected files can show in the result.
 
+use std::collections::HashSet;
+
 use super::check::owner_of;
 use super::op::{ActionInput, FileActionKind, FileOp, Mount, MountKind, RunOp, UserOpt};
 use super::{ContentCache, Op, PathSelector, Selector, Via};
 
-/// How input number `index` counts.
-pub(crate) fn via(op: &Op, index: usize) -> Via {
-    let read = match op {
-        Op::Run(run) => read_by_run(run, index),
-        Op::File(file) => read_by_file(file, index),
-        Op::Source(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) | Op::Passthrough(_) => None,
-    };
-    match read {
-        Some(paths) if !paths.is_empty() => Via::Content(Selector(paths)),
-        _ => Via::Identity,
+/// How each of an op's inputs counts.
+pub(crate) fn vias(op: &Op, inputs: usize) -> Vec<Via> {
+    let mut reads = Reads(vec![Read::default(); inputs]);
+    match op {
+        Op::Run(run) => reads.by_run(run),
+        Op::File(file) => reads.by_file(file),
+        Op::Source(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) | Op::Passthrough(_) => {}
+    }
+    reads.0.into_iter().map(Read::via).collect()
+}
+
+/// What an op reads of each input.
+struct Reads(Vec<Read>);
+
+#[derive(Clone, Default)]
+struct Read {
+    whole: bool,
+    paths: Vec<PathSelector>,
+    known: HashSet<PathSelector>,
+}
+
+impl Read {
+    fn via(self) -> Via {
+        match self.whole || self.paths.is_empty() {
+            true => Via::Identity,
+            false => Via::Content(Selector(self.paths)),
+        }
     }
 }
 
-/// What a process reads of an input; `None` where all of it counts.
-fn read_by_run(run: &RunOp, index: usize) -> Option<Vec<PathSelector>> {
-    run.mounts.iter().filter(|mount| mount.input == Some(index)).map(read_by_mount).collect()
+impl Reads {
+    fn by_run(&mut self, run: &RunOp) {
+        for mount in &run.mounts {
+            let Some(input) = mount.input else { continue };
+            match read_by_mount(mount) {
+                Some(path) => self.path(input, path),
+                None => self.whole(input),
+            }
+        }
+    }
+
+    fn by_file(&mut self, file: &FileOp) {
+        for action in &file.actions {
+            if let ActionInput::Input(base) = action.input {
+                self.whole(base);
+            }
+            if let (FileActionKind::Copy(copy), ActionInput::Input(source)) = (&action.kind, action.secondary) {
+                let path = PathSelector {
+                    path: rooted(&copy.src),
+                    wildcard: copy.allow_wildcard,
+                    follow: copy.follow_symlink,
+                    include: copy.include.clone(),
+                    exclude: copy.exclude.clone(),
+                };
+                self.path(source, path);
+            }
+            for owner in owner_of(&action.kind).into_iter().flat_map(|owner| [&owner.user, &owner.group]) {
+                if let Some(UserOpt::Name { input: ActionInput::Input(input), .. }) = owner {
+                    self.path(*input, whole("/etc/passwd"));
+                    self.path(*input, whole("/etc/group"));
+                }
+            }
+        }
+    }
+
+    fn whole(&mut self, input: usize) {
+        self.0.get_mut(input).into_iter().for_each(|read| read.whole = true);
+    }
+
+    fn path(&mut self, input: usize, path: PathSelector) {
+        // An input that does not exist is found by `check`.
+        let Some(read) = self.0.get_mut(input) else { return };
+        if read.known.insert(path.clone()) {
+            read.paths.push(path);
+        }
+    }
 }
 
+/// What a process reads through a mount; `None` where all of the input counts.
 fn read_by_mount(mount: &Mount) -> Option<PathSelector> {
     // Through an output the whole input reaches the users of this step, not only what was mounted; that holds for a
     // read-only mount too, whose output is the input itself.
@@ -36,38 +99,6 @@ fn read_by_mount(mount: &Mount) -> Option<PathSelector> {
         ContentCache::Off => false,
     };
     (by_content && !shows_in_result).then(|| whole(&mount.selector))
-}
-
-/// What file actions read of an input; `None` where it is the base of one.
-fn read_by_file(file: &FileOp, index: usize) -> Option<Vec<PathSelector>> {
-    let this = ActionInput::Input(index);
-    let mut paths = Vec::new();
-    for action in &file.actions {
-        if action.input == this {
-            return None;
-        }
-        if let (FileActionKind::Copy(copy), true) = (&action.kind, action.secondary == this) {
-            paths.push(PathSelector {
-                path: rooted(&copy.src),
-                wildcard: copy.allow_wildcard,
-                follow: copy.follow_symlink,
-                include: copy.include.clone(),
-                exclude: copy.exclude.clone(),
-            });
-        }
-        let Some(owner) = owner_of(&action.kind) else { continue };
-        let named = |user: &Option<UserOpt>| matches!(user, Some(UserOpt::Name { input, .. }) if *input == this);
-        if named(&owner.user) || named(&owner.group) {
-            paths.extend(["/etc/passwd", "/etc/group"].map(whole));
-        }
-    }
-    let mut distinct = Vec::with_capacity(paths.len());
-    for path in paths {
-        if !distinct.contains(&path) {
-            distinct.push(path);
-        }
-    }
-    Some(distinct)
 }
 
 fn whole(path: &str) -> PathSelector {
@@ -92,6 +123,10 @@ mod tests {
     use super::*;
     use crate::graph::op::{ChownOpt, FileAction, FileCopy, Meta};
     use crate::graph::OutputIndex;
+
+    fn via(op: &Op, index: usize) -> Via {
+        vias(op, 3).swap_remove(index)
+    }
 
     fn bind(dest: &str) -> Mount {
         Mount {

@@ -3,7 +3,8 @@
 //! `RBUILD_PLAN_GRAPHS` says how many random graphs are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::drive::{drive, record_of, Outcome, Prices, Weather};
 use super::ops::{is_context, is_step, truth, Sources};
@@ -13,7 +14,7 @@ use crate::dice::Dice;
 use crate::event::BuildId;
 use crate::graph::{Graph, Vertex, Via};
 use crate::key::{CacheKey, RecordId, ResultRef};
-use crate::plan::{plan, plan_on};
+use crate::plan::{plan, plan_on, Wanted};
 use crate::question::{Answer, Answers, Question, SubmitNumber};
 use crate::sheet::FactSheet;
 use crate::submit::Submit;
@@ -135,7 +136,7 @@ fn sources_that_moved_to_equal_content_hit_at_once_and_are_warm_from_then_on() {
 
 #[test]
 fn an_edit_runs_exactly_the_steps_whose_key_is_new() {
-    let mut cut = 0;
+    let (mut cut, mut fetched, mut useless) = (0, 0, 0);
     for seed in seeds() {
         let mut cold = Cold::build(seed);
         let edited = cold.project.edited(&mut cold.dice);
@@ -144,6 +145,7 @@ fn an_edit_runs_exactly_the_steps_whose_key_is_new() {
         let expected: BTreeSet<CacheKey> =
             now.iter().filter_map(|(key, _)| *key).filter(|key| !cold.runs.contains(key)).collect();
         cold.world.sources = edited.sources;
+        let measured = cold.world.measured.clone();
         let out = drive(vec![cold.whole.clone()], &mut cold.world, &mut cold.dice, calm());
         assert_true(&out, &cold.whole, &cold.world);
         assert_eq!(out.ran(), expected);
@@ -154,7 +156,29 @@ fn an_edit_runs_exactly_the_steps_whose_key_is_new() {
             inputs.into_iter().any(|(from, input)| input.via == Via::Identity && ran(*from))
         };
         cut += (0..now.len()).filter(|at| !ran(*at) && below_ran(*at)).count();
+
+        // Files are of use to targets, to what runs, and where a digest was unknown.
+        let facts = &out.done[&cold.whole.build];
+        let mut useful: BTreeSet<RecordId> =
+            cold.whole.targets.iter().filter_map(|at| record_of(&facts[*at])).collect();
+        for (at, vertex) in graph.vertices().iter().enumerate() {
+            for (from, input) in graph.inputs_of(at).iter().zip(&vertex.inputs) {
+                let Some(record) = record_of(&facts[*from]) else { continue };
+                let result = ResultRef { record, output: input.from.output };
+                let unknown = match &input.via {
+                    Via::Identity => false,
+                    Via::Content(what) => !measured.contains_key(&(result, Arc::new(what.clone()))),
+                };
+                if ran(at) || unknown && !is_context(&graph.vertices()[*from]) {
+                    useful.insert(record);
+                }
+            }
+        }
+        fetched += out.fetch_asks.len();
+        useless += out.fetch_asks.difference(&useful).count();
     }
+    // A step below may turn out the same after all; what was fetched for those above it is wasted then.
+    assert!(useless * 8 < fetched, "{useless} of {fetched} fetches were of no use");
     assert!(cut > 0, "no step was ever cut off by an input that ran and made the same");
 }
 
@@ -287,26 +311,26 @@ fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Pric
         Some(key) => before.look_up(key, &nobody()),
         None => Some(before.source_record(&graph.vertices()[at])),
     };
+    let runs = |at: usize| truth[at].0.is_some_and(|key| ran.contains(&key));
     let (mut known, mut here) = (vec![0; truth.len()], vec![0; truth.len()]);
     for (at, vertex) in graph.vertices().iter().enumerate() {
-        let runs = truth[at].0.is_some_and(|key| ran.contains(&key));
         if !is_step(vertex) {
             known[at] = prices(before, &Question::Pin(submit.build, vertex.id), vertex);
         }
         for (from, input) in graph.inputs_of(at).iter().zip(&vertex.inputs) {
-            let mut ready = if runs { here[*from] } else { known[*from] };
+            let mut ready = if runs(at) { here[*from] } else { known[*from] };
             if let (Via::Content(what), false) = (&input.via, is_context(&graph.vertices()[*from])) {
                 let result = |record| ResultRef { record, output: input.from.output };
-                let what = std::sync::Arc::new(what.clone());
+                let what = Arc::new(what.clone());
                 let measured = |record| before.measured.contains_key(&(result(record), what.clone()));
-                if !old_record(*from).is_some_and(measured) {
+                if runs(*from) || !old_record(*from).is_some_and(measured) {
                     let hash = Question::Hash(result(RecordId([0; 16])), what.clone());
                     ready = here[*from] + prices(before, &hash, vertex);
                 }
             }
             known[at] = ready.max(known[at]);
         }
-        if runs {
+        if runs(at) {
             known[at] += prices(before, &Question::Run(CacheKey([0; 32]), None), vertex);
             here[at] = known[at];
         } else {
@@ -320,7 +344,8 @@ fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Pric
 #[test]
 fn a_build_takes_no_longer_than_its_critical_path() {
     let mut tried = 0;
-    for seed in seeds() {
+    // What goes wrong here does so seldom, and each try is short.
+    for seed in seeds().flat_map(|seed| (0..8).map(move |part| seed * 8 + part)) {
         let dice = &mut Dice::new(seed ^ 0xABCD);
         let size = 4 + dice.below(32);
         let project = Project::random(dice, size, Kinds::default());
@@ -350,6 +375,16 @@ fn a_build_takes_no_longer_than_its_critical_path() {
             before.pin(vertex);
         }
         assert_eq!(out.makespan, ideal(&submit, &before, &out.ran(), price), "after an edit");
+        // Some steps anew on a fresh machine, in the middle of what hits.
+        let some: Vec<bool> = (0..size).map(|_| dice.one_in(6)).collect();
+        let anew = Submit::new(BuildId(0), SubmitNumber(0), project.graph(&[size - 1], |at| some[at]));
+        let mut fresh = world.imported();
+        let mut before = fresh.clone();
+        let out = drive(vec![anew.clone()], &mut fresh, dice, Weather { prices: Some(price), ..calm() });
+        for vertex in anew.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
+            before.pin(vertex);
+        }
+        assert_eq!(out.makespan, ideal(&anew, &before, &out.ran(), price), "some steps anew");
     }
     assert!(tried > 5, "{tried}");
 }
@@ -369,22 +404,31 @@ fn planning_ten_thousand_vertices_takes_milliseconds() {
     let mut sheet = FactSheet::new(&submit);
     sheet.refresh(&submit, &known);
 
-    let begin = Instant::now();
+    // The machine may be busy: the best of some tries counts.
     let wanted = plan(&submit, &known).wanted;
-    let whole = begin.elapsed();
-    let Question::Seen(definition) = &wanted.iter().find(|w| matches!(w.question, Question::Seen(_))).unwrap().question
-    else {
-        unreachable!()
-    };
-    let question = Question::Seen(*definition);
-    known.insert(question.clone(), Answer::Seen(true));
-    let begin = Instant::now();
-    sheet.touch(&submit, &question);
-    sheet.refresh(&submit, &known);
+    let whole = quickest(|| drop(plan(&submit, &known)));
+    let is_seen = |wanted: &&Wanted| matches!(wanted.question, Question::Seen(_));
+    let question = wanted.iter().find(is_seen).expect("everything is new").question.clone();
+    let mut seen = false;
+    let step = quickest(|| {
+        seen = !seen;
+        known.insert(question.clone(), Answer::Seen(seen));
+        sheet.touch(&submit, &question);
+        sheet.refresh(&submit, &known);
+        plan_on(&submit, sheet.all(), &known);
+    });
     let after = plan_on(&submit, sheet.all(), &known).wanted;
-    let step = begin.elapsed();
     assert!(after.len() < wanted.len());
     eprintln!("from scratch {whole:?}, after one answer {step:?}");
-    // Generous: tests are not optimised and share the machine.
-    assert!(whole.as_millis() < 1000 && step.as_millis() < 200, "{whole:?}, {step:?}");
+    // Generous: tests are not optimised.
+    assert!(whole.as_millis() < 500 && step.as_millis() < 100, "{whole:?}, {step:?}");
+}
+
+fn quickest(mut work: impl FnMut()) -> Duration {
+    let try_once = |_| {
+        let begin = Instant::now();
+        work();
+        begin.elapsed()
+    };
+    (0..7).map(try_once).min().expect("some tries")
 }

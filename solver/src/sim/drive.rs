@@ -173,6 +173,13 @@ impl Driver<'_> {
             }
             for w in plan.wanted {
                 assert!(!self.known.knows(&w.question), "asked what is known: {:?}", w.question);
+                let (no_cache, facts) = (submit.no_cache[w.vertex], &sheet.all()[w.vertex]);
+                let useless = match w.question {
+                    Question::LookUp(_) => no_cache,
+                    Question::Seen(_) => no_cache || facts.unseen || facts.key.is_some() && facts.record.is_some(),
+                    _ => false,
+                };
+                assert!(!useless, "asked what does not matter: {:?}", w.question);
                 let asker = Asker { submit: live.len(), vertex: w.vertex, anew: w.anew };
                 wanted.entry(w.question).or_default().push(asker);
             }

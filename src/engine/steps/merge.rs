@@ -10,7 +10,8 @@ use crate::engine::results::{Files, Output};
 pub(crate) async fn merge(cx: &StepCx, op: &MergeOp, inputs: Vec<Output>) -> Result<Vec<Output>, StepFailure> {
     let mut stacked = Vec::new();
     for at in op.inputs.iter().flatten() {
-        stacked.push(inputs.get(*at).cloned().ok_or(StepFailure::Unsupported("a merge of an input that is not there"))?);
+        stacked
+            .push(inputs.get(*at).cloned().ok_or(StepFailure::Unsupported("a merge of an input that is not there"))?);
     }
     let cx = cx.clone();
     blocking(move || {

@@ -219,7 +219,8 @@ fn process(
     }
     let mut hosts = Vec::new();
     for host in &meta.extra_hosts {
-        let ip: IpAddr = host.ip.parse().map_err(|_| StepFailure::BadHost { host: host.host.clone(), ip: host.ip.clone() })?;
+        let ip: IpAddr =
+            host.ip.parse().map_err(|_| StepFailure::BadHost { host: host.host.clone(), ip: host.ip.clone() })?;
         hosts.push((host.host.clone(), ip));
     }
     let mut rlimits = Vec::new();

@@ -143,30 +143,6 @@ fn an_index_brings_all_its_images() {
 }
 
 #[test]
-fn an_output_decides_on_form_and_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let (image, blobs) = image(Family::Oci, 1);
-    let open = opener(blobs);
-    let export = |text: &str| {
-        let output = crate::export::Output::parse(&text.replace("DIR", dir.path().to_str().unwrap())).unwrap();
-        crate::export::image(&output, &bundle(&image, &["app"]), &open).map_err(|error| error.to_string())
-    };
-    for (text, made) in [
-        ("type=oci,dest=DIR/a.tar", "a.tar"),
-        ("type=docker,dest=DIR/b.tar", "b.tar"),
-        ("type=oci,tar=false,dest=DIR/c", "c/index.json"),
-        ("type=docker,tar=false,dest=DIR/d", "d/manifest.json"),
-    ] {
-        export(text).unwrap();
-        assert!(dir.path().join(made).is_file(), "{text}");
-    }
-    assert!(entries(&dir.path().join("a.tar")).iter().all(|entry| entry.0 != "manifest.json"));
-    assert!(entries(&dir.path().join("b.tar")).iter().any(|entry| entry.0 == "manifest.json"));
-    assert!(export("type=docker").unwrap_err().contains("pipe it to docker load"));
-    assert!(export("type=tar,dest=DIR/x").unwrap_err().contains("no image layout"));
-}
-
-#[test]
 fn damaged_blobs_do_not_leave() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.tar");

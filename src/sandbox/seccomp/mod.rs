@@ -27,6 +27,9 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the table of system calls has no column for this architecture");
+
 /// `AUDIT_ARCH_*` of `linux/audit.h`: what a program on this machine may be made for.
 const ARCHITECTURES: &[(u32, Column)] = if cfg!(target_arch = "aarch64") {
     &[(0xc000_00b7, Column::Aarch64)]

@@ -13,7 +13,7 @@ use crate::layer::{apply, pack, Compression, Limits, PackOptions};
 use crate::overlay::whiteout::{make_whiteout, mark_opaque, path_of};
 use crate::snapshot::open_directory;
 use crate::snapshot::walk::scan;
-use crate::testing::{needs_root, scratch_store};
+use crate::testing::{needs_machine_root, scratch_store};
 use crate::{Lease, SnapshotId, Store};
 
 #[derive(Debug, Clone)]
@@ -212,7 +212,7 @@ fn round_trip(store: &Store, lease: &Lease, parent: Option<&SnapshotId>, tree: &
 
 #[test]
 fn packed_and_unpacked_is_the_same_tree() {
-    needs_root!();
+    needs_machine_root!();
     let (_dir, store) = scratch_store();
     let lease = store.lease().unwrap();
     let base = base(&store, &lease);

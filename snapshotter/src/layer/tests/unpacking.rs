@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::builder::{stacked, unpacked, Tar};
 use crate::layer::{apply_layer, apply_to_directory, Limits};
-use crate::testing::{listing, needs_root, path_of, scratch_store};
+use crate::testing::{listing, needs_machine_root, needs_root, path_of, scratch_store};
 use crate::{chain_id, DiffId, Digest, Error};
 
 fn merged(store: &crate::Store, lease: &crate::Lease, below: Tar, above: Tar) -> Vec<String> {
@@ -17,7 +17,7 @@ fn merged(store: &crate::Store, lease: &crate::Lease, below: Tar, above: Tar) ->
 
 #[test]
 fn every_kind_of_entry_is_made() {
-    needs_root!();
+    needs_machine_root!();
     let (_dir, store) = scratch_store();
     let lease = store.lease().unwrap();
     let tar = Tar::new()

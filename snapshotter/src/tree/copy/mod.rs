@@ -112,6 +112,16 @@ pub fn copy(
     request: &CopyRequest<'_>,
     cache: Option<&StatCache>,
 ) -> Result<Copied, Error> {
+    // In the pool from the start: entering it for every directory would cost a switch of threads each time.
+    rayon::scope(|_| copy_in_pool(source, dest, request, cache))
+}
+
+fn copy_in_pool(
+    source: Tree<'_>,
+    dest: BorrowedFd<'_>,
+    request: &CopyRequest<'_>,
+    cache: Option<&StatCache>,
+) -> Result<Copied, Error> {
     let mut scans = select::scan(source, request.what)?;
     if scans.is_empty() && !request.may_be_empty {
         return Err(Error::NotFound { path: rooted(request.what.path.as_bytes()) });

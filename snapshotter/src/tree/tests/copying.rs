@@ -111,12 +111,12 @@ fn modes_owners_and_times_change_on_demand() {
         let change = Change { mode, owner: Some(owner), time: Some(long_ago) };
         Copying { change, ..Copying::new("d", to) }.run(&source, &dest).unwrap();
     };
-    with("0", "p/zero");
     let modes = |paths: &[&str]| paths.iter().map(|path| dest.mode(path)).collect::<Vec<_>>();
+    // Only root may work in directories without permissions.
     if root {
+        with("0", "p/zero");
         assert_eq!(modes(&["p", "p/zero", "p/zero/f", "p/zero/s", "p/zero/s/x"]), [0, 0, 0, 0, 0]);
     }
-    dest.chmod("p", 0o755);
     with("u=rwX,go=rX", "q/sym");
     assert_eq!(modes(&["q", "q/sym/f", "q/sym/s", "q/sym/s/x"]), [0o755, 0o644, 0o755, 0o755]);
     for path in ["q", "q/sym", "q/sym/f", "q/sym/l", "q/sym/s", "q/sym/s/x"] {

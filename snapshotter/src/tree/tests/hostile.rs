@@ -69,7 +69,7 @@ fn a_racing_replacement_is_an_error_or_the_old_or_the_new_tree() {
             let made = dest.list().join(" ");
             assert!(!made.contains("=outside"), "{made}");
             if let Ok(copied) = copied {
-                assert_eq!(copied.digest, dest.hash_all(&[SelectPath::new("out")]).unwrap_or(copied.digest));
+                assert_eq!(copied.digest, dest.hash("out").unwrap());
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -114,14 +114,14 @@ fn a_file_that_grows_while_it_is_copied_is_never_copied_wrongly() {
 fn deep_directories_need_no_more_than_shallow_ones() {
     let dir = Dir::new();
     let mut at = dir.root();
-    for _ in 0..3000 {
+    for _ in 0..2500 {
         rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::RWXU).unwrap();
         at = resolve::open_dir(at.as_fd(), b"d").unwrap();
     }
     drop(at);
     let dest = Dir::new();
     let copied = Copying::new("/", "/").run(&dir, &dest).unwrap();
-    assert_eq!(copied.entries, 3001);
+    assert_eq!(copied.entries, 2501);
     assert_eq!(dest.hash("/").unwrap(), copied.digest);
     for dir in [dir, dest] {
         remove_all(dir.root().as_fd(), b"d").unwrap();

@@ -22,7 +22,9 @@ use crate::graph::{
     Origin, OutputIndex, OutputRef, Platform, Position, ProgressGroup, Range, SourceInfo, VertexId,
 };
 
-/// A definition that makes no graph. The texts are BuildKit's where it has one.
+/// A definition that makes no graph.
+///
+/// The texts are BuildKit's where it has one; clients match them, so the cause is part of them.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// No ops at all.
@@ -33,10 +35,10 @@ pub enum DecodeError {
     TooFew(usize),
     /// The bytes are no definition.
     #[error("failed to parse llb definition: {0}")]
-    Definition(#[source] prost::DecodeError),
+    Definition(prost::DecodeError),
     /// The bytes are no op.
     #[error("failed to parse llb proto op: {0}")]
-    Op(#[source] prost::DecodeError),
+    Op(prost::DecodeError),
     /// The last op names no result.
     #[error("invalid LLB with no inputs on last vertex")]
     NoResult,

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use snapshotter::layer::{apply_to_directory, decompressed, Limits};
-use snapshotter::tree::{copy, Archive, Change, CopyRequest, Destination, InTheWay, SelectPath, Tree};
+use snapshotter::tree::{copy, extract, Change, CopyRequest, Destination, InTheWay, SelectPath, Tree};
 use snapshotter::{Mounted, SnapshotId, View};
 use solver::graph::op::{ActionInput, ChownOpt, FileAction, FileActionKind, FileOp, UserOpt};
 use solver::graph::{PathSelector, Selector};
@@ -60,8 +59,9 @@ fn carry_out_chain(
         let mut sources: HashMap<ActionInput, Opened> = HashMap::new();
         for input in actions.iter().flat_map(|action| trees_of(action)) {
             // The tree under work is there already, and shows what earlier actions made.
-            let under_work = input == chain.base || matches!(input, ActionInput::Action(a) if chain.actions.contains(&a));
-            if input == ActionInput::Scratch || under_work && !is_copied_from(&actions, input) {
+            let under_work =
+                input == chain.base || matches!(input, ActionInput::Action(a) if chain.actions.contains(&a));
+            if under_work && !is_copied_from(&actions, input) {
                 continue;
             }
             if let std::collections::hash_map::Entry::Vacant(slot) = sources.entry(input) {
@@ -74,11 +74,10 @@ fn carry_out_chain(
                 .map(|input| (input, sources.get(&input).map_or(target.root(), |source| source.tree.root.as_fd())))
                 .collect();
             let source = sources.get(&action.secondary);
-            let unpack = |archive: Archive<'_>| unpack(cx, archive);
             let means = Means {
                 users: Users(&users),
                 cache: source.and_then(|s| s.context.as_deref()).map(|context| &context.cache),
-                unpack: Some(&unpack),
+                unpack: Some(&extract),
             };
             let effects = apply_action(action, target.root(), source.map(|s| &s.tree), means)?;
             if let (Some(context), Some(read)) = (source.and_then(|s| s.context.as_ref()), effects.read) {
@@ -186,30 +185,6 @@ pub(crate) fn copy_of_context(cx: &StepCx, used: &UsedContext, path: &str) -> Re
     };
     copy(used.context.tree(), active.mount()?.root(), &request, Some(&used.cache)).map_err(super::Error::Tree)?;
     Ok(cx.store.commit(active, &cx.lease)?.id)
-}
-
-/// Extracts an archive for ADD. With another owner or time it is extracted aside and copied.
-fn unpack(cx: &StepCx, archive: Archive<'_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let tar = decompressed(archive.file)?;
-    if archive.change.owner.is_none() && archive.change.time.is_none() {
-        apply_to_directory(tar, archive.dest, &Limits::default())?;
-        return Ok(());
-    }
-    let aside = cx.store.prepare(None, &cx.lease)?;
-    let tree = aside.mount()?;
-    apply_to_directory(tar, tree.root(), &Limits::default())?;
-    let what = SelectPath { path: "/".into(), ..SelectPath::default() };
-    let request = CopyRequest {
-        what: &what,
-        required: &[],
-        may_be_empty: false,
-        to: Destination { path: "/", contents: true, make_parents: false },
-        change: archive.change,
-        in_the_way: InTheWay::Merge,
-        unpack: None,
-    };
-    copy(Tree::snapshot(tree.root()), archive.dest, &request, None)?;
-    Ok(())
 }
 
 /// The content digest of selected files of a result.

@@ -136,24 +136,25 @@ fn rm_removes_links_and_not_what_they_point_to() {
         symlink("nowhere", root.path().join("gone")).unwrap();
     };
     // Path, absence allowed, wildcards, what is left or what is wrong.
-    let all = ["d", "gone", "keep", "out", "to"];
-    let cases: &[(&str, bool, bool, Result<&[&str], &str>)] = &[
+    const ALL: [&str; 5] = ["d", "gone", "keep", "out", "to"];
+    type Case = (&'static str, bool, bool, Result<&'static [&'static str], &'static str>);
+    let cases: &[Case] = &[
         ("out", false, false, Ok(&["d", "gone", "keep", "to"])),
         ("/d/", false, false, Ok(&["gone", "keep", "out", "to"])),
         ("to", false, false, Ok(&["d", "gone", "keep", "out"])),
         ("gone", false, false, Ok(&["d", "keep", "out", "to"])),
         ("../../../keep", false, false, Ok(&["d", "gone", "out", "to"])),
         ("out/victim", false, false, Err("\"/out/victim\": not found")),
-        ("out/victim", true, false, Ok(&all)),
+        ("out/victim", true, false, Ok(&ALL)),
         ("nope", false, false, Err("\"/nope\": not found")),
-        ("nope", true, false, Ok(&all)),
+        ("nope", true, false, Ok(&ALL)),
         ("nope", false, true, Err("\"/nope\": not found")),
-        ("keep/x", true, false, Ok(&all)),
-        ("nope*", false, true, Ok(&all)),
+        ("keep/x", true, false, Ok(&ALL)),
+        ("nope*", false, true, Ok(&ALL)),
         ("*", false, true, Ok(&[])),
         ("[gk]*", false, true, Ok(&["d", "out", "to"])),
         ("*", false, false, Err("\"/*\": not found")),
-        ("out/*", false, true, Ok(&all)),
+        ("out/*", false, true, Ok(&ALL)),
         ("", true, true, Err("rmPath: invalid empty path")),
         ("/", false, false, Err("rmPath: invalid empty path")),
         ("..", true, false, Err("rmPath: invalid empty path")),
@@ -248,7 +249,8 @@ fn owners_are_looked_up_in_the_tree_that_names_them() {
 
 #[test]
 fn a_passwd_that_is_no_ordinary_file_is_refused() {
-    let cases: [(&str, fn(&Path)); 4] = [
+    type Making = (&'static str, fn(&Path));
+    let cases: [Making; 4] = [
         ("FIFO", |path| {
             let fifo = rustix::fs::FileType::Fifo;
             rustix::fs::mknodat(rustix::fs::CWD, path, fifo, rustix::fs::Mode::RUSR, 0).unwrap();

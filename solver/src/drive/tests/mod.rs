@@ -1,150 +1,21 @@
-//! Builds on a host that keeps everything in memory and takes its time.
+//! What a build does and tells, on a host that keeps everything in memory.
+
+mod memory;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use tokio::time::{sleep, Instant};
 
 use super::*;
 use crate::event::{Event, EventKind};
 use crate::graph::op::{MergeOp, Meta, Mount, MountKind, RunOp, SourceOp};
-use crate::graph::{ContentCache, GraphBuilder, Hints, NewVertex, Op, OutputIndex, OutputRef, Selector, Vertex};
-use crate::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId};
-use crate::port::{AskCx, Pin, Ran, RunOrder};
+use crate::graph::{ContentCache, GraphBuilder, Hints, NewVertex, Op, OutputIndex, OutputRef};
+use crate::key::KeyParts;
+use memory::{record, Exit, Memory, SECOND};
 
-const SECOND: Duration = Duration::from_secs(1);
 const ROOMY: Budget = Budget { transfers: 16, hashes: 2, runs: 16 };
-
-/// A host whose steps are told by their arguments what to do.
-#[derive(Default)]
-struct Memory {
-    /// Records by key, with their parts; what another process made is put here too.
-    records: Mutex<HashMap<CacheKey, (Record, KeyParts)>>,
-    /// Records whose files are gone.
-    gone: Mutex<Vec<RecordId>>,
-    seen: Mutex<Vec<DefinitionKey>>,
-    /// What began to run, by its arguments.
-    ran: Mutex<Vec<String>>,
-    running: AtomicUsize,
-    most: AtomicUsize,
-    dropped: AtomicUsize,
-    made: AtomicUsize,
-    /// What another process makes as soon as a step waits for its turn.
-    elsewhere: Mutex<HashMap<String, Record>>,
-    solver: Mutex<Option<Arc<Solver>>>,
-}
-
-/// Counts futures that were dropped before they were done.
-struct Running<'m>(&'m Memory, bool);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, SeqCst);
-        self.0.dropped.fetch_add(usize::from(!self.1), SeqCst);
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("exit code: 1")]
-struct Exit;
-
-fn digest(of: &str) -> ContentDigest {
-    ContentDigest(*blake3::hash(of.as_bytes()).as_bytes())
-}
-
-fn record(of: &str) -> Record {
-    let id = RecordId(*digest(of).0.first_chunk().unwrap());
-    Record { id, identities: vec![digest(of), digest("second output")] }
-}
-
-impl Memory {
-    fn ran(&self) -> Vec<String> {
-        let mut ran = self.ran.lock().unwrap().clone();
-        ran.sort();
-        ran
-    }
-}
-
-impl Host for Memory {
-    async fn pin(&self, _: &AskCx, vertex: &Vertex) -> Result<Pin, StepError> {
-        let Op::Source(source) = &vertex.op else { unreachable!("a source") };
-        sleep(SECOND).await;
-        match source.reference() {
-            "missing" => Err(StepError::new("no such image")),
-            reference => Ok(Pin { record: record(reference) }),
-        }
-    }
-
-    async fn seen(&self, key: DefinitionKey) -> Result<bool, StepError> {
-        Ok(self.seen.lock().unwrap().contains(&key))
-    }
-
-    async fn mark_seen(&self, keys: Vec<DefinitionKey>) {
-        self.seen.lock().unwrap().extend(keys);
-    }
-
-    async fn look_up(&self, key: CacheKey) -> Result<Option<Record>, StepError> {
-        Ok(self.records.lock().unwrap().get(&key).map(|(record, _)| record.clone()))
-    }
-
-    async fn recall(&self, _: RecordId, _: OutputIndex, _: &Selector) -> Result<Option<ContentDigest>, StepError> {
-        Ok(None)
-    }
-
-    async fn hash(&self, _: &AskCx, result: &ResultRef, what: &Selector) -> Result<ContentDigest, StepError> {
-        Ok(digest(&format!("{result:?} {what:?}")))
-    }
-
-    async fn fetch(&self, at: &AskCx, record: RecordId) -> Result<(), StepError> {
-        sleep(SECOND).await;
-        at.progress("layer", 1, 1, true);
-        match self.gone.lock().unwrap().contains(&record) {
-            true => Err(StepError::new("gone")),
-            false => Ok(()),
-        }
-    }
-
-    async fn run(&self, at: &AskCx, order: RunOrder<'_>) -> Result<Ran, StepError> {
-        assert_eq!((order.parts.key(), order.inputs.len()), (order.key, order.vertex.inputs.len()));
-        let Op::Run(run) = &order.vertex.op else { panic!("only processes") };
-        let name = run.meta.args.join(" ");
-        self.ran.lock().unwrap().push(name.clone());
-        self.most.fetch_max(self.running.fetch_add(1, SeqCst) + 1, SeqCst);
-        let mut running = Running(self, false);
-        at.log(1, format!("{name} begins").as_bytes());
-        let elsewhere = self.elsewhere.lock().unwrap().remove(&name).filter(|_| !order.anew);
-        match run.meta.args[0].as_str() {
-            "panic" => panic!("no way"),
-            "caller" => drop(at.caller()),
-            "nest" => {
-                let solver = self.solver.lock().unwrap().clone().unwrap();
-                let _paused = at.pause();
-                let inner = one("sleep inner");
-                solver.submit(at.watchers()[0].0, inner, NoCache::AsHinted, EventSink::nowhere()).await.unwrap();
-            }
-            _ => {}
-        }
-        sleep(10 * SECOND).await;
-        running.1 = true;
-        if let Some(record) = elsewhere {
-            return Ok(Ran::Found(record));
-        }
-        if run.meta.args[0] == "fail" {
-            return Err(StepError::new(Exit));
-        }
-        let record = record(&format!("{name} {}", self.made.fetch_add(1, SeqCst)));
-        self.records.lock().unwrap().insert(order.key, (record.clone(), order.parts));
-        Ok(Ran::Made { record, new: true })
-    }
-
-    async fn nearest(&self, vertex: &Vertex) -> Option<KeyParts> {
-        let Op::Run(run) = &vertex.op else { return None };
-        let same = |parts: &&KeyParts| parts.op.iter().any(|p| p.name == "command" && p.value[0] == *run.meta.args[0]);
-        self.records.lock().unwrap().values().map(|(_, parts)| parts).find(same).cloned()
-    }
-}
 
 /// A graph in the making.
 #[derive(Default)]
@@ -344,7 +215,6 @@ async fn a_story_is_told_in_order() {
             "cached image://base",
             "done image://base",
             "cached sleep a",
-            "started sleep a",
             "progress sleep a layer",
             "done sleep a",
         ]
@@ -448,6 +318,16 @@ async fn a_panic_in_the_host_is_an_error() {
     let error = desk.submit(1, &one("panic"), &story).await.unwrap_err();
     let SolveError::Step { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.to_string(), "an internal error: no way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_cannot_be_asked_is_warned_of_and_does_without() {
+    let (desk, story) = (desk(ROOMY), Story::default());
+    desk.host.broken_cache.store(true, SeqCst);
+    let solved = desk.submit(1, &one("sleep a"), &story).await.unwrap();
+    assert_eq!(solved.summary, Summary { ran: 1, cached: 0 });
+    let warned = |line: &String| line.contains("a cache could not be asked") && line.contains("connection refused");
+    assert!(story.lines().iter().any(warned), "{:#?}", story.lines());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,178 @@
+//! How much disk a store takes, and what for.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{fstat, openat, statat, AtFlags, FileType, Mode, OFlags};
+
+use super::layout::{names_in, read_if_there};
+use super::Store;
+use crate::error::Result;
+use crate::snapshot::open_directory;
+use crate::snapshot::walk::{sorted_names, unreadable};
+
+/// How many there are, and the bytes they take on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// How many.
+    pub count: u64,
+    /// Bytes of disk blocks, files with several names counted once.
+    pub bytes: u64,
+}
+
+/// One cache mount's share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheMountUsage {
+    /// The name it was made for.
+    pub name: String,
+    /// Bytes of disk blocks.
+    pub bytes: u64,
+}
+
+/// What takes the store's disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Blobs.
+    pub blobs: Share,
+    /// Committed trees.
+    pub snapshots: Share,
+    /// Trees being written.
+    pub active: Share,
+    /// Blobs being written.
+    pub ingest: Share,
+    /// Cache mounts.
+    pub cache_mounts: Vec<CacheMountUsage>,
+    /// Set aside as damaged.
+    pub quarantine: Share,
+    /// Thrown away, not deleted yet.
+    pub trash: Share,
+    /// Records, marks, logs of builds and all else.
+    pub other: Share,
+}
+
+impl Usage {
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        let shares = [self.blobs, self.snapshots, self.active, self.ingest, self.quarantine, self.trash, self.other];
+        let mounts: u64 = self.cache_mounts.iter().map(|mount| mount.bytes).sum();
+        shares.iter().map(|share| share.bytes).sum::<u64>() + mounts
+    }
+}
+
+impl Store {
+    /// Measures the store. Every file is looked at, so it takes its time.
+    ///
+    /// # Errors
+    /// A directory cannot be read for another reason than its absence.
+    pub fn usage(&self) -> Result<Usage> {
+        let share = |name: &str| self.share(&self.layout().directory(name));
+        let mut usage = Usage {
+            blobs: share("blobs/sha256")?,
+            snapshots: share("snapshots")?,
+            active: share("active")?,
+            ingest: share("ingest")?,
+            quarantine: share("quarantine")?,
+            trash: share("trash")?,
+            ..Usage::default()
+        };
+        for name in ["records", "results", "steps", "seen", "diffs", "tags", "history", "leases", "locks"] {
+            let part = share(name)?;
+            usage.other.count += part.count;
+            usage.other.bytes += part.bytes;
+        }
+        let mounts = self.layout().directory("mounts");
+        for id in names_in(&mounts)? {
+            let home = mounts.join(&id);
+            let name = read_if_there(&home.join("name"))?.unwrap_or_else(|| id.clone().into_bytes());
+            let name = String::from_utf8_lossy(&name).into_owned();
+            usage.cache_mounts.push(CacheMountUsage { name, bytes: disk_usage(&home)? });
+        }
+        usage.cache_mounts.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(usage)
+    }
+
+    fn share(&self, directory: &Path) -> Result<Share> {
+        let mut share = Share::default();
+        for name in names_in(directory)? {
+            share.count += 1;
+            share.bytes += disk_usage(&directory.join(name))?;
+        }
+        Ok(share)
+    }
+}
+
+/// The disk blocks of a file, or of a directory with all in it. What goes away meanwhile counts nothing.
+fn disk_usage(path: &Path) -> Result<u64> {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(0) };
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&found);
+    if !found.is_dir() {
+        return Ok(blocks * 512);
+    }
+    let Ok(mut current) = open_directory(path) else { return Ok(blocks * 512) };
+    let failed = |error| unreadable("list", std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()), error);
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 << 10];
+    let mut bytes = blocks * 512;
+    let mut seen = HashSet::new();
+    // One descriptor however deep the tree; a step at work may move directories, so the way is remembered by inode.
+    let mut above = Vec::new();
+    let mut names = sorted_names(&current, &mut buffer).map_err(failed)?;
+    loop {
+        let Some(name) = names.pop() else {
+            let Some((rest, device, inode)) = above.pop() else { return Ok(bytes) };
+            let Ok(parent) = openat(&current, "..", DIRECTORY, Mode::empty()) else { return Ok(bytes) };
+            let stat = fstat(&parent).map_err(failed)?;
+            if (stat.st_dev, stat.st_ino) != (device, inode) {
+                return Ok(bytes);
+            }
+            (current, names) = (parent, rest);
+            continue;
+        };
+        let Ok(stat) = statat(&current, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        if stat.st_nlink < 2 || FileType::from_raw_mode(stat.st_mode) == FileType::Directory || seen.insert(stat.st_ino)
+        {
+            bytes += stat.st_blocks as u64 * 512;
+        }
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            continue;
+        }
+        let Ok(inside) = openat(current.as_fd(), name.as_c_str(), DIRECTORY, Mode::empty()) else { continue };
+        let here = fstat(&current).map_err(failed)?;
+        let names_inside = sorted_names(&inside, &mut buffer).map_err(failed)?;
+        above.push((std::mem::replace(&mut names, names_inside), here.st_dev, here.st_ino));
+        current = inside;
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::store::lock::Sharing;
+    use crate::testing::scratch_store;
+
+    #[test]
+    fn every_kind_has_its_share() {
+        let (_dir, store) = scratch_store();
+        let lease = store.lease().unwrap();
+        store.put_blob(&lease, &[0; 100_000]).unwrap();
+        let active = store.prepare(None, &lease).unwrap();
+        fs::create_dir(active.upper().join("d")).unwrap();
+        fs::write(active.upper().join("d/f"), vec![1; 50_000]).unwrap();
+        fs::hard_link(active.upper().join("d/f"), active.upper().join("d/g")).unwrap();
+        let before = store.usage().unwrap();
+        assert!((50_000..90_000).contains(&before.active.bytes), "{before:?}");
+        store.commit(active, &lease).unwrap();
+        let mount = store.cache_mount("cargo", Sharing::Shared, &|| false).unwrap().unwrap();
+        fs::write(mount.directory().join("crate"), vec![1; 20_000]).unwrap();
+        let usage = store.usage().unwrap();
+        assert_eq!((usage.blobs.count, usage.snapshots.count), (1, 1));
+        assert!((100_000..110_000).contains(&usage.blobs.bytes), "{usage:?}");
+        assert!((50_000..90_000).contains(&usage.snapshots.bytes), "{usage:?}");
+        assert_eq!(usage.cache_mounts[0].name, "cargo");
+        assert!((20_000..60_000).contains(&usage.cache_mounts[0].bytes), "{usage:?}");
+        assert!(usage.bytes() >= 170_000);
+    }
+}
