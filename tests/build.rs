@@ -462,3 +462,19 @@ fn the_hosts_network_needs_an_entitlement() {
     assert!(said.contains("network.host") && said.contains("--allow"), "{said}");
     rbuild.ok(["--allow".as_ref(), "network.host".as_ref(), context.as_os_str()]);
 }
+
+#[test]
+fn the_demonstration_of_the_readme_works() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::empty();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/demo.sh");
+    let mut command = std::process::Command::new(script);
+    let output = command.arg(env!("CARGO_BIN_EXE_rbuild")).env("RBUILD_ROOT", rbuild.root()).output().unwrap();
+    let (out, err) = (support::text(&output.stdout), support::text(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.contains("HELLO FROM") && out.contains("version 1.0"), "{out}\n{err}");
+    let second = err.rsplit("load build definition").next().unwrap();
+    assert_eq!(second.matches("CACHED").count(), 6, "{second}");
+}

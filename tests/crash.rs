@@ -7,55 +7,12 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{kill_process, Pid, Signal};
-use support::{can_build, text, Rbuild};
-
-/// Waits until `what` holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The processes whose command line contains `mark`.
-fn processes(mark: &str) -> Vec<i32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let zombie = fs::read_to_string(entry.path().join("stat")).is_ok_and(|s| s.contains(") Z "));
-        if text(&line).contains(mark) && pid != std::process::id() as i32 && !zombie {
-            found.push(pid);
-        }
-    }
-    found
-}
-
-/// Mounts on this machine, in any mount namespace, that mention `root`.
-fn mounts(root: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        if let Ok(info) = fs::read_to_string(entry.path().join("mountinfo")) {
-            found.extend(info.lines().filter(|l| l.contains(root.to_str().unwrap())).map(String::from));
-        }
-    }
-    found
-}
-
-/// Leases of the store that nobody holds, or somebody does: after a crash and one more command there is none.
-fn leases(root: &Path) -> usize {
-    fs::read_dir(root.join("leases")).map_or(0, |dir| dir.count())
-}
+use rustix::process::Signal;
+use support::{can_build, leases, mounts, processes, signal, text, until, Rbuild};
 
 fn start(rbuild: &Rbuild, context: &Path) -> Child {
     let mut command = rbuild.command(["build".as_ref(), "--progress=plain".as_ref(), context.as_os_str()]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn signal(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 /// A context whose second step waits until it is killed, and a mark that only its processes carry.

@@ -8,11 +8,12 @@ export RBUILD_ROOT=${RBUILD_ROOT:-$PWD/target/demo-store}
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
-if ! "$rbuild" inspect busybox >/dev/null 2>&1; then
-  say "making the base image busybox from the system's own busybox"
+if ! "$rbuild" inspect busybox >/dev/null 2>&1 && ! timeout 10 "$rbuild" pull busybox >/dev/null 2>&1; then
+  say "no registry has busybox: making the base image busybox from the system's own busybox"
   rootfs=$(mktemp -d)
   trap 'rm -rf "$rootfs"' EXIT
   mkdir -p "$rootfs"/{bin,etc,root,tmp,var}
+  chmod 755 "$rootfs"
   chmod 1777 "$rootfs/tmp"
   cp "$(command -v busybox)" "$rootfs/bin/busybox"
   "$rootfs/bin/busybox" --list | while read -r applet; do

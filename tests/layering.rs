@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     // leaves: know nothing of builds, nor of each other but registry -> image
     ("image", &["solver", "snapshotter"]),
+    ("registry", &["image", "snapshotter", "solver"]),
     ("sandbox", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
@@ -14,9 +15,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
     // where the others meet
-    ("engine", &["source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
     // the edge
-    ("cli", &["engine", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    (
+        "cli",
+        &[
+            "registry",
+            "engine",
+            "source",
+            "export",
+            "progress",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
 ];
 
 /// Names that only some rooms may write.

@@ -48,8 +48,8 @@ pub enum Error {
         /// The file system's name.
         kind: &'static str,
     },
-    /// The directory is a store of another format, or was made by other privileges.
-    #[error("use {root} as a store: its {what} is {found}, this version needs {wanted}", root = root.display())]
+    /// The directory is a store of another format or driver, or was made by other privileges.
+    #[error("use {root} as a store: its {what} is {found}, and here it is {wanted}", root = root.display())]
     Incompatible {
         /// The refused directory.
         root: PathBuf,
@@ -133,14 +133,6 @@ pub enum Error {
         id: String,
         /// Who refers to it.
         by: String,
-    },
-    /// More snapshots on each other than one overlay can show.
-    #[error("stack {count} snapshots: an overlay shows at most {limit}")]
-    TooManyLowers {
-        /// How many there are.
-        count: usize,
-        /// How many there may be.
-        limit: usize,
     },
     /// A mount could not be made.
     #[error("mount {what}")]

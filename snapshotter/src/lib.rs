@@ -18,6 +18,7 @@
 pub mod digest;
 mod error;
 pub mod layer;
+mod native;
 mod overlay;
 pub mod pattern;
 pub mod snapshot;
@@ -27,7 +28,7 @@ pub mod tree;
 pub use digest::{chain_id, DiffId, Digest, SnapshotId, TreeDigest};
 pub use error::{Error, Fault, Result};
 pub use overlay::Mounted;
-pub use snapshot::{Active, SnapshotInfo, View};
+pub use snapshot::{Active, Driver, SnapshotInfo, View, Wish};
 pub use store::{Lease, Store};
 
 #[cfg(test)]

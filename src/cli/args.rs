@@ -20,11 +20,14 @@ pub struct Command {
     pub verb: Verb,
 }
 
+/// The environment variable that says where the store is.
+pub const ROOT: &str = "RBUILD_ROOT";
+
 /// Options of every command.
 #[derive(Args, Debug)]
 pub struct Global {
     /// Directory of the store [default: /var/lib/rbuild, or ~/.local/share/rbuild for an ordinary user]
-    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
+    #[arg(long, global = true, env = ROOT, value_name = "DIR")]
     pub root: Option<PathBuf>,
 }
 
@@ -53,6 +56,20 @@ pub enum Verb {
     /// Remove names of images; an image without a name is removed at the next prune
     Rmi {
         /// Names or image ids
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Fetch an image from a registry
+    Pull {
+        /// Name, perhaps with a digest
+        name: String,
+        /// For which platform [default: the host's]
+        #[arg(long, value_name = "OS/ARCH")]
+        platform: Option<String>,
+    },
+    /// Push images to the registries of their names
+    Push {
+        /// Names
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
@@ -105,6 +122,15 @@ pub struct Build {
     /// output); may be given several times
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub outputs: Vec<String>,
+    /// Push the image under all its names
+    #[arg(long)]
+    pub push: bool,
+    /// Give the image to docker or podman
+    #[arg(long)]
+    pub load: bool,
+    /// Ask registries for base images even when the store has them
+    #[arg(long)]
+    pub pull: bool,
     /// Run every step anew
     #[arg(long)]
     pub no_cache: bool,
@@ -120,6 +146,18 @@ pub struct Build {
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
+    /// Limit of RUN steps (NAME=SOFT[:HARD], -1 is none)
+    #[arg(long = "ulimit", value_name = "LIMIT")]
+    pub ulimits: Vec<String>,
+    /// Size of /dev/shm in RUN steps (64m, 1g)
+    #[arg(long, value_name = "BYTES")]
+    pub shm_size: Option<String>,
+    /// Secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=VARIABLE); may be given several times
+    #[arg(long = "secret", value_name = "SECRET")]
+    pub secrets: Vec<String>,
+    /// ssh agent for RUN --mount=type=ssh (default, or ID=SOCKET); may be given several times
+    #[arg(long = "ssh", value_name = "AGENT")]
+    pub agents: Vec<String>,
     /// Allow what a Dockerfile may not do by itself (network.host, security.insecure)
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
@@ -247,6 +285,13 @@ pub enum LlbFormat {
     Json,
     /// For graphviz.
     Dot,
+}
+
+impl Verb {
+    /// Whether it reads or writes files of the store, whose owners mean something in its namespace only.
+    pub fn uses_store(&self) -> bool {
+        !matches!(self, Verb::Debug(Debug::DumpAst { .. }))
+    }
 }
 
 impl Build {

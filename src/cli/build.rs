@@ -1,6 +1,5 @@
 //! `rbuild build`: starts the engine, shows its events, tells the result.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,14 +11,16 @@ use serde_json::json;
 use solver::event::EventSink;
 use tokio::signal::unix::{signal, SignalKind};
 
-use super::args::Build;
+use super::args::{Build, Progress};
 use super::excerpt::{Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
+use super::transfer;
 use crate::engine::steps::StepFailure;
-use crate::engine::{self, Answer, BuildError, Built, Client, ClientError, Engine};
+use crate::engine::{self, BuildError, Built, Engine};
+use crate::export::Output;
 use crate::progress::View;
 use crate::sandbox;
 
@@ -28,22 +29,44 @@ const INTERRUPTED: u8 = 130;
 /// The same for SIGTERM.
 const TERMINATED: u8 = 143;
 
-/// The command line as client of its own engine: its directories are right here.
-struct LocalClient {
-    directories: BTreeMap<String, PathBuf>,
-}
-
-impl Client for LocalClient {
-    fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf> {
-        let found = self.directories.get(name).cloned().ok_or_else(|| ClientError::NoDirectory(name.to_string()));
-        Box::pin(async move { found })
-    }
-}
-
 /// How long cleaning up may keep the user waiting.
 const TIDYING: Duration = Duration::from_millis(200);
 /// How long work that nobody needs any more may keep the user waiting.
 const PARTING: Duration = Duration::from_millis(500);
+
+/// `--load`: an archive on the way to another engine.
+struct Load {
+    program: &'static str,
+    archive: Scratch,
+}
+
+impl Load {
+    fn prepare(args: &Build, request: &mut engine::BuildRequest) -> Result<Option<Load>, Failure> {
+        if !args.load {
+            return Ok(None);
+        }
+        let program = transfer::loader()?;
+        let archive = Scratch(std::env::temp_dir().join(format!("rbuild-load-{}.tar", std::process::id())));
+        let output = format!("type=docker,dest={}", archive.path().display());
+        request.outputs.push(Output::parse(&output)?);
+        Ok(Some(Load { program, archive }))
+    }
+}
+
+/// A file that is gone when this is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
 
 /// How a build came to its end.
 enum End {
@@ -53,16 +76,22 @@ enum End {
 
 /// `rbuild build`
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
-    let (request, directories) = from_args(args)?;
+    let (mut request, client) = from_args(args)?;
     check_writable(args)?;
+    let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
-    sandbox::private_mount_namespace().map_err(|e| {
-        Failure::user(format!("{}; building needs root for now: rootless builds are not supported yet", chain(&e)))
-    })?;
+    sandbox::private_mount_namespace()
+        .map_err(|e| Failure::user(format!("{}: rbuild needs the right to mount", chain(&e))))?;
     let screen = Screen::start(args.progress, args.quiet)?;
+    if let Some(shortage) = super::owners::shortage() {
+        match args.progress {
+            Progress::Rawjson => screen.warn(shortage),
+            _ => eprintln!("WARNING: {shortage}"),
+        }
+    }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let client = Arc::new(LocalClient { directories });
+    let client = Arc::new(client);
     let names = request.names.clone();
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
@@ -91,6 +120,9 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
                 Err(Failure::silent(1))
             }
             Ok(built) => {
+                if let Some(load) = load {
+                    transfer::load(load.program, load.archive.path())?;
+                }
                 tell(args, &built, &names, &view)?;
                 Ok(0)
             }
@@ -100,10 +132,10 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
 
 /// Compiles the Dockerfile and builds nothing.
 pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
-    let (request, directories) = from_args(args)?;
+    let (request, client) = from_args(args)?;
     let store = snapshotter::Store::open(root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let lowered = runtime.block_on(engine::compile(&store, &request, &LocalClient { directories }));
+    let lowered = runtime.block_on(engine::compile(store, &request, &client));
     lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
 }
 
@@ -142,6 +174,10 @@ fn complaint(error: &BuildError, view: &View) -> String {
         }
         _ => {}
     }
+    failure.help.extend(match error {
+        BuildError::Step { failure, .. } => super::owners::help(failure.get()),
+        other => super::owners::help(other),
+    });
     failure.to_string()
 }
 
@@ -150,6 +186,15 @@ fn help(error: &BuildError) -> Option<String> {
     let BuildError::Step { failure, .. } = error else { return None };
     match failure.downcast_ref::<StepFailure>()? {
         StepFailure::NotEntitled(name) => Some(format!("allow it with --allow {name}")),
+        StepFailure::NoSecret { id } => {
+            Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
+        }
+        StepFailure::NoAgent { id } => Some(format!("forward an ssh agent with --ssh {id}")),
+        StepFailure::Store(snapshotter::Error::Mount { .. }) => Some(
+            "if the file system of the store cannot carry overlays, as another container's cannot, choose a directory \
+             on ext4, xfs, btrfs or tmpfs with --root"
+                .to_string(),
+        ),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ use solver::graph::Platform;
 
 use super::failure::Failure;
 use super::name::of_new_image;
+use super::owners;
 use super::request::reason;
 use crate::rfc3339::Time;
 
@@ -25,8 +26,14 @@ pub(super) fn import(store: &Store, file: &Path, name: &str) -> Result<u8, Failu
         Box::new(File::open(file).map_err(|e| Failure::user(format!("{}: {}", file.display(), reason(&e))))?)
     };
     let lease = store.lease()?;
-    let made = import_rootfs(store, &lease, source)
-        .map_err(|e| Failure::user(format!("import {}: {}", file.display(), super::failure::chain(&e))))?;
+    let made = import_rootfs(store, &lease, source).map_err(|e| {
+        let help = owners::help(&e).map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+        Failure::user(format!("import {}: {}{help}", file.display(), super::failure::chain(&e)))
+    })?;
+    if made.devices_left_out > 0 {
+        eprintln!("WARNING: {} device nodes were left out: only root may make them", made.devices_left_out);
+    }
+    let made = made.snapshot;
     let diff_id = made.diff_id.ok_or_else(|| Failure::user("import: the layer has no diff id".to_string()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
     let created = Time::from_seconds(now).to_string();

@@ -4,24 +4,29 @@
 
 mod args;
 mod build;
+mod client;
 mod debug;
 pub mod excerpt;
 mod failure;
 mod images;
 mod import;
 mod name;
+mod owners;
 pub mod render;
 mod request;
 mod run;
 mod screen;
 mod space;
+mod transfer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use args::Verb;
-use failure::Failure;
+use args::{Verb, ROOT};
+use failure::{chain, Failure};
 use snapshotter::Store;
+
+use crate::sandbox::rootless;
 
 /// Does what the command line says.
 ///
@@ -36,7 +41,12 @@ pub fn main() -> ExitCode {
         }
     };
     let root = command.global.root.unwrap_or_else(default_root);
-    match dispatch(command.verb, root) {
+    let done = match command.verb.uses_store() {
+        // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
+        true => rootless::enter(&[(ROOT, root.as_os_str())]).map_err(Failure::from),
+        false => Ok(()),
+    };
+    match done.and_then(|()| dispatch(command.verb, root)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -48,13 +58,20 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
-    let open = || Store::open(&root);
+    let open = || {
+        Store::open(&root).map_err(|e| {
+            let help = owners::help(&e).map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+            Failure::user(format!("{}{help}", chain(&e)))
+        })
+    };
     match verb {
         Verb::Build(args) => build::build(&args, &root),
         Verb::Images(args) => images::list(&open()?, &args),
         Verb::Inspect { names } => images::inspect(&open()?, &names),
         Verb::Tag { source, target } => images::tag(&open()?, &source, &target),
         Verb::Rmi { names } => images::remove(&open()?, &names),
+        Verb::Pull { name, platform } => transfer::pull(open()?, &name, platform.as_deref()),
+        Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
         Verb::Du => space::usage(&open()?),

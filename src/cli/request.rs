@@ -5,19 +5,21 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use solver::graph::op::Network;
+use solver::graph::op::{Network, Ulimit};
 use solver::graph::Platform;
 
 use super::args;
+use super::client::{self, LocalClient};
 use super::failure::Failure;
-use crate::engine::{BuildRequest, Dockerfile, Entitlements, NoCache};
-use crate::export::Output;
+use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements, NoCache};
+use crate::export::{Kind, Output};
+use crate::sandbox;
 
 /// A Dockerfile on standard input may be this many bytes.
 const STDIN_LIMIT: u64 = 16 << 20;
 
-/// The request, and the directories that the client offers by name.
-pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, BTreeMap<String, PathBuf>), Failure> {
+/// The request, and the client with what it offers.
+pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient), Failure> {
     let context = args.context.clone();
     if !context.is_dir() {
         let why = match std::fs::metadata(&context) {
@@ -46,7 +48,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, BTreeMap<St
         target: args.target.clone(),
         build_args,
         labels: args.labels.iter().map(|l| pair(l)).collect(),
-        outputs: outputs(&args.outputs)?,
+        outputs: outputs(args)?,
         no_cache: match (args.no_cache, args.no_cache_filter.is_empty()) {
             (true, _) => NoCache::Everything,
             (false, false) => NoCache::Stages(args.no_cache_filter.clone()),
@@ -55,11 +57,16 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, BTreeMap<St
         platform: args.platform.as_deref().map(platform).transpose()?,
         network: network(args.network),
         extra_hosts: args.add_hosts.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
+        ulimits: args.ulimits.iter().map(|l| ulimit(l)).collect::<Result<_, _>>()?,
+        shm_size: args.shm_size.as_deref().map(shm_size).transpose()?.unwrap_or(0),
         entitlements,
         source_date_epoch,
+        ask: if args.pull { Ask::Registry } else { Ask::Store },
         wants_manifest: args.metadata_file.is_some(),
     };
-    Ok((request, BTreeMap::from([("context".to_string(), context), ("dockerfile".to_string(), dockerfile_dir)])))
+    let directories = BTreeMap::from([("context".to_string(), context), ("dockerfile".to_string(), dockerfile_dir)]);
+    let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
+    Ok((request, LocalClient { directories, secrets, agents }))
 }
 
 /// Why an IO error happened, without the number.
@@ -146,8 +153,14 @@ fn pair(word: &str) -> (String, String) {
 }
 
 /// What `-o` asks for; parse errors are misuse.
-fn outputs(typed: &[String]) -> Result<Vec<Output>, Failure> {
-    typed.iter().map(|word| Output::parse(word).map_err(|e| Failure::user(format!("--output {word}: {e}")))).collect()
+fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
+    let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
+    let parse = |word: &str| Output::parse(word).map_err(|e| Failure::user(format!("--output {word}: {e}")));
+    let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
+    if args.tags.is_empty() && outputs.iter().any(|output| output.kind == Kind::Image { push: true }) {
+        return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));
+    }
+    Ok(outputs)
 }
 
 /// `NAME:IP` or `NAME=IP`; an IPv6 address may stand in brackets.
@@ -161,8 +174,44 @@ fn extra_host(word: &str) -> Result<(String, String), Failure> {
     Ok((name.to_string(), address.to_string()))
 }
 
+/// `NAME=SOFT[:HARD]`; one number is both, and -1 is no limit.
+fn ulimit(word: &str) -> Result<Ulimit, Failure> {
+    let read = || {
+        let (name, limits) = word.split_once('=')?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= -1);
+        Some(Ulimit { name: name.to_lowercase(), soft: number(soft)?, hard: number(hard)? })
+    };
+    let limit = read().filter(|limit| !limit.name.is_empty());
+    let limit = limit
+        .ok_or_else(|| Failure::misuse(format!("--ulimit {word}: want NAME=SOFT[:HARD], as in nofile=1024:4096")))?;
+    // As unsigned, -1 is above all others.
+    if limit.soft as u64 > limit.hard as u64 {
+        return Err(Failure::misuse(format!("--ulimit {word}: the soft limit is above the hard one")));
+    }
+    if sandbox::Rlimit::named(&limit.name, 0, 0).is_none() {
+        return Err(Failure::misuse(format!("--ulimit {word}: there is no limit {:?}", limit.name)));
+    }
+    Ok(limit)
+}
+
+/// A number of bytes, with `k`, `m` or `g` for powers of 1024.
+fn shm_size(word: &str) -> Result<i64, Failure> {
+    let lower = word.to_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match &lower[number.len()..] {
+        "" | "b" => Some(0),
+        "k" | "kb" => Some(10),
+        "m" | "mb" => Some(20),
+        "g" | "gb" => Some(30),
+        _ => None,
+    };
+    let size = scale.and_then(|scale| number.parse::<i64>().ok()?.checked_mul(1 << scale)).filter(|size| *size > 0);
+    size.ok_or_else(|| Failure::misuse(format!("--shm-size {word}: want a number of bytes, as in 64m")))
+}
+
 /// `os/arch[/variant]`, `arch`, or `local`.
-fn platform(typed: &str) -> Result<Platform, Failure> {
+pub(super) fn platform(typed: &str) -> Result<Platform, Failure> {
     let host = Platform::host();
     if typed == "local" {
         return Ok(host);
@@ -205,6 +254,24 @@ mod tests {
         assert_eq!(host("db"), None);
         assert_eq!(host("db:nothing"), None);
         assert_eq!(host(":10.0.0.2"), None);
+    }
+
+    #[test]
+    fn limits_have_a_soft_and_a_hard_side() {
+        let limit = |word| ulimit(word).ok().map(|limit| format!("{} {} {}", limit.name, limit.soft, limit.hard));
+        assert_eq!(limit("nofile=1024:4096").as_deref(), Some("nofile 1024 4096"));
+        assert_eq!(limit("NPROC=7").as_deref(), Some("nproc 7 7"));
+        assert_eq!(limit("core=0:-1").as_deref(), Some("core 0 -1"));
+        for bad in ["nofile", "nofile=", "=1", "nofile=x", "nofile=2:1", "nofile=-1:5", "nofile=-2", "files=1"] {
+            assert_eq!(limit(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn shared_memory_has_units() {
+        let size = |word| shm_size(word).ok();
+        assert_eq!((size("1000"), size("64m"), size("1GB")), (Some(1000), Some(64 << 20), Some(1 << 30)));
+        assert_eq!((size("0"), size("x"), size("1q"), size("-1"), size("")), (None, None, None, None, None));
     }
 
     #[test]

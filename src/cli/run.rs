@@ -8,6 +8,7 @@ use snapshotter::Store;
 
 use super::args::{self, Run};
 use super::failure::{chain, Failure};
+use super::owners;
 use crate::engine::images::{self, Image};
 use crate::sandbox::{self, Exit, ProcessSpec, Sandbox, Stdio};
 
@@ -54,7 +55,10 @@ pub(super) fn run(store: &Store, args: &Run) -> Result<u8, Failure> {
         stderr: Stdio::Inherit,
         ..ProcessSpec::new(root, command)
     };
-    let mut running = Sandbox::start()?.spawn(spec).map_err(|e| Failure::user(chain(&e)))?;
+    let mut running = Sandbox::start()?.spawn(spec).map_err(|e| {
+        let help = owners::help(&e).map(|help| format!("\nhelp: {help}")).unwrap_or_default();
+        Failure::user(format!("{}{help}", chain(&e)))
+    })?;
     let code = match running.wait()? {
         Exit::Code(code) => code,
         Exit::Signal(signal) => 128 + signal,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use solver::event::{Event, EventKind, Timestamp};
+use solver::event::{BuildId, Event, EventKind, Timestamp, Warning};
 
 use super::args::Progress;
 use super::failure::Failure;
@@ -70,6 +70,14 @@ impl Screen {
             // The thread ends only when all senders are gone.
             let _ = events.send(event);
         }
+    }
+
+    /// Shows a warning that no step is to blame for.
+    pub(super) fn warn(&self, short: String) {
+        let warning = Warning { vertex: None, short, detail: Vec::new(), url: String::new(), file: None, range: None };
+        // As above.
+        let event = Event { build: BuildId(0), at: Timestamp::now(), kind: EventKind::Warning(warning) };
+        let _ = self.events.send(event);
     }
 
     /// How much output waits to be shown.

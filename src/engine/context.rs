@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use snapshotter::pattern::Patterns;
 use snapshotter::tree::{StatCache, TreeDigest};
+use snapshotter::SnapshotId;
 use solver::graph::{PathSelector, Selector};
 use solver::key::ContentDigest;
 
@@ -19,6 +20,8 @@ pub(crate) struct UsedContext {
     pub cache: StatCache,
     cache_file: PathBuf,
     measured: Mutex<HashMap<PathSelector, TreeDigest>>,
+    /// Snapshots of parts of it, by path; a lock each, so that one step copies and the others wait for it.
+    copies: Mutex<HashMap<String, Arc<Mutex<Option<SnapshotId>>>>>,
 }
 
 impl UsedContext {
@@ -34,7 +37,7 @@ impl UsedContext {
         let name = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
         let cache_file = caches.join(format!("{}.stat", &name[..32]));
         let cache = StatCache::load(&cache_file);
-        Ok(UsedContext { context, cache, cache_file, measured: Mutex::default() })
+        Ok(UsedContext { context, cache, cache_file, measured: Mutex::default(), copies: Mutex::default() })
     }
 
     /// The digest of selected files.
@@ -52,6 +55,23 @@ impl UsedContext {
         let digest = self.context.digest(&Selector(vec![path.clone()]), Some(&self.cache))?;
         self.measured.lock().unwrap_or_else(|e| e.into_inner()).insert(path.clone(), digest);
         Ok(digest)
+    }
+
+    /// The snapshot of the part at `path`, which `copy` makes unless that was done before.
+    pub(crate) fn copy_once<E>(
+        &self,
+        path: &str,
+        copy: impl FnOnce() -> Result<SnapshotId, E>,
+    ) -> Result<SnapshotId, E> {
+        let one = {
+            let mut copies = self.copies.lock().unwrap_or_else(|e| e.into_inner());
+            Arc::clone(copies.entry(path.to_string()).or_default())
+        };
+        let mut made = one.lock().unwrap_or_else(|e| e.into_inner());
+        match *made {
+            Some(id) => Ok(id),
+            None => Ok(*made.insert(copy()?)),
+        }
     }
 }
 

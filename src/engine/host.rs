@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use snapshotter::store::record::{Measured, RecordId as StoredId, RecordKey, StoredOutput, StoredRecord};
 use snapshotter::store::StepLock;
-use snapshotter::{Lease, Store};
+use snapshotter::{Lease, SnapshotId, Store};
 use solver::event::{BuildId, Warning};
 use solver::graph::op::{Network, SourceOp};
 use solver::graph::{Graph, Op, OutputIndex, Platform, Selector, Vertex, Via};
@@ -16,10 +16,12 @@ use solver::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, Re
 use solver::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
 
 use super::backlog::Backlog;
+use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::Client;
 use super::context::UsedContext;
-use super::images::{self, Image};
+use super::images::Image;
+use super::remote::{OnLayer, Remote};
 use super::request::Entitlements;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
@@ -29,7 +31,9 @@ use crate::sandbox::{self, Sandbox};
 struct Asker {
     graph: Arc<Graph>,
     client: Arc<dyn Client>,
+    bases: Arc<Bases>,
     entitlements: Entitlements,
+    emptied: Arc<steps::Emptied>,
     warned_of_network: AtomicBool,
 }
 
@@ -39,6 +43,9 @@ pub(crate) struct EngineHost {
     lease: Arc<Lease>,
     sandbox: Arc<OnceLock<Arc<Sandbox>>>,
     backlog: Arc<Backlog>,
+    remote: Arc<Remote>,
+    /// Images whose files may still have to be fetched, by their snapshots.
+    images: Mutex<HashMap<SnapshotId, Image>>,
     askers: Mutex<HashMap<BuildId, Arc<Asker>>>,
     results: Arc<Results>,
 }
@@ -58,11 +65,16 @@ impl Drop for Registered<'_> {
 impl EngineHost {
     pub(crate) fn new(store: Store, lease: Arc<Lease>, backlog: Arc<Backlog>) -> EngineHost {
         let (sandbox, results) = (Arc::default(), Arc::default());
-        EngineHost { store, lease, sandbox, backlog, askers: Mutex::default(), results }
+        let (remote, images) = (Arc::new(Remote::new(store.clone(), Arc::clone(&lease))), Mutex::default());
+        EngineHost { store, lease, sandbox, backlog, remote, images, askers: Mutex::default(), results }
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.remote
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -75,9 +87,11 @@ impl EngineHost {
         build: BuildId,
         graph: Arc<Graph>,
         client: Arc<dyn Client>,
+        bases: Arc<Bases>,
         entitlements: Entitlements,
     ) -> Registered<'_> {
-        let asker = Asker { graph, client, entitlements, warned_of_network: AtomicBool::new(false) };
+        let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
+        let asker = Asker { graph, client, bases, entitlements, emptied, warned_of_network };
         self.askers.lock().unwrap_or_else(|e| e.into_inner()).insert(build, Arc::new(asker));
         Registered { host: self, build }
     }
@@ -93,11 +107,13 @@ impl EngineHost {
         askers.get(&at.caller()).cloned().ok_or(StepFailure::Unsupported("a question of a build that has ended"))
     }
 
-    fn step_cx(&self, entitlements: Entitlements) -> StepCx {
+    fn step_cx(&self, asker: &Asker) -> StepCx {
         StepCx {
             store: self.store.clone(),
             lease: Arc::clone(&self.lease),
-            entitlements,
+            client: Arc::clone(&asker.client),
+            entitlements: asker.entitlements,
+            emptied: Arc::clone(&asker.emptied),
             sandbox: Arc::clone(&self.sandbox),
             backlog: Arc::clone(&self.backlog),
         }
@@ -159,14 +175,15 @@ impl EngineHost {
     }
 
     async fn pin_image(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
-        let (store, reference) = (self.store.clone(), source.reference().to_string());
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
-        let image = blocking(move || images::find_for(&store, &reference, &platform)).await?;
-        if let Some(top) = image.top() {
-            self.lease.hold_snapshot(&top)?;
-        }
+        let image = self.asker(at)?.bases.get(source.reference(), &platform).await?;
         let identity = identity_of(&image);
         let output = Output { files: Files::of(image.top()), identity };
+        if let Some(top) = image.top().filter(|top| self.lease.hold_snapshot(top).is_err()) {
+            // Its layers are fetched when somebody needs files.
+            self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image);
+            return Ok(self.known(RecordId(StoredId::random().0), vec![output]));
+        }
         let key = CacheKey(hashed("rbuild image record", &[&identity.0]).0);
         at.cached();
         // Kept, so that digests measured on it outlive the build.
@@ -199,7 +216,7 @@ impl EngineHost {
     /// Measures a digest on files, and keeps it with their record.
     async fn measure(&self, at: &AskCx, result: ResultRef, what: &Selector) -> Result<ContentDigest, StepFailure> {
         let output = self.result(result).ok_or(StepFailure::Unsupported("a digest of what nobody made"))?;
-        let cx = self.step_cx(self.asker(at)?.entitlements);
+        let cx = self.step_cx(&*self.asker(at)?);
         let what = what.clone();
         blocking(move || {
             let digest = steps::file::digest(&cx, &output.files, &what)?;
@@ -232,7 +249,7 @@ impl EngineHost {
         }
         let inputs = self.outputs_of(order.inputs)?;
         let began = Instant::now();
-        let outputs = steps::execute(&self.step_cx(asker.entitlements), at, order.vertex, inputs).await?;
+        let outputs = steps::execute(&self.step_cx(&asker), at, order.vertex, inputs).await?;
         let parts = serde_json::to_value(&order.parts).unwrap_or_default();
         let record = self.keep(order.key, parts, step_name(order.vertex), began.elapsed(), outputs).await?;
         Ok(Ran::Made { record, new: true })
@@ -354,8 +371,19 @@ impl Host for EngineHost {
         self.measure(at, *result, what).await.map_err(StepError::new)
     }
 
-    async fn fetch(&self, _: &AskCx, record: RecordId) -> Result<(), StepError> {
+    async fn fetch(&self, at: &AskCx, record: RecordId) -> Result<(), StepError> {
         let outputs = self.results.all(record).unwrap_or_default();
+        for output in &outputs {
+            let Files::Snapshot(id) = &output.files else { continue };
+            let image = self.images.lock().unwrap_or_else(|e| e.into_inner()).get(id).cloned();
+            if let Some(image) = image {
+                let progress = at.clone();
+                let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
+                    progress.progress(&digest.to_string(), current as i64, total as i64, done);
+                });
+                self.remote.files(&image, &on_layer).await.map_err(StepError::new)?;
+            }
+        }
         let lease = Arc::clone(&self.lease);
         let held = blocking(move || {
             let snapshots = outputs.iter().filter_map(|output| match &output.files {

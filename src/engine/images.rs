@@ -14,7 +14,7 @@ const CONFIG_LIMIT: u64 = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No image has this name.
-    #[error("{name}: not found in the store, and pulling from registries is not supported yet; `rbuild import` makes an image of a root file system")]
+    #[error("{name}: not found in the store")]
     NotFound {
         /// As it was asked for.
         name: String,
@@ -53,6 +53,30 @@ pub enum Error {
         /// Why.
         #[source]
         source: crate::image::Error,
+    },
+    /// Its registry does not have it.
+    #[error("{name}: not found")]
+    NotInRegistry {
+        /// As it was asked for.
+        name: String,
+        /// The registry's answer.
+        #[source]
+        source: crate::registry::Error,
+    },
+    /// No registry gives it.
+    #[error("{name}")]
+    Registry {
+        /// As it was asked for.
+        name: String,
+        /// What the registry, or the way to it, said.
+        #[source]
+        source: crate::registry::Error,
+    },
+    /// Its layers are neither here nor known to be anywhere else.
+    #[error("{name}: its layers are not in the store any more; build, pull or import it again")]
+    LayersGone {
+        /// Which image.
+        name: String,
     },
     /// The store failed.
     #[error(transparent)]

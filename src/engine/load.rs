@@ -1,15 +1,18 @@
 //! From a request to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
 
+use std::sync::Arc;
+
 use frontend::{ImageAnswer, Lowered, Lowering, RunNetwork, Source, Step};
 use snapshotter::Store;
 use solver::graph::op::Network;
 use solver::graph::Platform;
 
+use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::Client;
 use super::error::{chain, BuildError};
-use super::images;
 use super::notes::Notes;
+use super::remote::Remote;
 use super::request::{BuildRequest, Dockerfile, NoCache};
 use crate::source::local::{self, Context};
 
@@ -70,12 +73,12 @@ async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<
     frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
 }
 
-/// Turns the Dockerfile into a graph; base images come from the store.
+/// Turns the Dockerfile into a graph; base images come from the store and from registries.
 ///
 /// # Errors
 /// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
 pub(crate) async fn lower(
-    store: &Store,
+    bases: &Bases,
     request: &BuildRequest,
     loaded: &Loaded,
     notes: &Notes,
@@ -89,8 +92,7 @@ pub(crate) async fn lower(
             Step::Need(queries) => {
                 for query in queries {
                     let note = notes.begin(&format!("[internal] load metadata for {}", query.reference));
-                    let (store, reference, platform) = (store.clone(), query.reference.clone(), query.platform.clone());
-                    let found = blocking(move || images::find_for(&store, &reference, &platform)).await;
+                    let found = bases.get(&query.reference, &query.platform).await;
                     let image = note.end_with(found).map_err(|e| {
                         let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
                         wrong(vec![frontend::diagnostic::Diagnostic::error("no-image", query.span, message)])
@@ -118,6 +120,8 @@ fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
         source_date_epoch: request.source_date_epoch,
         ignore_patterns: loaded.ignore.clone(),
         extra_hosts: request.extra_hosts.clone(),
+        ulimits: request.ulimits.clone(),
+        shm_size: request.shm_size,
         network: match request.network {
             Network::Sandbox => RunNetwork::Default,
             Network::Host => RunNetwork::Host,
@@ -131,8 +135,10 @@ fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
 ///
 /// # Errors
 /// As a build's before its first step.
-pub async fn compile(store: &Store, request: &BuildRequest, client: &dyn Client) -> Result<Lowered, BuildError> {
+pub async fn compile(store: Store, request: &BuildRequest, client: &dyn Client) -> Result<Lowered, BuildError> {
+    let lease = Arc::new(store.lease()?);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease)), request.ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(request, client, &notes).await?;
-    lower(store, request, &loaded, &notes).await
+    lower(&bases, request, &loaded, &notes).await
 }

@@ -5,6 +5,7 @@
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
 mod backlog;
+mod bases;
 mod blocking;
 mod client;
 mod context;
@@ -14,8 +15,11 @@ mod host;
 pub mod images;
 mod load;
 mod notes;
+mod push;
+mod remote;
 mod request;
 mod results;
+mod secret;
 pub mod steps;
 
 use std::path::Path;
@@ -28,12 +32,16 @@ use solver::drive::{NoCache as Recall, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 
 pub use backlog::Backlog;
-pub use client::{Answer, Client, ClientError};
+pub use client::{Answer, Client, ClientError, Connection};
 pub use error::BuildError;
 pub use finish::Built;
 pub use load::compile;
+pub use push::push;
+pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Dockerfile, Entitlements, NoCache};
+pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
+use bases::Bases;
 use host::EngineHost;
 use notes::Notes;
 
@@ -96,7 +104,8 @@ impl Engine {
         notes: &Notes,
     ) -> Result<Built, BuildError> {
         let loaded = load::load(request, &*client, notes).await?;
-        let lowered = load::lower(self.host.store(), request, &loaded, notes).await?;
+        let bases = Arc::new(Bases::new(Arc::clone(self.host.remote()), request.ask));
+        let lowered = load::lower(&bases, request, &loaded, notes).await?;
         for lint in &lowered.lints {
             notes.lint(&loaded.source, lint);
         }
@@ -107,7 +116,7 @@ impl Engine {
         let result = match target.output {
             None => None,
             Some(_) => {
-                let _registered = self.host.register(id, Arc::clone(&graph), client, request.entitlements);
+                let _registered = self.host.register(id, Arc::clone(&graph), client, bases, request.entitlements);
                 let solve = self.solver.submit(id, Arc::clone(&graph), Recall::AsHinted, notes.sink());
                 let solved = solve.await.map_err(BuildError::from)?;
                 solved.targets.first().and_then(|target| self.host.result(target.result))

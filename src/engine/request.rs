@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use solver::graph::op::Network;
+use solver::graph::op::{Network, Ulimit};
 use solver::graph::Platform;
 
+use super::remote::Ask;
 use crate::export::Output;
 
 /// One build.
@@ -30,10 +31,16 @@ pub struct BuildRequest {
     pub network: Network,
     /// Additional lines of `/etc/hosts`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// Limits of steps.
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`; 0 is the default.
+    pub shm_size: i64,
     /// What the Dockerfile may ask for.
     pub entitlements: Entitlements,
     /// Seconds since 1970: no timestamp in the image is younger.
     pub source_date_epoch: Option<i64>,
+    /// Who is asked first for base images.
+    pub ask: Ask,
     /// The manifest's digest is wanted, so layers are compressed even when nothing leaves the store.
     pub wants_manifest: bool,
 }

@@ -1,7 +1,7 @@
 //! One line of comma-separated fields, quoted as Go's `encoding/csv` has it.
 
 /// Splits `k=v,"k=v,w"` into fields; says what is wrong with a line that cannot be split.
-pub(super) fn fields(line: &str) -> Result<Vec<String>, &'static str> {
+pub(crate) fn fields(line: &str) -> Result<Vec<String>, &'static str> {
     if line.contains(['\n', '\r']) {
         return Err("it has more than one line");
     }

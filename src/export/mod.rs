@@ -3,7 +3,7 @@
 //! Job: read `-o` values; write what they ask for, whole or not at all. Not its job: making layers (the snapshotter),
 //! making documents ([`crate::image`]), pushing (the registry). Start reading at [`output`].
 
-mod csv;
+pub(crate) mod csv;
 pub mod dest;
 pub mod layout;
 pub mod local;

@@ -93,15 +93,8 @@ pub fn assemble(config: Value, layers: &[LayerInfo], how: &Assembly) -> Result<A
     config.set("history", Value::Array(history));
 
     let bytes = config.to_bytes();
-    let document = Manifest {
-        schema_version: 2,
-        media_type: how.family.manifest().to_owned(),
-        artifact_type: None,
-        config: Descriptor::of(how.family.config(), &bytes),
-        layers: layers.iter().map(|layer| media_type::in_family(how.family, &layer.descriptor)).collect(),
-        subject: None,
-        annotations: how.annotations.clone(),
-    };
+    let descriptors = layers.iter().map(|layer| layer.descriptor.clone()).collect();
+    let document = Manifest { annotations: how.annotations.clone(), ..document(&bytes, descriptors, how.family) };
     document.validate()?;
     let manifest = indented(&document);
     Ok(Assembled {
@@ -113,6 +106,30 @@ pub fn assemble(config: Value, layers: &[LayerInfo], how: &Assembly) -> Result<A
         platform,
         created,
     })
+}
+
+/// Makes the manifest of a config that stays as it is; returns its bytes and descriptor.
+///
+/// # Errors
+/// [`Error::Invalid`] when there are too many layers.
+pub fn manifest_of(config: &[u8], layers: Vec<Descriptor>, family: Family) -> Result<(Vec<u8>, Descriptor), Error> {
+    let document = document(config, layers, family);
+    document.validate()?;
+    let bytes = indented(&document);
+    let descriptor = Descriptor::of(family.manifest(), &bytes);
+    Ok((bytes, descriptor))
+}
+
+fn document(config: &[u8], layers: Vec<Descriptor>, family: Family) -> Manifest {
+    Manifest {
+        schema_version: 2,
+        media_type: family.manifest().to_owned(),
+        artifact_type: None,
+        config: Descriptor::of(family.config(), config),
+        layers: layers.iter().map(|layer| media_type::in_family(family, layer)).collect(),
+        subject: None,
+        annotations: BTreeMap::new(),
+    }
 }
 
 /// Makes the index that names these manifests, each with its platform; returns its bytes and descriptor.

@@ -13,7 +13,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod name;
 
-pub use assemble::{assemble, assemble_index, Assembled, Assembly, LayerInfo};
+pub use assemble::{assemble, assemble_index, manifest_of, Assembled, Assembly, LayerInfo};
 pub use config::ImageConfig;
 pub use descriptor::Descriptor;
 pub use manifest::{Document, Index, Manifest};

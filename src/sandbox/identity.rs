@@ -91,9 +91,9 @@ fn become_user(order: &Order) -> io::Result<()> {
     // SAFETY: the pointer is to as many groups as are said.
     let groups = check(unsafe { libc::syscall(libc::SYS_setgroups, order.groups.len(), order.groups.as_ptr()) });
     match groups {
-        // A user namespace made without privilege may not drop groups, see user_namespaces(7); those it keeps are the
-        // user's own.
-        Err(_) if order.groups.is_empty() && groups_are_fixed() => {}
+        // A user namespace made without privilege may not change groups, see user_namespaces(7); those it keeps are the
+        // user's own. Root needs no others.
+        Err(_) if (order.groups.is_empty() || order.uid == 0) && groups_are_fixed() => {}
         other => _ = other?,
     }
     // SAFETY: plain numbers.

@@ -28,6 +28,7 @@ mod placement;
 mod program;
 mod resolv;
 mod root;
+pub mod rootless;
 mod running;
 mod seccomp;
 mod spawner;

@@ -23,7 +23,7 @@ use super::mounting::{restrict, Reach};
 use super::running::{read_report, Running};
 use super::seccomp;
 use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio};
-use super::wire::{Kind, Mount, Order, Report};
+use super::wire::{forget, Kind, Mount, Order, Report};
 
 /// Compiled once.
 static FILTER: LazyLock<Vec<u64>> = LazyLock::new(seccomp::step_filter);
@@ -86,8 +86,12 @@ impl Sandbox {
             pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::setup("make a pipe")(e.into()))?;
 
         let groups = Groups::make(spec.limits)?;
-        let order = order(&spec, &groups, child_report.as_raw_fd())?;
-        let file = memory_file(&order.encode()).map_err(Error::setup("write the order"))?;
+        let mut order = order(&spec, &groups, child_report.as_raw_fd())?;
+        let mut bytes = order.encode();
+        let file = memory_file(&bytes).map_err(Error::setup("write the order"))?;
+        forget(&mut bytes);
+        order.forget_secrets();
+        spec.forget_secrets();
         let mut keep = vec![file.as_raw_fd(), child_report.as_raw_fd(), spec.root.as_raw_fd()];
         keep.extend(spec.mounts.iter().filter_map(|mount| match &mount.kind {
             MountKind::Bind { source, .. } => Some(source.as_raw_fd()),

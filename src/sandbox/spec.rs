@@ -6,7 +6,10 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use super::wire::forget;
 
 /// The host name of a step that asks for no other.
 pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
@@ -74,6 +77,20 @@ impl ProcessSpec {
             stdin: Stdio::Null,
             stdout: Stdio::Pipe,
             stderr: Stdio::Pipe,
+        }
+    }
+}
+
+impl ProcessSpec {
+    /// Overwrites what may be secrets: files and variables.
+    pub(super) fn forget_secrets(&mut self) {
+        for mount in &mut self.mounts {
+            if let MountKind::File { content, .. } = &mut mount.kind {
+                forget(content);
+            }
+        }
+        for entry in &mut self.env {
+            forget(&mut std::mem::take(entry).into_vec());
         }
     }
 }

@@ -11,6 +11,13 @@ use std::path::PathBuf;
 
 use super::error::Error;
 
+/// Overwrites bytes.
+pub(super) fn forget(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Nobody reads this again, so without a hint the compiler may leave the overwriting out.
+    std::hint::black_box(bytes);
+}
+
 /// Collects fields.
 #[derive(Default)]
 pub(super) struct Writer(pub Vec<u8>);
@@ -110,15 +117,14 @@ pub(super) enum Kind {
 }
 
 impl Order {
-    /// Overwrites the contents of files, which may be secrets, for a process that does not need them any more.
+    /// Overwrites what may be secrets, files and variables, for a process that does not need them any more.
     pub fn forget_secrets(&mut self) {
         for mount in &mut self.mounts {
             if let Kind::File { content, .. } = &mut mount.kind {
-                content.fill(0);
-                // Nobody reads this again, so without a hint the compiler may leave the overwriting out.
-                std::hint::black_box(content);
+                forget(content);
             }
         }
+        self.env.iter_mut().for_each(|entry| forget(entry));
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -327,7 +333,7 @@ mod tests {
         }
         order.forget_secrets();
         let Kind::File { content, .. } = &order.mounts[2].kind else { panic!("a file") };
-        assert_eq!(content, &[0, 0]);
+        assert_eq!((content, &order.env), (&vec![0, 0], &vec![vec![0; 3]]));
     }
 
     #[test]

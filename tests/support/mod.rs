@@ -4,8 +4,12 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{kill_process, Pid, Signal};
 
 /// Whether real builds can run here; says why not. In CI a missing prerequisite fails the test.
 pub fn can_build() -> bool {
@@ -41,21 +45,30 @@ pub fn scratch() -> tempfile::TempDir {
 pub struct Rbuild {
     /// Holds the store and whatever the test writes.
     pub dir: tempfile::TempDir,
+    /// Who runs it, when it is not the user of the test: the numbers of a user and a group.
+    pub user: Option<(u32, u32)>,
+    /// The program.
+    pub program: PathBuf,
 }
 
 impl Rbuild {
     /// A fresh store with a base image.
     pub fn new() -> Rbuild {
         let new = Rbuild::empty();
-        let archive = new.dir.path().join("busybox.tar");
-        fs::write(&archive, busybox_rootfs()).unwrap();
-        new.ok(["import".as_ref(), archive.as_os_str(), "busybox:latest".as_ref()]);
+        new.import_busybox();
         new
+    }
+
+    /// Makes the base image.
+    pub fn import_busybox(&self) {
+        let archive = self.dir.path().join("busybox.tar");
+        fs::write(&archive, busybox_rootfs()).unwrap();
+        self.ok(["import".as_ref(), archive.as_os_str(), "busybox:latest".as_ref()]);
     }
 
     /// A fresh store.
     pub fn empty() -> Rbuild {
-        Rbuild { dir: scratch() }
+        Rbuild { dir: scratch(), user: None, program: env!("CARGO_BIN_EXE_rbuild").into() }
     }
 
     /// Where the store is.
@@ -70,10 +83,13 @@ impl Rbuild {
 
     /// rbuild with these arguments, ready to run.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        let mut command = Command::new(&self.program);
         command.args(args).current_dir(self.dir.path()).env("RBUILD_ROOT", self.root()).stdin(Stdio::null());
         for name in ["SOURCE_DATE_EPOCH", "BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM"] {
             command.env_remove(name);
+        }
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group).env("HOME", self.dir.path());
         }
         command
     }
@@ -205,4 +221,48 @@ pub fn busybox_rootfs() -> Vec<u8> {
         archive.append_data(&mut file, path, content.as_bytes()).unwrap();
     }
     archive.into_inner().unwrap()
+}
+
+/// Waits until `what` holds.
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The processes whose command line contains `mark`.
+pub fn processes(mark: &str) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let zombie = fs::read_to_string(entry.path().join("stat")).is_ok_and(|s| s.contains(") Z "));
+        if text(&line).contains(mark) && pid != std::process::id() as i32 && !zombie {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Mounts on this machine, in any mount namespace, that mention `root`.
+pub fn mounts(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        if let Ok(info) = fs::read_to_string(entry.path().join("mountinfo")) {
+            found.extend(info.lines().filter(|l| l.contains(root.to_str().unwrap())).map(String::from));
+        }
+    }
+    found
+}
+
+/// Leases of the store that nobody holds, or somebody does: after a crash and one more command there is none.
+pub fn leases(root: &Path) -> usize {
+    fs::read_dir(root.join("leases")).map_or(0, |dir| dir.count())
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }

@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, Kind, Member};
-use super::place::{join, Deletions, Place, Placed};
+use super::place::{Deletions, Place, Placed};
 use crate::digest::{DiffId, Digest};
 use crate::error::{shown, Error, Result};
-use crate::overlay::whiteout::XattrSpace;
-use crate::snapshot::below::{split, Below};
-use crate::snapshot::{open_directory, Active};
+use crate::snapshot::below::{join, split, Below};
+use crate::snapshot::{open_directory, Active, Driver};
 
 /// How much a layer may unpack to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +39,15 @@ impl Default for Limits {
 /// [`Error::BadTar`], [`Error::BadEntry`] and [`Error::Bomb`] for a layer that is damaged or hostile,
 /// [`Error::Unpack`] where the file system refuses. The tree is of no use then.
 pub fn apply(layer: impl Read, onto: &Active, limits: &Limits) -> Result<DiffId> {
-    let xattrs = onto.store().xattrs();
-    let below = Below::new(onto.lowers()?, xattrs);
     let root = open_directory(&onto.upper())?;
-    unpack(layer, root.as_fd(), Deletions::Mark { below, xattrs }, xattrs == XattrSpace::Trusted, limits)
+    let xattrs = onto.store().xattrs();
+    let deletions = match onto.store().driver() {
+        Driver::Native if onto.parent().is_some() => Deletions::Remove { made: Default::default() },
+        _ => Deletions::Mark { below: Below::new(onto.lowers()?, xattrs), xattrs },
+    };
+    let (diff_id, left_out) = unpack(layer, root.as_fd(), deletions, onto.store().makes_devices(), limits)?;
+    onto.devices_left_out.fetch_add(left_out, Ordering::Relaxed);
+    Ok(diff_id)
 }
 
 /// Unpacks an uncompressed tar over a plain directory, where whiteouts delete files, and returns what it hashes to.
@@ -51,16 +56,17 @@ pub fn apply(layer: impl Read, onto: &Active, limits: &Limits) -> Result<DiffId>
 /// As [`apply`].
 pub fn apply_to_directory(layer: impl Read, root: BorrowedFd<'_>, limits: &Limits) -> Result<DiffId> {
     let makes_devices = rustix::process::geteuid().is_root();
-    unpack(layer, root, Deletions::Remove { made: Default::default() }, makes_devices, limits)
+    Ok(unpack(layer, root, Deletions::Remove { made: Default::default() }, makes_devices, limits)?.0)
 }
 
+/// Gives the hash of the tar, and how many device nodes were left out.
 fn unpack(
     layer: impl Read,
     root: BorrowedFd<'_>,
     deletions: Deletions,
     makes_devices: bool,
     limits: &Limits,
-) -> Result<DiffId> {
+) -> Result<(DiffId, u64)> {
     let mut place = Place::new(root, deletions, makes_devices).map_err(|error| Error::Unpack {
         entry: String::new(),
         doing: "open the root",
@@ -87,8 +93,9 @@ fn unpack(
         }
         other => other?,
     }
+    let left_out = place.devices_left_out;
     place.finish()?;
-    Ok(DiffId(Digest::from_sha256(hashing.hash.finalize().into())))
+    Ok((DiffId(Digest::from_sha256(hashing.hash.finalize().into())), left_out))
 }
 
 fn check(count: u64, limit: u64, what: &'static str) -> Result<()> {
@@ -158,7 +165,10 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>, &'static str> {
             b"" | b"." => continue,
             b".." => return Err("its path has `..` in it"),
             _ if component.contains(&0) => return Err("its path has a NUL in it"),
-            _ if component.len() > 255 => return Err("a part of its path is longer than 255 bytes"),
+            // The name of a deletion is longer than what it deletes.
+            _ if component.strip_prefix(b".wh.").unwrap_or(component).len() > 255 => {
+                return Err("a part of its path is longer than 255 bytes")
+            }
             _ => {}
         }
         if !clean.is_empty() {

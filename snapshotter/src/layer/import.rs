@@ -1,6 +1,7 @@
 //! Makes snapshots of layers as they come: compressed, and perhaps here already.
 
 use std::io::{self, Read};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 
 use super::apply::{apply, Limits};
@@ -48,21 +49,31 @@ pub fn remember_pulled(store: &Store, lease: &Lease, diff_id: &DiffId, blob: &Di
     store.remember_packed(PULLED, &PackedDiff { diff_id: *diff_id, digest: *blob, size })
 }
 
+/// A root file system that became a base.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// Its files.
+    pub snapshot: SnapshotInfo,
+    /// How many device nodes are not among them, since only the machine's own root may make some.
+    pub devices_left_out: u64,
+}
+
 /// Makes a base of a root file system's tar, compressed or not. The lease holds it.
 ///
 /// The snapshot's diff id is the one [`pack`](super::pack()) gives: of the tree, not of the tar it came in.
 ///
 /// # Errors
 /// As [`apply`].
-pub fn import_rootfs(store: &Store, lease: &Lease, tar: impl Read + Send) -> Result<SnapshotInfo> {
+pub fn import_rootfs(store: &Store, lease: &Lease, tar: impl Read + Send) -> Result<Imported> {
     let active = store.prepare(None, lease)?;
     unpack(tar, &active)?;
+    let devices_left_out = active.devices_left_out.load(Ordering::Relaxed);
     let upper = open_directory(&active.upper())?;
     let diff_id = pipeline::hash(|out| write_delta(store, &upper, (0o755, 0, 0), None, out))?;
     let id = chain_onto(None, &diff_id);
     store.commit_as(active, id, Some(diff_id), lease)?;
     // Committed by somebody else before, perhaps: then that one counts.
-    store.snapshot(&id)
+    Ok(Imported { snapshot: store.snapshot(&id)?, devices_left_out })
 }
 
 /// Decompresses on a thread of its own while this one writes files.

@@ -20,7 +20,7 @@ mod tree_tar;
 
 pub use apply::{apply, apply_to_directory, Limits};
 pub use compression::Compression;
-pub use import::{apply_layer, import_rootfs, remember_pulled};
+pub use import::{apply_layer, import_rootfs, remember_pulled, Imported};
 pub use pack::{diff_id, pack, write_tar, Layer, PackOptions};
 
 #[cfg(test)]

@@ -7,16 +7,17 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, statat,
-    symlinkat, utimensat, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+    chmodat, chownat, fchmod, fchown, fremovexattr, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat,
+    openat2, statat, symlinkat, utimensat, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps,
+    Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
 use super::archive::{Kind, Member};
 use crate::error::{shown, Error, Result};
-use crate::overlay::whiteout::{is_overlays, is_whiteout, make_whiteout, mark_opaque, XattrSpace};
-use crate::snapshot::below::{split, Below};
-use crate::snapshot::walk::{copy_attributes, is_kept, reopen, sorted_names};
+use crate::overlay::whiteout::{is_overlays, is_whiteout, make_whiteout, mark_opaque, path_of, XattrSpace};
+use crate::snapshot::below::{join, split, Below};
+use crate::snapshot::walk::{copy_attributes, is_kept, reopen, sorted_names, xattr_names};
 use crate::store::trash::remove_tree;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -35,6 +36,8 @@ pub(super) struct Place {
     deletions: Deletions,
     /// Device nodes may be made only by the machine's own root.
     makes_devices: bool,
+    /// Those that were not made.
+    pub(super) devices_left_out: u64,
     /// The directory of the last entry: the next one is often in it too.
     last: Option<(Vec<u8>, OwnedFd)>,
     /// Putting things into a directory changes its time, so these are set at the end.
@@ -64,6 +67,7 @@ impl Place {
             root: reopen(root)?,
             deletions,
             makes_devices,
+            devices_left_out: 0,
             last: None,
             directory_times: HashMap::new(),
             emptied: HashSet::new(),
@@ -131,7 +135,7 @@ impl Place {
         Ok(file)
     }
 
-    fn make_device(&self, entry: &Placed<'_>, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    fn make_device(&mut self, entry: &Placed<'_>, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         let (kind, (major, minor)) = match entry.member.kind {
             Kind::CharacterDevice => (FileType::CharacterDevice, entry.member.device),
             _ => (FileType::BlockDevice, entry.member.device),
@@ -140,6 +144,7 @@ impl Place {
             return Err(entry.bad("device 0:0 is overlayfs's mark of a deletion"));
         }
         if !self.makes_devices {
+            self.devices_left_out += 1;
             return Ok(());
         }
         mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, makedev(major, minor))
@@ -158,6 +163,10 @@ impl Place {
     }
 
     fn finish_directory(&mut self, entry: &Placed<'_>, directory: BorrowedFd<'_>) -> Result<()> {
+        if matches!(self.deletions, Deletions::Remove { .. }) {
+            // In an upper, a directory is new; here it may be there, and become what the layer says.
+            drop_xattrs(entry, directory).map_err(entry.failed("remove an extended attribute"))?;
+        }
         self.finish_file(entry, directory)?;
         self.directory_times.insert(entry.path.to_owned(), entry.member.mtime);
         Ok(())
@@ -288,8 +297,9 @@ impl Place {
             if was_deleted {
                 mark_opaque(&made, *xattrs).map_err(entry.failed("hide what its directory replaces"))?;
             } else if let Some(covered) = below.directories(path).map_err(entry.failed("look below"))?.first() {
+                let covered = covered.directory.as_fd();
                 let stat = rustix::fs::fstat(covered).map_err(entry.failed("look below"))?;
-                copy_attributes(covered.as_fd(), &stat, made.as_fd()).map_err(entry.failed("look as what is below"))?;
+                copy_attributes(covered, &stat, made.as_fd()).map_err(entry.failed("look as what is below"))?;
             }
         }
         self.directory_times.entry(path.to_owned()).or_insert(entry.member.mtime);
@@ -304,8 +314,9 @@ impl Place {
                 return Ok(());
             }
         }
-        if let Deletions::Remove { made } = &self.deletions {
-            let Ok(parent) = self.open_directory(directory) else { return Ok(()) };
+        if matches!(self.deletions, Deletions::Remove { .. }) {
+            let parent = self.directory(entry, directory)?;
+            let Deletions::Remove { made } = &self.deletions else { return Ok(()) };
             remove_unmade(parent.as_fd(), name, entry.path, made).map_err(entry.failed("delete"))?;
             self.last = None;
             return Ok(());
@@ -335,8 +346,9 @@ impl Place {
                 self.directory(entry, directory)?;
                 self.hide_below(entry, directory)
             }
-            Deletions::Remove { made } => {
-                let Ok(emptied) = self.open_directory(directory) else { return Ok(()) };
+            Deletions::Remove { .. } => {
+                let emptied = self.directory(entry, directory)?;
+                let Deletions::Remove { made } = &self.deletions else { return Ok(()) };
                 let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 << 10];
                 for name in sorted_names(&emptied, &mut buffer).map_err(entry.failed("list"))? {
                     let path = join(directory, name.as_bytes());
@@ -368,13 +380,6 @@ impl Place {
             })?;
         }
         Ok(())
-    }
-}
-
-pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    match directory.is_empty() {
-        true => name.to_owned(),
-        false => [directory, b"/", name].concat(),
     }
 }
 
@@ -414,6 +419,16 @@ fn set_xattrs(entry: &Placed<'_>, file: BorrowedFd<'_>) -> Result<()> {
         match fsetxattr(file, &**name, value, XattrFlags::empty()) {
             Err(Errno::OPNOTSUPP) => {}
             other => other.map_err(entry.failed("set an extended attribute"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a directory has of its own and the entry has not.
+fn drop_xattrs(entry: &Placed<'_>, directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    for there in xattr_names(&path_of(directory, b"."))?.iter().filter(|there| is_kept(there)) {
+        if !entry.member.xattrs.iter().any(|(name, _)| name == there) {
+            fremovexattr(directory, &**there)?;
         }
     }
     Ok(())

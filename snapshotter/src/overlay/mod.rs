@@ -5,6 +5,7 @@
 //! *Start reading at* [`mount`]. The only place of this crate with `unsafe`.
 
 pub(crate) mod mount;
+pub(crate) mod probe;
 pub mod whiteout;
 
 pub use mount::Mounted;

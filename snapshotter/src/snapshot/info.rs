@@ -34,6 +34,21 @@ pub struct SnapshotInfo {
     /// The snapshot whose files are its delta, if they are not its own.
     #[serde(default)]
     pub delta_of: Option<SnapshotId>,
+    /// What is known of its whole tree, where the driver keeps one beside the delta.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<WholeTree>,
+}
+
+/// A whole tree, kept because there is no overlay to show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeTree {
+    /// The digest of what differs from the parent's tree: the delta, unless that is another snapshot's and changes less
+    /// here.
+    pub difference: TreeDigest,
+    /// Bytes in files, hard links counted once.
+    pub size: u64,
+    /// Files and directories.
+    pub entries: u64,
 }
 
 impl Store {
@@ -85,6 +100,12 @@ impl Store {
     /// The directory with a snapshot's delta.
     pub(crate) fn delta_path(&self, info: &SnapshotInfo) -> std::path::PathBuf {
         self.layout().snapshot(&info.delta_of.unwrap_or(info.id)).join("fs")
+    }
+
+    /// The directory with a snapshot's whole tree, if it has one: the native driver's always do, others where a stack
+    /// grew too high.
+    pub(crate) fn whole_path(&self, id: &SnapshotId) -> std::path::PathBuf {
+        self.layout().snapshot(id).join("whole")
     }
 
     /// Calls `visit` with every snapshot, in no order; damaged ones are left to [`fsck`](Self::fsck).

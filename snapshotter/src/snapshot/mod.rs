@@ -7,28 +7,31 @@
 //! ```text
 //! prepare ──► Active ──commit──► snapshot ──view──► View
 //! ```
-//! A snapshot keeps what differs from its parent, as an overlay's upper directory. An [`Active`] never becomes
-//! readable to others before its commit, and a snapshot never becomes writable again.
+//! A snapshot keeps what differs from its parent, as an overlay's upper directory; what else it keeps is up to the
+//! store's [`Driver`]. An [`Active`] never becomes readable to others before its commit, and a snapshot never becomes
+//! writable again.
 
 pub(crate) mod below;
 pub(crate) mod delta;
+mod driver;
 mod info;
 pub(crate) mod walk;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::digest::{DiffId, SnapshotId};
 use crate::error::{Doing, Error, Result};
-use crate::overlay::mount::{bind, overlay, InUse, Mounted, Stack, MOST_LOWERS};
+use crate::overlay::mount::{InUse, Mounted};
 use crate::store::layout::{ensure_directory, write_json};
 use crate::store::lease::{Held, Lease};
 use crate::store::{now, Store};
-pub use info::SnapshotInfo;
+pub use driver::{Driver, Wish};
+pub use info::{SnapshotInfo, WholeTree};
 
 /// A tree being written. Dropping it throws the tree away.
 #[must_use = "what was written is lost unless it is committed"]
@@ -36,6 +39,8 @@ pub use info::SnapshotInfo;
 pub struct Active {
     tree: Tree,
     is_mounted: Arc<AtomicBool>,
+    /// How many device nodes of layers only the machine's own root could have made.
+    pub(crate) devices_left_out: AtomicU64,
 }
 
 /// A committed tree, or an empty one, for reading.
@@ -69,10 +74,6 @@ impl Tree {
         self.directory.join("fs")
     }
 
-    fn lowers(&self) -> Result<Vec<OwnedFd>> {
-        self.chain.iter().map(|snapshot| open_directory(&self.store.delta_path(snapshot))).collect()
-    }
-
     fn spot(&self) -> Result<PathBuf> {
         let spot = self.directory.join("mnt");
         ensure_directory(&spot)?;
@@ -91,10 +92,10 @@ impl Active {
         self.tree.parent.as_ref()
     }
 
-    /// The directory with what differs from the parent, in the form of an overlay's upper. Without a parent it is
-    /// the tree itself. Not to be touched while the tree is mounted.
+    /// The directory that is written: an overlay's upper, or the tree itself if there is no parent or no overlay. Not to
+    /// be touched while the tree is mounted.
     pub fn upper(&self) -> PathBuf {
-        self.tree.fs()
+        self.tree.store.driver().written(&self.tree)
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -117,22 +118,7 @@ impl Active {
                 by: "its mount".into(),
             });
         };
-        let upper = open_directory(&self.tree.fs())?;
-        if self.tree.chain.is_empty() {
-            return Ok(Mounted::new(bind(upper.as_fd(), false)?, Some(in_use)));
-        }
-        let work = self.tree.directory.join("work");
-        // A volatile overlay leaves a mark there that forbids to mount it again; nothing of it is worth keeping.
-        remove_work(&work)?;
-        ensure_directory(&work)?;
-        let (work, lowers, spot) = (open_directory(&work)?, self.tree.lowers()?, self.tree.spot()?);
-        let root = overlay(&Stack {
-            lowers: &lowers,
-            upper: Some((upper.as_fd(), work.as_fd())),
-            xattrs: self.tree.store.xattrs(),
-            spot: &spot,
-        })?;
-        Ok(Mounted::new(root, Some(in_use)))
+        Ok(Mounted::new(self.tree.store.driver().mount(&self.tree)?, Some(in_use)))
     }
 }
 
@@ -142,17 +128,7 @@ impl View {
     /// # Errors
     /// [`Error::Mount`] where the kernel refuses.
     pub fn mount(&self) -> Result<Mounted> {
-        let mut lowers = self.tree.lowers()?;
-        match self.tree.chain.as_slice() {
-            [] => return Ok(Mounted::new(bind(open_directory(&self.tree.fs())?.as_fd(), true)?, None)),
-            // Deletions of what is not there would show as devices.
-            [only] if !only.has_whiteouts => return Ok(Mounted::new(bind(lowers[0].as_fd(), true)?, None)),
-            // An overlay without an upper needs two lowers.
-            [_] => lowers.push(open_directory(&self.tree.fs())?),
-            _ => {}
-        }
-        let stack = Stack { lowers: &lowers, upper: None, xattrs: self.tree.store.xattrs(), spot: &self.tree.spot()? };
-        Ok(Mounted::new(overlay(&stack)?, None))
+        self.tree.show()
     }
 }
 
@@ -160,14 +136,11 @@ impl Store {
     /// Starts a writable tree on top of `parent`, or an empty one. The parent is held by the lease.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the parent is gone, [`Error::TooManyLowers`] when it stands on too many others.
+    /// [`Error::NotFound`] when the parent is gone.
     pub fn prepare(&self, parent: Option<&SnapshotId>, lease: &Lease) -> Result<Active> {
         let tree = self.tree(parent, lease)?;
-        // The upper's root stands for the merged root, owner and mode included.
-        if let Some(top) = tree.chain.first() {
-            copy_root(&self.delta_path(top), &tree.fs())?;
-        }
-        Ok(Active { tree, is_mounted: Arc::default() })
+        self.driver().start(&tree)?;
+        Ok(Active { tree, is_mounted: Arc::default(), devices_left_out: AtomicU64::new(0) })
     }
 
     /// Shows a snapshot, or an empty tree, for reading. It is held by the lease.
@@ -185,9 +158,7 @@ impl Store {
             chain = self.chain(parent)?;
             chain.reverse();
         }
-        if chain.len() > MOST_LOWERS {
-            return Err(Error::TooManyLowers { count: chain.len(), limit: MOST_LOWERS });
-        }
+        self.flatten(&chain, lease)?;
         let directory = lease.active_directory().join(lease.next_number().to_string());
         ensure_directory(&directory)?;
         let tree = Tree { store: self.clone(), directory, parent: parent.copied(), chain };
@@ -223,9 +194,7 @@ impl Store {
                 by: "its mount".into(),
             });
         };
-        remove_work(&tree.directory.join("work"))?;
-        remove_work(&tree.directory.join("mnt"))?;
-        let delta = delta::settle(&open_directory(&tree.fs())?, tree.lowers()?, self.xattrs())?;
+        let (delta, whole) = self.driver().settle(tree)?;
         let info = SnapshotInfo {
             id,
             parent: tree.parent,
@@ -237,12 +206,13 @@ impl Store {
             entries: delta.entries,
             has_whiteouts: delta.has_whiteouts,
             delta_of: None,
+            whole,
         };
         self.publish(&tree.directory, &info, lease)?;
         Ok(info)
     }
 
-    /// Stacks the delta of one snapshot on another, without copying it.
+    /// Stacks the delta of one snapshot on another. With an overlay, nothing is copied.
     ///
     /// # Errors
     /// [`Error::NotFound`] when either is gone.
@@ -257,6 +227,7 @@ impl Store {
             created: now(),
             boot_id: self.boot_id().to_owned(),
             delta_of: Some(of.delta_of.unwrap_or(of.id)),
+            whole: self.driver().restack(&tree, &of)?,
             ..of
         };
         self.publish(&tree.directory, &info, lease)?;

@@ -139,7 +139,7 @@ pub(crate) fn sorted_names(directory: impl AsFd, buffer: &mut [MaybeUninit<u8>])
     Ok(names)
 }
 
-pub(super) fn read_entry(
+pub(crate) fn read_entry(
     directory: BorrowedFd<'_>,
     name: &[u8],
     path: Vec<u8>,
@@ -179,26 +179,34 @@ pub(super) fn read_entry(
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn read_xattrs(path: &[u8], space: XattrSpace) -> Result<(Xattrs, bool), Errno> {
-    let mut names = vec![0; 512];
-    let length = loop {
-        match rustix::fs::llistxattr(path, &mut names[..]) {
-            Ok(length) => break length,
-            Err(Errno::RANGE) => names.resize(names.len() * 4, 0),
-            Err(Errno::OPNOTSUPP) => return Ok((Vec::new(), false)),
-            Err(error) => return Err(error),
-        }
-    };
     let (mut kept, mut is_opaque) = (Vec::new(), false);
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if is_kept(name) {
-            kept.push((name.to_owned(), read_xattr(path, name)?));
+    for name in xattr_names(path)? {
+        if is_kept(&name) {
+            let value = read_xattr(path, &name)?;
+            kept.push((name, value));
         } else if name == opaque_name(space) {
             // `x` marks a directory with whiteouts of another kind in it, which hides nothing as a whole.
-            is_opaque = read_xattr(path, name)? == b"y";
+            is_opaque = read_xattr(path, &name)? == b"y";
         }
     }
     kept.sort_unstable();
     Ok((kept, is_opaque))
+}
+
+/// The names of a file's extended attributes; none where the file system has none.
+pub(crate) fn xattr_names(path: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = vec![0; 512];
+    loop {
+        match rustix::fs::llistxattr(path, &mut names[..]) {
+            Ok(length) => {
+                let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+                return Ok(names.map(<[u8]>::to_vec).collect());
+            }
+            Err(Errno::RANGE) => names.resize(names.len() * 4, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn opaque_name(space: XattrSpace) -> &'static [u8] {
@@ -208,7 +216,7 @@ fn opaque_name(space: XattrSpace) -> &'static [u8] {
     }
 }
 
-fn read_xattr(path: &[u8], name: &[u8]) -> Result<Vec<u8>, Errno> {
+pub(crate) fn read_xattr(path: &[u8], name: &[u8]) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; 256];
     loop {
         match rustix::fs::lgetxattr(path, name, &mut value[..]) {

@@ -1,71 +1,128 @@
-//! Directories that steps share across builds, one holder or many at a time.
+//! Directories that steps share across builds, alone or many at a time.
+//!
+//! A cache is one directory; where its users want to be alone and not wait for each other, it is as many as there
+//! were users at once. A directory stays until it is pruned, and never becomes part of a snapshot.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{renameat_with, RenameFlags, CWD};
+use rustix::io::Errno;
 
 use super::layout::{ensure_directory, replace};
 use super::lock::{Lock, Sharing};
 use super::Store;
 use crate::error::{Doing, Error, Result};
 
-/// A cache mount in use; dropping it lets others have it.
+/// How those who use one cache at the same time go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CacheSharing {
+    /// All at once. Waits only for somebody who is alone.
+    Shared,
+    /// Alone: in another directory, new at first, while others use the first.
+    Private,
+    /// Alone in the one directory, one after the other.
+    Locked,
+}
+
+/// A cache in use; dropping it lets others have it.
 #[must_use = "the cache is free for others when this is dropped"]
 #[derive(Debug)]
 pub struct CacheMount {
-    directory: PathBuf,
+    store: Store,
+    home: PathBuf,
+    id: String,
     _lock: Lock,
 }
 
 impl CacheMount {
-    /// The directory to mount.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// Names the directory; it is one name for all who share it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What to mount: a directory, or a file where the first content was one. `None` until it is filled.
+    pub fn content(&self) -> Option<PathBuf> {
+        Some(self.home.join("fs")).filter(|path| path.exists())
+    }
+
+    /// Moves a new cache's first content here, a file or directory of the same store. Of several that do so at once
+    /// one is taken, and the others stay where they are.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn fill(&self, first: &Path) -> Result<()> {
+        let content = self.home.join("fs");
+        match renameat_with(CWD, first, CWD, &content, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno).doing("rename into", content),
+        }
+    }
+
+    /// Throws the content away. Only for one who is alone.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn empty(&self) -> Result<()> {
+        match self.content() {
+            Some(content) => self.store.discard(&content),
+            None => Ok(()),
+        }
     }
 }
 
 impl Store {
-    /// Waits for the cache that `name` stands for, any text, until `is_cancelled` says yes; then there is none.
+    /// Takes the cache that `name` stands for, any text, unless it has to be waited for; then there is none.
     ///
-    /// [`Sharing::Shared`] lets several steps write at once. Take several caches in the order of
-    /// [`cache_mount_order`](Self::cache_mount_order), or two steps may wait for each other.
+    /// Take several caches in the order of [`cache_mount_order`](Self::cache_mount_order), or two steps may wait for
+    /// each other.
     ///
     /// # Errors
-    /// The directory cannot be made.
-    pub fn cache_mount(
-        &self,
-        name: &str,
-        sharing: Sharing,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<CacheMount>> {
-        let home = self.layout().directory("mounts").join(self.cache_mount_order(name));
-        loop {
-            ensure_directory(&home)?;
-            let lock_path = home.join("lock");
-            let lock = match Lock::acquire_polling(&lock_path, sharing, is_cancelled) {
-                Ok(Some(lock)) => lock,
-                Ok(None) => return Ok(None),
-                // Collection took the whole cache while we waited.
-                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let directory = home.join("fs");
-            match std::fs::create_dir(&directory) {
-                Ok(()) => {
-                    rustix::fs::chmod(&directory, rustix::fs::Mode::from_raw_mode(0o755)).doing("chmod", &directory)?;
-                    replace(&home.join("name"), name.as_bytes())?;
+    /// Its directory cannot be made.
+    pub fn cache_mount(&self, name: &str, sharing: CacheSharing) -> Result<Option<CacheMount>> {
+        match sharing {
+            CacheSharing::Shared => self.take(name, 0, Sharing::Shared),
+            CacheSharing::Locked => self.take(name, 0, Sharing::Exclusive),
+            CacheSharing::Private => {
+                for number in 0.. {
+                    if let Some(cache) = self.take(name, number, Sharing::Exclusive)? {
+                        return Ok(Some(cache));
+                    }
                 }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).doing("make directory", directory),
+                Ok(None)
             }
-            // Collection goes by the age of this file.
-            lock.file().set_modified(std::time::SystemTime::now()).doing("touch", &lock_path)?;
-            return Ok(Some(CacheMount { directory, _lock: lock }));
         }
     }
 
     /// What cache mounts are sorted by before they are taken; a digest of the name, so no name is a path.
     pub fn cache_mount_order(&self, name: &str) -> String {
         blake3::hash(name.as_bytes()).to_hex().to_string()
+    }
+
+    /// Takes one of the directories of a cache.
+    fn take(&self, name: &str, number: u32, sharing: Sharing) -> Result<Option<CacheMount>> {
+        let (id, shown) = match number {
+            0 => (self.cache_mount_order(name), name.to_owned()),
+            _ => (self.cache_mount_order(&format!("{name}\0{number}")), format!("{name} ({})", number + 1)),
+        };
+        let home = self.layout().directory("mounts").join(&id);
+        loop {
+            ensure_directory(&home)?;
+            let lock_path = home.join("lock");
+            let lock = match Lock::try_acquire(&lock_path, sharing) {
+                Ok(Some(lock)) => lock,
+                Ok(None) => return Ok(None),
+                // Collection took the whole cache meanwhile.
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let name_path = home.join("name");
+            if !name_path.exists() {
+                replace(&name_path, shown.as_bytes())?;
+            }
+            // Collection goes by the age of this file.
+            lock.file().set_modified(std::time::SystemTime::now()).doing("touch", &lock_path)?;
+            return Ok(Some(CacheMount { store: self.clone(), home, id, _lock: lock }));
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::tags::TagEntry;
 use super::Store;
 use crate::digest::{DiffId, Digest, SnapshotId};
 use crate::error::{Error, Result};
-use crate::snapshot::{delta, open_directory, SnapshotInfo};
+use crate::snapshot::SnapshotInfo;
 use crate::store::diffs::PackedDiff;
 
 /// How closely a store is looked at.
@@ -130,10 +130,7 @@ impl Check<'_> {
                 self.problem(path, format!("it needs snapshot {needed}, which is not here"));
             }
         }
-        if info.delta_of.is_some() {
-            return;
-        }
-        for name in names_in(path).unwrap_or_default().iter().filter(|name| !matches!(&***name, "fs" | "meta")) {
+        for name in names_in(path).unwrap_or_default().iter().filter(|name| !Store::is_part_of_snapshot(name)) {
             self.problem(&path.join(name), "it is not part of a snapshot");
         }
         let fs = path.join("fs");
@@ -141,11 +138,10 @@ impl Check<'_> {
             return self.problem(&fs, "it is missing");
         }
         if self.depth == Depth::Content {
-            let xattrs = self.store.xattrs();
-            match open_directory(&fs).and_then(|fs| delta::remeasure(&fs, xattrs)) {
-                Ok(measured) if measured.digest == info.delta => {}
-                Ok(_) => self.problem(&fs, "its content is not what was committed"),
-                Err(error) => self.problem(&fs, error.to_string()),
+            match self.store.driver().examine(self.store, info) {
+                Ok(None) => {}
+                Ok(Some((part, what))) => self.problem(&path.join(part), what),
+                Err(error) => self.problem(path, error.to_string()),
             }
         }
     }

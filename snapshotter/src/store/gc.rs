@@ -425,6 +425,10 @@ impl Inventory {
 
 /// What a snapshot takes on disk, by its own figures: walking it would cost more than it is worth.
 fn weight(info: &SnapshotInfo) -> u64 {
+    // The files of a delta are the whole tree's too.
+    if let Some(whole) = &info.whole {
+        return whole.size + 512 * whole.entries;
+    }
     if info.delta_of.is_some() {
         return 0;
     }

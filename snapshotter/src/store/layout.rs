@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, SnapshotId};
 use crate::error::{Doing, Error, Result};
 use crate::overlay::whiteout::XattrSpace;
+use crate::snapshot::{Driver, Wish};
 
-/// The number of this layout; a change that an older program would misread raises it.
-pub const FORMAT: u32 = 1;
+/// The number of this layout; a change that an older program would misread raises it. Stores of format 1 have no word on
+/// their driver, and are read as they are.
+pub const FORMAT: u32 = 2;
 
 /// The directories right below a store's root.
 pub(crate) const DIRECTORIES: [&str; 19] = [
@@ -42,38 +44,69 @@ pub(crate) const FILES: [&str; 6] = ["version", "gc.lock", "index.lock", "index.
 
 /// What everything in a store depends on; a store never mixes two of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
+pub(crate) struct Version {
     /// The layout's number.
-    pub format: u32,
-    /// The user id map of the namespace the trees were written in; owners mean nothing without it.
-    pub id_map: String,
+    pub(crate) format: u32,
+    /// The id map of the namespace the trees were written in, that of groups too where it differs; owners mean nothing
+    /// without it.
+    #[serde(default)]
+    pub(crate) id_map: String,
+    /// What keeps the trees.
+    #[serde(default = "overlay")]
+    pub(crate) driver: String,
     /// Where overlay keeps its marks on files.
-    pub xattrs: XattrSpace,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) xattrs: Option<String>,
+}
+
+/// What kept the trees of format 1.
+fn overlay() -> String {
+    "overlay".to_owned()
 }
 
 impl Version {
-    /// What a store made by this process would be.
-    pub(crate) fn ours(root: &Path) -> Result<Self> {
-        let map = fs::read_to_string("/proc/self/uid_map").doing("read", "/proc/self/uid_map")?;
-        let id_map = map.split_whitespace().collect::<Vec<_>>().join(" ");
-        Ok(Self { format: FORMAT, id_map, xattrs: XattrSpace::usable_in(root)? })
+    /// What a store with this driver would be, made by this process.
+    pub(crate) fn of(driver: Driver) -> Result<Self> {
+        let map = |file: &str| -> Result<String> {
+            let text = fs::read_to_string(file).doing("read", file)?;
+            Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        let (users, groups) = (map("/proc/self/uid_map")?, map("/proc/self/gid_map")?);
+        let id_map = if users == groups { users } else { format!("{users}, of groups {groups}") };
+        let xattrs = match driver {
+            Driver::Overlay(xattrs) => Some(xattrs.to_string()),
+            Driver::Native => None,
+        };
+        Ok(Self { format: FORMAT, id_map, driver: driver.to_string(), xattrs })
     }
 
-    /// Refuses a store that was made with other properties.
-    pub(crate) fn agree(&self, found: &Version, root: &Path) -> Result<()> {
-        let differs = |what, found: String, wanted: String| {
+    /// The driver of a store that is there; one with other properties than this process has is refused.
+    pub(crate) fn driver(&self, root: &Path, wish: Wish) -> Result<Driver> {
+        let differs = |what, found: &str, wanted: &str| {
+            let (found, wanted) = (found.to_owned(), wanted.to_owned());
             Err(Error::Incompatible { root: root.to_owned(), what, found, wanted })
         };
-        if found.format != self.format {
-            return differs("format", found.format.to_string(), self.format.to_string());
+        if ![1, FORMAT].contains(&self.format) {
+            return differs("format", &self.format.to_string(), &FORMAT.to_string());
         }
-        if found.id_map != self.id_map {
-            return differs("id map", found.id_map.clone(), self.id_map.clone());
+        let driver = match &*self.driver {
+            "overlay" => Driver::Overlay(XattrSpace::usable_in(root)?),
+            "native" => Driver::Native,
+            unknown => return differs("driver", unknown, "overlay or native"),
+        };
+        let ours = Self::of(driver)?;
+        if self.id_map != ours.id_map {
+            return differs("id map", &self.id_map, &ours.id_map);
         }
-        if found.xattrs != self.xattrs {
-            return differs("xattr namespace", found.xattrs.to_string(), self.xattrs.to_string());
+        if self.xattrs != ours.xattrs {
+            let name = |xattrs: &Option<String>| xattrs.clone().unwrap_or_else(|| "none".to_owned());
+            return differs("xattr namespace", &name(&self.xattrs), &name(&ours.xattrs));
         }
-        Ok(())
+        match (wish, driver) {
+            (Wish::Overlay, Driver::Native) => differs("driver", "native", "to be overlay (RBUILD_SNAPSHOTTER)"),
+            (Wish::Native, Driver::Overlay(_)) => differs("driver", "overlay", "to be native (RBUILD_SNAPSHOTTER)"),
+            _ => Ok(driver),
+        }
     }
 }
 

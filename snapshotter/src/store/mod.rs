@@ -23,10 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{fstatfs, open, Mode, OFlags};
+use rustix::fs::{fstatfs, open, FileType, Mode, OFlags};
 
 use crate::error::{Doing, Error, Result};
 use crate::overlay::whiteout::XattrSpace;
+use crate::snapshot::{Driver, Wish};
 use layout::{ensure_directory, Layout, Version};
 pub use lease::Lease;
 use lock::{Lock, Sharing};
@@ -42,7 +43,7 @@ struct Inner {
     layout: Layout,
     root: OwnedFd,
     boot_id: String,
-    xattrs: XattrSpace,
+    driver: Driver,
 }
 
 /// Magic numbers of file systems whose locks other machines do not see, or see late: `statfs(2)`.
@@ -52,11 +53,20 @@ const NETWORK_FILE_SYSTEMS: [(u64, &str); 5] =
 impl Store {
     /// Opens the store at `root`, and makes it if the directory is missing or empty.
     ///
-    /// After a change of boot, what may have been lost with the power is verified first, once.
+    /// After a change of boot, what may have been lost with the power is verified first, once. A new store's driver is
+    /// what the file system can carry, or what `RBUILD_SNAPSHOTTER` says.
     ///
     /// # Errors
     /// [`Error::NetworkFileSystem`], [`Error::Incompatible`] and [`Error::NotAStore`] refuse a directory.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(root, Wish::of_environment()?)
+    }
+
+    /// As [`open`](Self::open), with a driver that was asked for.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(root: impl AsRef<Path>, wish: Wish) -> Result<Self> {
         let root = root.as_ref();
         if !root.exists() {
             if let Some(above) = root.parent() {
@@ -69,12 +79,12 @@ impl Store {
             open(&root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing("open", &root)?;
         refuse_network(&dir, &root)?;
         let layout = Layout { root };
-        let ours = claim(&layout, dir.as_fd())?;
+        let driver = claim(&layout, dir.as_fd(), wish)?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .doing("read", "/proc/sys/kernel/random/boot_id")?
             .trim()
             .to_owned();
-        let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, xattrs: ours.xattrs }) };
+        let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, driver }) };
         store.recover()?;
         Ok(store)
     }
@@ -94,9 +104,23 @@ impl Store {
         &self.inner.boot_id
     }
 
+    /// What keeps this store's trees.
+    pub fn driver(&self) -> Driver {
+        self.inner.driver
+    }
+
     /// Where overlay keeps its marks in this store.
-    pub fn xattrs(&self) -> XattrSpace {
-        self.inner.xattrs
+    pub(crate) fn xattrs(&self) -> XattrSpace {
+        self.driver().xattrs()
+    }
+
+    /// Whether layers' devices are made: only the machine's own root may, and no id map tells who that is.
+    pub(crate) fn makes_devices(&self) -> bool {
+        let probe = self.layout().new_trash();
+        let null = rustix::fs::makedev(1, 3);
+        let made = rustix::fs::mknodat(rustix::fs::CWD, &probe, FileType::CharacterDevice, Mode::empty(), null);
+        let _ = std::fs::remove_file(&probe);
+        made.is_ok()
     }
 
     /// Where the history of builds is kept, one directory each.
@@ -172,47 +196,59 @@ fn refuse_network(dir: &OwnedFd, root: &Path) -> Result<()> {
 }
 
 /// Makes the layout in an empty directory, or checks that it is ours.
-fn claim(layout: &Layout, dir: BorrowedFd<'_>) -> Result<Version> {
+fn claim(layout: &Layout, dir: BorrowedFd<'_>, wish: Wish) -> Result<Driver> {
     let root = &layout.root;
     let version = root.join("version");
-    let ours = Version::ours(root)?;
-    let found = match layout::read_json::<Version>(&version) {
-        Ok(Some(found)) => found,
-        // A number of the future may come with other fields.
-        Err(Error::Corrupt { reason, .. }) => {
-            return Err(Error::Incompatible {
-                root: root.clone(),
-                what: "version",
-                found: format!("unreadable ({reason})"),
-                wanted: ours.format.to_string(),
-            })
-        }
-        Err(error) => return Err(error),
-        Ok(None) => {
-            // Two processes may meet at a new store; the one that waits finds the file.
-            rustix::fs::flock(dir, rustix::fs::FlockOperation::LockExclusive).doing("lock", root)?;
-            let made = make(layout, &version, &ours);
-            rustix::fs::flock(dir, rustix::fs::FlockOperation::Unlock).doing("unlock", root)?;
-            made?
-        }
-    };
-    ours.agree(&found, root)?;
+    let mut found = read_version(&version, root)?;
+    let is_of_this_format = |version: &Version| version.format == layout::FORMAT;
+    if !found.as_ref().is_some_and(is_of_this_format) {
+        // Two processes may meet at a new store; the one that waits finds the file.
+        rustix::fs::flock(dir, rustix::fs::FlockOperation::LockExclusive).doing("lock", root)?;
+        let made = make(layout, &version, wish);
+        rustix::fs::flock(dir, rustix::fs::FlockOperation::Unlock).doing("unlock", root)?;
+        found = Some(made?);
+    }
+    let Some(found) = found else { return Err(Error::NotAStore { root: root.clone() }) };
+    let driver = found.driver(root, wish)?;
     for name in layout::DIRECTORIES {
         ensure_directory(&root.join(name))?;
     }
-    Ok(ours)
+    Ok(driver)
 }
 
-fn make(layout: &Layout, version: &Path, ours: &Version) -> Result<Version> {
-    if let Some(found) = layout::read_json(version)? {
-        return Ok(found);
+fn read_version(version: &Path, root: &Path) -> Result<Option<Version>> {
+    match layout::read_json(version) {
+        // A number of the future may come with other fields.
+        Err(Error::Corrupt { reason, .. }) => Err(Error::Incompatible {
+            root: root.to_owned(),
+            what: "version",
+            found: format!("unreadable ({reason})"),
+            wanted: layout::FORMAT.to_string(),
+        }),
+        other => other,
     }
-    if layout::names_in(&layout.root)?.iter().any(|name| name != "lost+found") {
-        return Err(Error::NotAStore { root: layout.root.clone() });
+}
+
+/// Writes the version of a new store, or brings that of an older one up to date.
+fn make(layout: &Layout, version: &Path, wish: Wish) -> Result<Version> {
+    let root = &layout.root;
+    if let Some(found) = read_version(version, root)? {
+        // Nothing else has changed since format 1 but that another driver is possible.
+        let current = Version::of(found.driver(root, wish)?)?;
+        if found != current {
+            layout::write_json(version, &current)?;
+        }
+        return Ok(current);
     }
-    rustix::fs::chmod(&layout.root, Mode::RWXU).doing("chmod", &layout.root)?;
-    layout::write_json(version, ours)?;
-    Ok(ours.clone())
+    // The trash may be left of a process that was killed while it tried what this file system can do.
+    if layout::names_in(root)?.iter().any(|name| !matches!(&**name, "lost+found" | "trash")) {
+        return Err(Error::NotAStore { root: root.clone() });
+    }
+    rustix::fs::chmod(root, Mode::RWXU).doing("chmod", root)?;
+    ensure_directory(&root.join("trash"))?;
+    let made = Version::of(Driver::choose(&layout.new_trash(), wish)?)?;
+    layout::write_json(version, &made)?;
+    Ok(made)
 }
 
 #[cfg(test)]

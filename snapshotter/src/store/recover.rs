@@ -15,7 +15,6 @@ use super::tags::TagEntry;
 use super::{now, Store};
 use crate::digest::{DiffId, Digest, SnapshotId};
 use crate::error::{Doing, Error, Result};
-use crate::snapshot::{delta, open_directory};
 use crate::store::diffs::PackedDiff;
 use crate::store::record::{RecordId, StoredRecord};
 
@@ -77,14 +76,14 @@ impl Store {
         for name in names_in(&self.layout().directory("snapshots"))? {
             let path = self.layout().directory("snapshots").join(&name);
             let info = name.parse().ok().and_then(|id: SnapshotId| self.snapshot(&id).ok());
+            if let Some(flattened) = info.as_ref().filter(|info| info.whole.is_none()) {
+                // A copy of what is below, perhaps younger than the snapshot: made again when it is wanted.
+                let _ = self.discard(&self.whole_path(&flattened.id));
+            }
             let is_whole = match info {
                 Some(info) if is_older(info.created, synced) => true,
-                // Its files are another one's, which is verified too.
-                Some(info) if info.delta_of.is_some() => true,
-                Some(info) => {
-                    let measured = open_directory(&path.join("fs")).and_then(|fs| delta::remeasure(&fs, self.xattrs()));
-                    measured.is_ok_and(|measured| measured.digest == info.delta)
-                }
+                // Files that are another one's are verified there.
+                Some(info) => self.driver().examine(self, &info).is_ok_and(|damage| damage.is_none()),
                 None => false,
             };
             if !is_whole {

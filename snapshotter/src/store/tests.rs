@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
+use super::cache_mount::{CacheMount, CacheSharing};
 use super::gc::{Collected, Keep, PrunePolicy};
-use super::lock::Sharing;
 use super::record::{RecordId, RecordKey, StoredOutput, StoredRecord};
 use super::tags::{BlobRef, LayerRef, TagEntry};
 use super::*;
@@ -77,6 +77,7 @@ fn directories_of_others_are_refused() {
         ("format", serde_json::json!(layout::FORMAT + 1)),
         ("id_map", serde_json::json!("0 123456 65536")),
         ("xattrs", serde_json::json!(if ours["xattrs"] == "user" { "trusted" } else { "user" })),
+        ("driver", serde_json::json!("erofs")),
     ];
     for (what, other) in table {
         let mut version_of_another = ours.clone();
@@ -87,6 +88,30 @@ fn directories_of_others_are_refused() {
     }
     fs::write(&version, "{\"format\":99,\"layout\":\"unheard of\"}").unwrap();
     assert!(matches!(Store::open(store.root()), Err(Error::Incompatible { .. })));
+}
+
+#[test]
+fn stores_of_format_1_are_overlay_stores_and_are_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_with(dir.path().join("store"), Wish::Overlay).unwrap();
+    let version = store.root().join("version");
+    let current = fs::read_to_string(&version).unwrap();
+    let mut old: serde_json::Value = serde_json::from_str(&current).unwrap();
+    old["format"] = serde_json::json!(1);
+    old.as_object_mut().unwrap().remove("driver");
+    fs::write(&version, old.to_string()).unwrap();
+    assert_eq!(Store::open(store.root()).unwrap().driver(), store.driver());
+    assert_eq!(fs::read_to_string(&version).unwrap(), current);
+}
+
+#[test]
+fn a_store_never_mixes_drivers() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    assert_eq!(Store::open_with(&root, Wish::Native).unwrap().driver(), Driver::Native);
+    assert_eq!(Store::open_with(&root, Wish::Any).unwrap().driver(), Driver::Native);
+    let refused = Store::open_with(&root, Wish::Overlay);
+    assert!(matches!(refused, Err(Error::Incompatible { what: "driver", .. })), "{refused:?}");
 }
 
 #[test]
@@ -249,24 +274,66 @@ fn packed_layers_stay_with_their_snapshot_until_space_is_short() {
     assert_eq!(pack(&store, &lease, &id, &options).unwrap(), layer);
 }
 
+/// A cache with a file in it.
+fn filled(store: &Store, name: &str, sharing: CacheSharing, file: &str) -> CacheMount {
+    let cache = store.cache_mount(name, sharing).unwrap().unwrap();
+    let lease = store.lease().unwrap();
+    let first = store.prepare(None, &lease).unwrap();
+    fs::write(first.upper().join(file), "").unwrap();
+    cache.fill(&first.upper()).unwrap();
+    cache
+}
+
+fn files(cache: &CacheMount) -> Vec<String> {
+    let Some(content) = cache.content() else { return Vec::new() };
+    fs::read_dir(content).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
 #[test]
 fn caches_in_use_stay() {
     let (_dir, store) = scratch_store();
-    let never = || false;
-    let used = store.cache_mount("used", Sharing::Exclusive, &never).unwrap().unwrap();
-    let idle = store.cache_mount("idle", Sharing::Exclusive, &never).unwrap().unwrap();
-    let idle_directory = idle.directory().to_owned();
-    fs::write(idle_directory.join("f"), "").unwrap();
-    drop(idle);
-    assert!(store.cache_mount("used", Sharing::Shared, &|| true).unwrap().is_none());
+    let used = filled(&store, "used", CacheSharing::Locked, "f");
+    drop(filled(&store, "idle", CacheSharing::Locked, "f"));
+    assert!(store.cache_mount("used", CacheSharing::Shared).unwrap().is_none());
     assert_eq!(store.gc().unwrap().cache_mounts, 0);
     let policy = PrunePolicy { cache_mounts: Keep::Nothing, ..Default::default() };
     assert_eq!(store.prune(&policy).unwrap().cache_mounts, 1);
-    assert!(used.directory().exists() && !idle_directory.exists());
-    let again = store.cache_mount("idle", Sharing::Exclusive, &never).unwrap().unwrap();
-    assert_eq!(fs::read_dir(again.directory()).unwrap().count(), 0);
-    let hostile = store.cache_mount("../../tags/x", Sharing::Shared, &never).unwrap().unwrap();
-    assert!(hostile.directory().starts_with(store.root().join("mounts")));
+    assert_eq!(files(&used), ["f"]);
+    let again = store.cache_mount("idle", CacheSharing::Locked).unwrap().unwrap();
+    assert!(again.content().is_none());
+    let hostile = filled(&store, "../../tags/x", CacheSharing::Shared, "f");
+    assert!(hostile.content().unwrap().starts_with(store.root().join("mounts")));
+    assert_eq!(store.fsck(fsck::Depth::Content).unwrap(), []);
+}
+
+#[test]
+fn a_cache_is_shared_had_alone_or_waited_for() {
+    use CacheSharing::{Locked, Private, Shared};
+    let (_dir, store) = scratch_store();
+    let take = |sharing| store.cache_mount("c", sharing).unwrap();
+    let first = filled(&store, "c", Shared, "first");
+    assert_eq!(take(Shared).map(|cache| cache.id().to_owned()).as_deref(), Some(first.id()));
+    assert!(take(Locked).is_none(), "the lock waits for those who share");
+    let beside = take(Private).unwrap();
+    assert!(beside.content().is_none(), "alone beside others is new");
+    let third = take(Private).unwrap();
+    assert_ne!(beside.id(), third.id());
+    drop((first, beside));
+    let alone = take(Private).unwrap();
+    assert_eq!(files(&alone), ["first"], "the first directory is free again");
+    assert!(take(Shared).is_none() && take(Locked).is_none());
+    alone.empty().unwrap();
+    assert!(alone.content().is_none());
+    drop(alone);
+    assert!(take(Locked).is_some_and(|cache| cache.content().is_none()));
+}
+
+#[test]
+fn the_first_content_of_a_cache_stays() {
+    let (_dir, store) = scratch_store();
+    let one = filled(&store, "c", CacheSharing::Shared, "one");
+    let two = filled(&store, "c", CacheSharing::Shared, "two");
+    assert_eq!((files(&one), files(&two)), (vec!["one".to_owned()], vec!["one".to_owned()]));
 }
 
 #[test]
@@ -291,7 +358,7 @@ fn descriptors_do_not_reach_children() {
     let lease = store.lease().unwrap();
     let writer = store.blob_writer(&lease).unwrap();
     let _step = store.lock_step(&RecordKey([1; 32]), &|| false).unwrap();
-    let _cache = store.cache_mount("c", Sharing::Shared, &|| false).unwrap();
+    let _cache = store.cache_mount("c", CacheSharing::Shared).unwrap();
     let seen = std::process::Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap();
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
     let root = store.root().display().to_string();

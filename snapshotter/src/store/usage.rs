@@ -150,7 +150,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 mod tests {
     use std::fs;
 
-    use crate::store::lock::Sharing;
+    use crate::store::cache_mount::CacheSharing;
     use crate::testing::scratch_store;
 
     #[test]
@@ -165,8 +165,10 @@ mod tests {
         let before = store.usage().unwrap();
         assert!((50_000..90_000).contains(&before.active.bytes), "{before:?}");
         store.commit(active, &lease).unwrap();
-        let mount = store.cache_mount("cargo", Sharing::Shared, &|| false).unwrap().unwrap();
-        fs::write(mount.directory().join("crate"), vec![1; 20_000]).unwrap();
+        let mount = store.cache_mount("cargo", CacheSharing::Shared).unwrap().unwrap();
+        let content = store.prepare(None, &lease).unwrap();
+        fs::write(content.upper().join("crate"), vec![1; 20_000]).unwrap();
+        mount.fill(&content.upper()).unwrap();
         let usage = store.usage().unwrap();
         assert_eq!((usage.blobs.count, usage.snapshots.count), (1, 1));
         assert!((100_000..110_000).contains(&usage.blobs.bytes), "{usage:?}");

@@ -196,7 +196,11 @@ fn mount(mount: &Mount) -> pb::Mount {
         input: index(mount.input),
         selector: mount.selector.clone(),
         dest: mount.dest.clone(),
-        output: output_index(mount.output),
+        output: match mount.kind {
+            // Go's clients leave the field of these as it is.
+            MountKind::Secret(_) | MountKind::Ssh(_) => 0,
+            _ => output_index(mount.output),
+        },
         readonly: mount.readonly,
         content_cache: content_cache as i32,
         ..pb::Mount::default()
@@ -289,7 +293,12 @@ fn file_copy(copy: &FileCopy, owner: Option<pb::ChownOpt>) -> pb::FileActionCopy
         src: copy.src.clone(),
         dest: copy.dest.clone(),
         owner,
-        mode: copy.mode.map_or(-1, |mode| mode as i32),
+        mode: match copy.mode {
+            // A symbolic mode is the only one.
+            _ if !copy.mode_str.is_empty() => 0,
+            Some(mode) => mode as i32,
+            None => -1,
+        },
         follow_symlink: copy.follow_symlink,
         dir_copy_contents: copy.dir_copy_contents,
         attempt_unpack_docker_compatibility: copy.attempt_unpack,

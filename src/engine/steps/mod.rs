@@ -15,16 +15,22 @@ use solver::key::ContentDigest;
 use solver::port::AskCx;
 
 use super::backlog::Backlog;
+use super::client::Client;
 use super::request::Entitlements;
 use super::results::Output;
 use crate::sandbox::{self, Sandbox};
+pub(crate) use run::Emptied;
 
 /// What steps work with.
 #[derive(Clone)]
 pub(crate) struct StepCx {
     pub store: Store,
     pub lease: Arc<Lease>,
+    /// The asker of the build.
+    pub client: Arc<dyn Client>,
     pub entitlements: Entitlements,
+    /// What the build emptied.
+    pub emptied: Arc<Emptied>,
     /// Started when the first process is.
     pub sandbox: Arc<OnceLock<Arc<Sandbox>>>,
     /// Steps wait with their output while too much of it waits to be shown.
@@ -54,6 +60,27 @@ pub enum StepFailure {
     /// The user it should run as is not there.
     #[error(transparent)]
     User(sandbox::Error),
+    /// The client has no secret of this id.
+    #[error("secret {id}: not found")]
+    NoSecret {
+        /// Which.
+        id: String,
+    },
+    /// No variable can have this secret's value.
+    #[error("secret {id}: it has a NUL byte, so it cannot be a variable")]
+    SecretHasNul {
+        /// Which.
+        id: String,
+    },
+    /// The client forwards no agent of this id.
+    #[error("no SSH key {id:?} forwarded from the client")]
+    NoAgent {
+        /// Which.
+        id: String,
+    },
+    /// Something cannot be mounted.
+    #[error(transparent)]
+    Mount(sandbox::Error),
     /// A path that the step reads is not there.
     #[error("{path:?}: not found")]
     NotFound {
@@ -153,7 +180,7 @@ pub(crate) async fn execute(
     inputs: Vec<Output>,
 ) -> Result<Vec<Output>, StepFailure> {
     match &vertex.op {
-        Op::Run(op) => run::run(cx, at, op, inputs).await,
+        Op::Run(op) => run::run(cx, at, op, &vertex.hints, inputs).await,
         Op::File(op) => file::step(cx, op, inputs).await,
         Op::Merge(op) => merge::merge(cx, op, inputs).await,
         Op::Passthrough(op) => {

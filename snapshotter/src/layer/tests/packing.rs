@@ -189,12 +189,12 @@ fn imported_root_file_system_packs_to_its_own_diff_id() {
         let tar = Tar::new().entry(b'5', b"./", b"", |header| header.set_mode(0o711));
         tar.directory(b"./etc").file(first, b"1").file(b"./b", b"2").end()
     };
-    let info = import_rootfs(&store, &lease, &zstd::encode_all(&rootfs(b"./a")[..], 1).unwrap()[..]).unwrap();
+    let info = import_rootfs(&store, &lease, &zstd::encode_all(&rootfs(b"./a")[..], 1).unwrap()[..]).unwrap().snapshot;
     let layer = pack(&store, &lease, &info.id, &with(Compression::Gzip { level: 6 })).unwrap();
     assert_eq!(Some(layer.diff_id), info.diff_id);
     assert_eq!(fs::metadata(store.delta_path(&info)).unwrap().permissions().mode() & 0o7777, 0o711);
     // The same tree by another tar is the same base.
-    assert_eq!(import_rootfs(&store, &lease, &rootfs(b"a")[..]).unwrap().id, info.id);
+    assert_eq!(import_rootfs(&store, &lease, &rootfs(b"a")[..]).unwrap().snapshot.id, info.id);
     // What leaves can come back.
     let blob = store.open_blob(&lease, &layer.digest).unwrap();
     let other_store = scratch_store();

@@ -83,7 +83,11 @@ impl TryFrom<pb::Mount> for Mount {
             input: optional_index("mount input", message.input)?,
             selector: message.selector,
             dest: message.dest,
-            output: optional_output(message.output)?,
+            output: match kind {
+                // Nothing of these is ever kept, whatever their field says: Go's clients leave it 0.
+                MountKind::Secret(_) | MountKind::Ssh(_) => None,
+                _ => optional_output(message.output)?,
+            },
             readonly: message.readonly,
             kind,
             content_cache,

@@ -55,6 +55,8 @@ fn action_kind(message: pb::FileActionKind, inputs: usize) -> Result<FileActionK
 
 fn copy(message: pb::FileActionCopy, inputs: usize) -> Result<FileCopy, DecodeError> {
     let mode = match message.mode {
+        // A symbolic mode is stronger than any other.
+        _ if !message.mode_str.is_empty() => None,
         -1 => None,
         mode => {
             Some(u32::try_from(mode).map_err(|_| DecodeError::Value { field: "copy mode", value: i64::from(mode) })?)

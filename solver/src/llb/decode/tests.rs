@@ -104,6 +104,7 @@ fn file(dice: &mut Dice, inputs: usize) -> Op {
             dice.one_in(2).then_some(ChownOpt { user: Some(named), group: dice.one_in(2).then_some(UserOpt::Id(0)) })
         };
         let timestamp = dice.one_in(2).then(|| dice.below(99) as i64);
+        let symbolic = if dice.one_in(2) { text(dice) } else { String::new() };
         let kind = match dice.below(5) {
             0 => FileActionKind::MkFile {
                 path: text(dice),
@@ -127,8 +128,9 @@ fn file(dice: &mut Dice, inputs: usize) -> Op {
                 src: text(dice),
                 dest: text(dice),
                 owner: owner(dice),
-                mode: dice.one_in(2).then(|| dice.below(0o777) as u32),
-                mode_str: text(dice),
+                // One of the two: a symbolic mode is stronger, so the wire has no place for both.
+                mode: if symbolic.is_empty() { dice.one_in(2).then(|| dice.below(0o777) as u32) } else { None },
+                mode_str: symbolic,
                 follow_symlink: dice.one_in(2),
                 dir_copy_contents: dice.one_in(2),
                 attempt_unpack: dice.one_in(2),

@@ -23,7 +23,7 @@ use solver::graph::op::{ActionInput, FileCopy};
 pub use apply::{apply_action, Means};
 pub use error::Error;
 pub use plan::{plan, Chain, InvalidFileOp, Plan};
-pub(crate) use step::{copy_of_context, digest, step};
+pub(crate) use step::{copy_of_context, copy_part, digest, measure_part, step};
 
 /// A tree that a copy reads, kept open.
 #[derive(Clone, Debug)]

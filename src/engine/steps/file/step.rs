@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use snapshotter::pattern::clean;
 use snapshotter::tree::{copy, extract, Change, CopyRequest, Destination, InTheWay, SelectPath, Tree};
 use snapshotter::{Mounted, SnapshotId, View};
 use solver::graph::op::{ActionInput, ChownOpt, FileAction, FileActionKind, FileOp, UserOpt};
@@ -138,7 +140,7 @@ fn check_unchanged(
 /// A tree that actions read, kept open.
 struct Opened {
     tree: SourceTree,
-    context: Option<std::sync::Arc<UsedContext>>,
+    context: Option<Arc<UsedContext>>,
     _mounted: Option<(Mounted, View)>,
 }
 
@@ -146,12 +148,12 @@ impl Opened {
     fn new(cx: &StepCx, files: &Files) -> Result<Opened, StepFailure> {
         if let Files::Context(used) = files {
             let tree = SourceTree {
-                root: std::sync::Arc::clone(used.context.root()),
-                filter: Some(std::sync::Arc::clone(used.context.filter())),
+                root: Arc::clone(used.context.root()),
+                filter: Some(Arc::clone(used.context.filter())),
                 ownership: used.context.tree().ownership,
                 specials: used.context.tree().specials,
             };
-            return Ok(Opened { tree, context: Some(std::sync::Arc::clone(used)), _mounted: None });
+            return Ok(Opened { tree, context: Some(Arc::clone(used)), _mounted: None });
         }
         let view = cx.store.view(snapshot_of(cx, files)?.as_ref(), &cx.lease)?;
         let mounted = view.mount()?;
@@ -169,22 +171,48 @@ fn snapshot_of(cx: &StepCx, files: &Files) -> Result<Option<SnapshotId>, StepFai
     }
 }
 
-/// A snapshot with the selected part of a context, at its place.
-pub(crate) fn copy_of_context(cx: &StepCx, used: &UsedContext, path: &str) -> Result<SnapshotId, StepFailure> {
-    let active = cx.store.prepare(None, &cx.lease)?;
+/// A snapshot with the selected part of a context, at its place; copied once a build.
+pub(crate) fn copy_of_context(cx: &StepCx, used: &Arc<UsedContext>, path: &str) -> Result<SnapshotId, StepFailure> {
+    let path = clean(&format!("/{path}"));
+    used.copy_once(&path, || {
+        let active = cx.store.prepare(None, &cx.lease)?;
+        copy_part(cx, &Files::Context(Arc::clone(used)), &path, active.mount()?.root(), &path)?;
+        Ok(cx.store.commit(active, &cx.lease)?.id)
+    })
+}
+
+/// Copies the file or directory at `path` of a result to `to` in another tree, where nothing is yet.
+pub(crate) fn copy_part(cx: &StepCx, files: &Files, path: &str, tree: BorrowedFd, to: &str) -> Result<(), StepFailure> {
     let what = SelectPath { path: path.to_string(), follow: true, ..SelectPath::default() };
     let change = Change::default();
     let request = CopyRequest {
         what: &what,
         required: &[],
         may_be_empty: false,
-        to: Destination { path, contents: true, make_parents: true },
+        to: Destination { path: to, contents: false, make_parents: true },
         change: &change,
         in_the_way: InTheWay::Merge,
         unpack: None,
     };
-    copy(used.context.tree(), active.mount()?.root(), &request, Some(&used.cache)).map_err(super::Error::Tree)?;
-    Ok(cx.store.commit(active, &cx.lease)?.id)
+    let source = Opened::new(cx, files)?;
+    let cache = source.context.as_ref().map(|context| &context.cache);
+    let copied = copy(source.tree.tree(), tree, &request, cache).map_err(super::Error::Tree)?;
+    match &source.context {
+        Some(context) if context.measure(&part(path))? != copied.digest => {
+            Err(StepFailure::ContextChanged { path: path.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What [`copy_part`] copies.
+fn part(path: &str) -> PathSelector {
+    PathSelector { path: path.to_string(), follow: true, ..PathSelector::default() }
+}
+
+/// The content digest of what [`copy_part`] copies.
+pub(crate) fn measure_part(cx: &StepCx, files: &Files, path: &str) -> Result<ContentDigest, StepFailure> {
+    digest(cx, files, &Selector(vec![part(path)]))
 }
 
 /// The content digest of selected files of a result.

@@ -1,0 +1,205 @@
+//! The command line as client of its own engine: its directories, secrets and agents are right here.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixStream;
+
+use super::failure::Failure;
+use super::request::reason;
+use crate::engine::{Answer, Client, ClientError, Connection, Secret, SECRET_LIMIT};
+use crate::export::csv;
+
+/// What the command line offers to a build.
+#[derive(Default)]
+pub(super) struct LocalClient {
+    pub directories: BTreeMap<String, PathBuf>,
+    pub secrets: BTreeMap<String, Secret>,
+    /// Sockets by id.
+    pub agents: BTreeMap<String, PathBuf>,
+}
+
+impl Client for LocalClient {
+    fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf> {
+        let found = self.directories.get(name).cloned().ok_or_else(|| ClientError::NoDirectory(name.to_string()));
+        Box::pin(async move { found })
+    }
+
+    fn secret<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Secret>> {
+        Box::pin(async move { Ok(self.secrets.get(id).cloned()) })
+    }
+
+    fn has_agent<'a>(&'a self, id: &'a str) -> Answer<'a, bool> {
+        Box::pin(async move { Ok(self.agents.contains_key(id)) })
+    }
+
+    fn connect_agent<'a>(&'a self, id: &'a str) -> Answer<'a, Box<dyn Connection>> {
+        Box::pin(async move {
+            let socket = self.agents.get(id).ok_or_else(|| ClientError::NoAgent(id.to_string()))?;
+            let connected = UnixStream::connect(socket).await;
+            let connection = connected.map_err(|source| ClientError::Agent { id: id.to_string(), source })?;
+            Ok(Box::new(connection) as Box<dyn Connection>)
+        })
+    }
+}
+
+/// Where a secret's value is.
+#[derive(Debug, PartialEq)]
+enum Source {
+    File(PathBuf),
+    Variable(String),
+}
+
+/// `--secret`: the values are read now, so that a pipe is read once and nothing changes under the build.
+pub(super) fn secrets(typed: &[String]) -> Result<BTreeMap<String, Secret>, Failure> {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    let mut secrets = BTreeMap::new();
+    for word in typed {
+        let (id, source) =
+            secret_source(word, &is_set).map_err(|why| Failure::misuse(format!("--secret {word}: {why}")))?;
+        let value = match &source {
+            // As in other builders, a variable that is not set is empty.
+            Source::Variable(name) => std::env::var_os(name).unwrap_or_default().as_bytes().to_vec(),
+            Source::File(path) => read_secret(path).map_err(|e| {
+                Failure::user(format!("--secret {word}: failed to read {}: {}", path.display(), reason(&e)))
+            })?,
+        };
+        let secret = Secret::new(value).map_err(|why| Failure::user(format!("--secret {word}: {why}")))?;
+        secrets.insert(id, secret);
+    }
+    Ok(secrets)
+}
+
+fn read_secret(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut value = Vec::with_capacity(4096);
+    std::fs::File::open(path)?.take(SECRET_LIMIT as u64 + 1).read_to_end(&mut value)?;
+    Ok(value)
+}
+
+/// The fields of a `--secret`; an id alone is the variable of this name if there is one, else the file.
+///
+/// <https://docs.docker.com/reference/cli/docker/buildx/build/#secret>
+fn secret_source(word: &str, is_set: &dyn Fn(&str) -> bool) -> Result<(String, Source), String> {
+    let (mut id, mut kind, mut file, mut variable) = (None, None, None, None);
+    for field in csv::fields(word)? {
+        let Some((key, value)) = field.split_once('=') else {
+            return Err(format!("invalid field '{field}' must be a key=value pair"));
+        };
+        let value = value.to_string();
+        match key.to_lowercase().as_str() {
+            "id" => id = Some(value),
+            "type" => kind = Some(value),
+            "src" | "source" => file = Some(value),
+            "env" => variable = Some(value),
+            key => return Err(format!("unexpected key '{key}' in '{field}'")),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or("there is no id, as in id=token")?;
+    let source = match (kind.as_deref(), file, variable) {
+        (Some(kind), ..) if kind != "file" && kind != "env" => return Err(format!("unsupported secret type {kind:?}")),
+        (_, Some(_), Some(_)) => return Err("src and env exclude each other".into()),
+        (Some("file"), _, Some(_)) => return Err("type=file has src, not env".into()),
+        (Some("env"), file, variable) => Source::Variable(variable.or(file).unwrap_or_else(|| id.clone())),
+        (_, _, Some(variable)) => Source::Variable(variable),
+        (_, Some(file), _) => Source::File(file.into()),
+        (None, None, None) if is_set(&id) => Source::Variable(id.clone()),
+        (_, None, None) => Source::File(id.clone().into()),
+    };
+    Ok((id, source))
+}
+
+/// `--ssh`: agents by id, as the paths of their sockets.
+pub(super) fn agents(typed: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let own = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+    let mut agents = BTreeMap::new();
+    for word in typed {
+        let (id, socket) = agent(word, own.as_deref()).map_err(|why| Failure::user(format!("--ssh {word}: {why}")))?;
+        agents.insert(id, socket);
+    }
+    Ok(agents)
+}
+
+/// `ID` or `ID=SOCKET`; without a socket it is the caller's own agent.
+fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
+    let (id, paths) = word.split_once('=').unwrap_or((word, ""));
+    if id.is_empty() {
+        return Err("there is no id, as in default".into());
+    }
+    let socket = match paths {
+        "" => PathBuf::from(own.ok_or("there is no ssh agent: SSH_AUTH_SOCK is not set")?),
+        paths if paths.contains("raw=") => {
+            return Err("raw is not supported: of an agent a step can list keys and have things signed, no more".into());
+        }
+        paths if paths.contains(',') => {
+            return Err("several sockets or keys in one agent are not supported yet; load the keys into one agent \
+                        (ssh-add) and forward that"
+                .into());
+        }
+        path => PathBuf::from(path),
+    };
+    let shown = socket.display();
+    let kind = std::fs::metadata(&socket).map_err(|e| format!("{shown}: {}", reason(&e)))?.file_type();
+    if !kind.is_socket() {
+        return Err(format!(
+            "{shown} is not the socket of an agent; keys from files are not supported yet: load it into an agent \
+             (ssh-add {shown}) and forward that (--ssh {id})"
+        ));
+    }
+    Ok((id.to_string(), socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_a_file_or_a_variable() {
+        let is_set = |name: &str| name == "TOKEN";
+        let file = |path: &str| Ok(Source::File(path.into()));
+        let variable = |name: &str| Ok(Source::Variable(name.into()));
+        for (word, want) in [
+            ("id=x,src=f", file("f")),
+            ("id=x,source=a=b", file("a=b")),
+            ("\"id=x\",\"src=a,b\"", file("a,b")),
+            ("ID=x,SRC=f", file("f")),
+            ("type=file,id=x,src=f", file("f")),
+            ("id=x,env=V", variable("V")),
+            ("type=env,id=x,env=V", variable("V")),
+            ("type=env,id=x,src=V", variable("V")),
+            ("type=env,id=x", variable("x")),
+            ("type=file,id=TOKEN", file("TOKEN")),
+            ("id=TOKEN", variable("TOKEN")),
+            ("id=token", file("token")),
+            ("src=f", Err("there is no id, as in id=token")),
+            ("id=,src=f", Err("there is no id, as in id=token")),
+            ("x", Err("invalid field 'x' must be a key=value pair")),
+            ("id=x,file=f", Err("unexpected key 'file' in 'file=f'")),
+            ("type=vault,id=x", Err("unsupported secret type \"vault\"")),
+            ("id=x,src=f,env=V", Err("src and env exclude each other")),
+            ("type=file,id=x,env=V", Err("type=file has src, not env")),
+        ] {
+            let found = secret_source(word, &is_set).map(|(_, source)| source);
+            assert_eq!(found, want.map_err(str::to_owned), "{word}");
+        }
+    }
+
+    #[test]
+    fn an_agent_is_a_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, key) = (dir.path().join("socket"), dir.path().join("key"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::fs::write(&key, "").unwrap();
+        let given = |id: &str, path: &Path| agent(&format!("{id}={}", path.display()), None);
+        assert_eq!(given("git", &socket), Ok(("git".into(), socket.clone())));
+        assert_eq!(agent("default", Some(socket.as_os_str())), Ok(("default".into(), socket.clone())));
+        assert!(agent("default=a,raw=true", None).unwrap_err().contains("raw"));
+        assert!(agent("default", None).unwrap_err().contains("SSH_AUTH_SOCK"));
+        assert!(given("git", &key).unwrap_err().contains("ssh-add"));
+        assert!(given("git", &dir.path().join("none")).unwrap_err().contains("no such file"));
+        assert!(agent("git=a,b", None).is_err() && agent("=a", None).is_err());
+    }
+}

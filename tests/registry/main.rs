@@ -1,0 +1,9 @@
+//! Images to and from registries: one in memory that misbehaves on demand, and a real one.
+
+mod auth;
+mod fixture;
+mod pull;
+mod push;
+mod real;
+mod server;
+mod trust;

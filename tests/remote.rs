@@ -1,0 +1,286 @@
+//! Images from and to a real registry, with other clients looking on.
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{can_build, have, text, Rbuild};
+
+/// Debian's docker-registry on a free port of this machine.
+struct Registry {
+    process: Child,
+    address: String,
+    dir: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Registry {
+        let dir = support::scratch();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let config = format!(
+            "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\nhttp: {{ addr: {address} }}\n\
+             log: {{ level: info }}\n",
+            dir.path().join("data").display()
+        );
+        let file = dir.path().join("config.yml");
+        fs::write(&file, config).unwrap();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let process = command.spawn().unwrap();
+        let start = Instant::now();
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(20), "docker-registry does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Registry { process, address, dir }
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.address)
+    }
+
+    /// How many requests of this method for this kind of path the registry has logged.
+    fn requests(&self, method: &str, part: &str) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        log.lines().filter(|line| line.contains(&format!("\"{method} ")) && line.contains(part)).count()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn ready() -> bool {
+    can_build() && have("docker-registry") && have("skopeo")
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A registry with a `busybox`, pushed by rbuild.
+fn with_base() -> (Registry, String) {
+    let registry = Registry::start();
+    let rbuild = Rbuild::new();
+    let base = registry.name("library/busybox:latest");
+    rbuild.ok(["tag", "busybox", &base]);
+    rbuild.ok(["push", &base]);
+    (registry, base)
+}
+
+fn context(rbuild: &Rbuild, base: &str) -> std::path::PathBuf {
+    let dockerfile = format!("FROM {base}\nRUN cat /proc/sys/kernel/random/uuid > /id\nCMD [\"cat\", \"/id\"]\n");
+    rbuild.context("c", &[("Dockerfile", &dockerfile)])
+}
+
+#[test]
+fn what_is_pushed_comes_back_with_equal_digests() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let (name, metadata) = (registry.name("team/app:1"), rbuild.path("metadata"));
+    let file = format!("--metadata-file={}", metadata.display());
+    rbuild.ok(["-t", &name, "--push", &file, context(&rbuild, &base).to_str().unwrap()]);
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+
+    let at = format!("docker://{name}");
+    let seen: serde_json::Value =
+        serde_json::from_str(&run("skopeo", &["inspect", "--tls-verify=false", &at])).unwrap();
+    assert_eq!(seen["Digest"], written["containerimage.digest"]);
+    let layout = rbuild.path("layout");
+    run("skopeo", &["copy", "-q", "--src-tls-verify=false", &at, &format!("oci:{}:app", layout.display())]);
+
+    let id = rbuild.ok(["inspect", &name]);
+    let other = Rbuild::empty();
+    other.ok(["pull", &name]);
+    let (ours, theirs): (serde_json::Value, serde_json::Value) =
+        (serde_json::from_str(&id).unwrap(), serde_json::from_str(&other.ok(["inspect", &name])).unwrap());
+    assert_eq!(ours[0]["Id"], theirs[0]["Id"]);
+    assert_eq!(rbuild.ok(["run", &name]), other.ok(["run", &name]), "the very same files");
+    other.ok(["fsck"]);
+}
+
+#[test]
+fn a_second_push_sends_no_blob() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let before = registry.requests("PUT", "/blobs/uploads/");
+    assert!(before > 0);
+    let rbuild = Rbuild::empty();
+    rbuild.ok(["pull", &base]);
+    let again = registry.name("library/busybox:again");
+    rbuild.ok(["tag", &base, &again]);
+    rbuild.ok(["push", &again]);
+    rbuild.ok(["push", &again]);
+    assert_eq!(registry.requests("PUT", "/blobs/uploads/"), before, "what was pulled leaves as it came");
+    assert!(registry.requests("PUT", "/manifests/again") > 0);
+}
+
+#[test]
+fn what_skopeo_pushed_is_a_base_image_by_tag_and_by_digest() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let copied = registry.name("other/base:2");
+    run(
+        "skopeo",
+        &[
+            "copy",
+            "-q",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            "--dest-compress-format=zstd",
+            &format!("docker://{base}"),
+            &format!("docker://{copied}"),
+        ],
+    );
+    let seen = run("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{copied}")]);
+    let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+    let by_digest = format!("{}@{}", registry.name("other/base"), seen["Digest"].as_str().unwrap());
+    for reference in [copied, by_digest] {
+        let rbuild = Rbuild::empty();
+        let tree = rbuild.tree(&context(&rbuild, &reference), &[]);
+        assert!(tree.has("/bin/busybox") && !tree.read("/id").is_empty(), "{reference}");
+    }
+}
+
+#[test]
+fn a_build_that_needs_no_files_of_its_base_fetches_no_layer() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let dockerfile = format!("FROM {base} AS unused\nENV A=1\nFROM unused AS config\nFROM scratch\nCOPY f /f\n");
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile), ("f", "1")]);
+    rbuild.ok(["-t", "x", context.to_str().unwrap()]);
+    assert_eq!(registry.requests("GET", "/blobs/"), 0, "nothing that is not reachable is asked for");
+    // Resolving a base asks for its config alone.
+    let dockerfile = format!("FROM {base} AS base\nRUN true\n");
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    rbuild.ok(["debug", "dump-llb", "--format=json", context.to_str().unwrap()]);
+    assert_eq!(registry.requests("GET", "/blobs/"), 1, "the config");
+    rbuild.ok(["-t", "x", context.to_str().unwrap()]);
+    assert_eq!(registry.requests("GET", "/blobs/"), 2, "the config and one layer");
+    rbuild.ok(["-t", "x", context.to_str().unwrap()]);
+    assert_eq!(registry.requests("GET", "/blobs/"), 2, "nothing is fetched twice");
+}
+
+#[test]
+fn the_right_platform_of_an_index_is_chosen() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    // An index of the base and of an image for another machine, made by hand: no tool here writes one.
+    let http = |method: &str, path: &str, kind: &str, body: &Path| {
+        let url = format!("http://{}{path}", registry.address);
+        run(
+            "curl",
+            &[
+                "-sSf",
+                "-X",
+                method,
+                "-H",
+                &format!("Content-Type: {kind}"),
+                "--data-binary",
+                &format!("@{}", body.display()),
+                &url,
+            ],
+        )
+    };
+    if !have("curl") {
+        return;
+    }
+    let raw = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{base}")]);
+    let dir = support::scratch();
+    let file = dir.path().join("index.json");
+    let digest = run("skopeo", &["inspect", "--format={{.Digest}}", "--tls-verify=false", &format!("docker://{base}")]);
+    let entry = |architecture: &str| {
+        serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest.trim(), "size": raw.len(),
+            "platform": { "architecture": architecture, "os": "linux" },
+        })
+    };
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = |architectures: &[&str]| {
+        let manifests: Vec<_> = architectures.iter().map(|a| entry(a)).collect();
+        serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "manifests": manifests }).to_string()
+    };
+    let host = solver::graph::Platform::host().architecture;
+    fs::write(&file, index(&["s390x", &host])).unwrap();
+    http("PUT", "/v2/library/busybox/manifests/multi", kind, &file);
+    fs::write(&file, index(&["s390x", "mips64le"])).unwrap();
+    http("PUT", "/v2/library/busybox/manifests/foreign", kind, &file);
+
+    let rbuild = Rbuild::empty();
+    rbuild.tree(&context(&rbuild, &registry.name("library/busybox:multi")), &[]);
+    let foreign = context(&rbuild, &registry.name("library/busybox:foreign"));
+    let said = rbuild.fails(1, ["build", foreign.to_str().unwrap()]);
+    for part in ["no match for platform", "s390x", "mips64le", "Dockerfile:1"] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+}
+
+#[test]
+fn every_refusal_is_one_clear_sentence() {
+    if !ready() {
+        return;
+    }
+    let (registry, _) = with_base();
+    let rbuild = Rbuild::empty();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (name, wants) in [
+        (registry.name("library/busybox:unknown"), &["unknown", "not found"][..]),
+        (registry.name("no/such/repository:1"), &["no/such/repository", "not found"]),
+        (format!("{free}/x:1"), &[&free[..], "refused"]),
+    ] {
+        let context = context(&rbuild, &name);
+        for said in [rbuild.fails(1, ["pull", &name]), rbuild.fails(1, ["build", context.to_str().unwrap()])] {
+            for want in wants {
+                assert!(said.to_lowercase().contains(want), "{name}: no {want:?} in\n{said}");
+            }
+            assert!(!said.contains("panicked"), "{said}");
+        }
+    }
+    rbuild.ok(["fsck"]);
+    assert_eq!(rbuild.ok(["images"]).lines().count(), 1);
+}
+
+#[test]
+fn the_store_is_asked_first_and_the_registry_with_pull() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let context = context(&rbuild, &base);
+    let first = rbuild.tree(&context, &[]).read("/id");
+    // The tag moves.
+    let mover = Rbuild::empty();
+    let moved = mover.context("m", &[("Dockerfile", &format!("FROM {base}\nRUN echo moved > /moved\n"))]);
+    mover.ok(["-t", &base, "--push", moved.to_str().unwrap()]);
+    assert_eq!(rbuild.tree(&context, &[]).read("/id"), first);
+    let tree = rbuild.tree(&context, &["--pull"]);
+    assert!(tree.has("/moved"));
+    assert_ne!(tree.read("/id"), first);
+    drop(registry);
+    assert_eq!(rbuild.tree(&context, &[]).read("/id"), tree.read("/id"), "the registry is not needed any more");
+}
