@@ -20,3 +20,4 @@ pub mod registry;
 pub mod rfc3339;
 pub mod sandbox;
 pub mod source;
+pub mod wire;

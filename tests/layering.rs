@@ -9,6 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("image", &["solver", "snapshotter"]),
     ("registry", &["image", "snapshotter", "solver"]),
     ("sandbox", &[]),
+    ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
     ("source", &["image", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
