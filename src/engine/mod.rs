@@ -120,7 +120,9 @@ impl Engine {
                 let _registered = self.host.register(id, Arc::clone(&graph), client, bases, request.entitlements);
                 let solve = self.solver.submit(id, Arc::clone(&graph), Recall::AsHinted, notes.sink());
                 let solved = solve.await.map_err(BuildError::from)?;
-                solved.targets.first().and_then(|target| self.host.result(target.result))
+                let made = solved.targets.first().and_then(|target| self.host.result(target.result));
+                // Not the same as an empty tree, which has a result too.
+                Some(made.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))?)
             }
         };
         finish::finish(&self.host, request, target, result, notes).await
