@@ -14,6 +14,7 @@
 
 pub mod ast;
 pub mod config;
+mod context;
 pub mod diagnostic;
 pub mod expand;
 mod git;
@@ -29,10 +30,11 @@ mod stages;
 
 pub use ast::{dump, Ast};
 pub use config::ImageConfig;
+pub use context::{context_name, ContextInput, MainContext};
 pub use diagnostic::{Diagnostic, Severity};
 pub use git::{git_ref, GitError, GitRef};
 pub use ignore::{dockerignore, IgnoreError};
-pub use lower::{ImageAnswer, ImageQuery, Lowered, Lowering, Step, Target};
+pub use lower::{IgnoreQuery, ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Step, Target};
 pub use options::{Options, RunNetwork};
 pub use parser::parse;
 pub use platform::{parse_platform, PlatformError};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use frontend::{ImageAnswer, Lowered, Lowering, RunNetwork, Source, Step};
+use frontend::{ImageAnswer, Lowered, Lowering, Query, RunNetwork, Source, Step};
 use snapshotter::Store;
 use solver::graph::op::Network;
 use solver::graph::Platform;
@@ -73,6 +73,15 @@ async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<
     frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
 }
 
+/// What the ignore file of a named context says; none is none.
+async fn read_named_ignore(directory: &str, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    let context = client.directory(directory).await?;
+    let found = blocking(move || Context::open(&context)?.read_ignore(None)).await?;
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let file = found.path.display().to_string();
+    frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
+}
+
 /// Turns the Dockerfile into a graph; base images come from the store and from registries.
 ///
 /// # Errors
@@ -91,7 +100,16 @@ pub(crate) async fn lower(
             Step::Done(lowered) => return Ok(lowered),
             Step::Need(queries) => {
                 for query in queries {
-                    let note = notes.begin(&format!("[internal] load metadata for {}", query.reference));
+                    let query = match query {
+                        Query::Image(query) => query,
+                        Query::Ignore(query) => {
+                            let note = notes.begin(&query.title);
+                            let patterns = note.end_with(read_named_ignore(&query.directory, client).await)?;
+                            lowering.answer_ignore(&query, patterns);
+                            continue;
+                        }
+                    };
+                    let note = notes.begin(&query.title);
                     let found = bases.get(&query.reference, &query.platform).await;
                     let image = note.end_with(found).map_err(|e| {
                         let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
@@ -114,7 +132,7 @@ fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
         build_platform: Platform::host(),
-        target_platform: request.platform.clone(),
+        platforms: request.platform.iter().cloned().collect(),
         no_cache: request.no_cache == NoCache::Everything,
         no_cache_filter: stages,
         source_date_epoch: request.source_date_epoch,
