@@ -143,7 +143,7 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
             "frontends other than docker/dockerfile are not supported yet: vendor/frontend:2",
             "vendor/frontend:2 x",
         ),
-        ("# check=foo=bar\nFROM a", "invalid check option \"foo=bar\"", "foo=bar"),
+        ("# check=foo=bar\nFROM a", "failed to parse check options: invalid check option \"foo\"", "foo=bar"),
     ] {
         let (_, result) = lower(text, options(), SMALL);
         let errors: Vec<(String, String)> = result

@@ -19,7 +19,7 @@ mod args;
 mod build;
 mod client;
 mod debug;
-pub mod excerpt;
+pub use frontend::excerpt;
 mod failure;
 mod images;
 mod import;

@@ -90,6 +90,7 @@ pub(crate) async fn lower(
     bases: &Bases,
     request: &BuildRequest,
     loaded: &Loaded,
+    client: &dyn Client,
     notes: &Notes,
 ) -> Result<Lowered, BuildError> {
     let wrong = |findings| BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings };
@@ -158,5 +159,5 @@ pub async fn compile(store: Store, request: &BuildRequest, client: &dyn Client) 
     let bases = Bases::new(Arc::new(Remote::new(store, lease)), request.ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(request, client, &notes).await?;
-    lower(&bases, request, &loaded, &notes).await
+    lower(&bases, request, &loaded, client, &notes).await
 }

@@ -106,7 +106,7 @@ impl Engine {
     ) -> Result<Built, BuildError> {
         let loaded = load::load(request, &*client, notes).await?;
         let bases = Arc::new(Bases::new(Arc::clone(self.host.remote()), request.ask));
-        let lowered = load::lower(&bases, request, &loaded, notes).await?;
+        let lowered = load::lower(&bases, request, &loaded, &*client, notes).await?;
         for lint in &lowered.lints {
             notes.lint(&loaded.source, lint);
         }

@@ -153,6 +153,24 @@ impl Lowering {
         Lowering { source: source.clone(), ast, options, answers: Answers::default() }
     }
 
+    /// The text it lowers.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub(crate) fn ast(&self) -> &Ast {
+        &self.ast
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Does not leave out stages that the target does not need.
+    pub(crate) fn look_at_all_stages(&mut self) {
+        self.options.all_stages = true;
+    }
+
     /// Gives the patterns that a query of [`Step::Need`] asks for.
     pub fn answer_ignore(&mut self, query: &IgnoreQuery, patterns: Vec<String>) {
         self.answers.ignores.insert(query.directory.clone(), patterns);
@@ -273,7 +291,7 @@ impl Lowering {
             (None, None) => return Ok(Checks::default()),
         };
         Checks::read(text).map_err(|option| {
-            let message = format!("invalid check option {}", crate::ast::quote(&option));
+            let message = format!("failed to parse check options: invalid check option {}", crate::ast::quote(&option));
             Diagnostic::error("invalid-check", span, message)
         })
     }
