@@ -12,12 +12,11 @@ use solver::graph::Platform;
 use super::args;
 use super::client::{self, LocalClient};
 use super::failure::{chain, Failure};
+use crate::engine::attrs::DOCKERFILE_DIR;
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements, ExportRequest, Recipe, Rights};
 use crate::export::{Kind, Output};
 use crate::sandbox;
 
-/// What the directory with the Dockerfile is called, as other clients call it.
-const DOCKERFILE: &str = "dockerfile";
 /// A Dockerfile on standard input may be this many bytes.
 const STDIN_LIMIT: u64 = 16 << 20;
 
@@ -61,7 +60,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         ..frontend::Options::default()
     };
     let request = BuildRequest {
-        recipe: Recipe { dockerfile, dockerfile_dir: DOCKERFILE.to_string(), options },
+        recipe: Recipe { dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
         rights: Rights { entitlements, ask: if args.pull { Ask::Registry } else { Ask::Store } },
         exports: ExportRequest {
             names: names(&args.tags, &outputs)?,
@@ -70,7 +69,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
             wants_manifest: args.metadata_file.is_some(),
         },
     };
-    let directories = BTreeMap::from([("context".to_string(), context), (DOCKERFILE.to_string(), dockerfile_dir)]);
+    let directories = BTreeMap::from([("context".to_string(), context), (DOCKERFILE_DIR.to_string(), dockerfile_dir)]);
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
     Ok((request, LocalClient { directories, secrets, agents }))
 }

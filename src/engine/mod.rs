@@ -5,6 +5,7 @@
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
 mod asker;
+pub mod attrs;
 mod backlog;
 mod bases;
 mod blocking;
