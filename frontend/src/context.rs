@@ -9,7 +9,7 @@ use solver::graph::op::{ActionInput, FileAction, FileActionKind, FileCopy, FileO
 use solver::graph::{Graph, GraphBuilder, Hints, NewVertex, OutputIndex, OutputRef, Platform};
 
 use crate::ast::quote;
-use crate::git::{git_ref, GitRef};
+use crate::git_ref::GitRef;
 use crate::reference::{familiar, normalise_reference, ReferenceError};
 
 /// Where the files of the build context are.
@@ -57,7 +57,7 @@ impl MainContext {
             MainContext::Local | MainContext::Input(_) => None,
             MainContext::Git(git) => {
                 let keep = GitRef { keep_git_dir: git.keep_git_dir.or(keep_git_dir.then_some(true)), ..git.clone() };
-                Some(add(Op::Source(keep.source()), Vec::new(), git_name(git)))
+                Some(add(Op::Source(git_source(&keep)), Vec::new(), git_name(git)))
             }
             MainContext::File(url) => Some(add(Op::Source(web_file(url)), Vec::new(), WEB_NAME.into())),
             MainContext::Archive(url) => {
@@ -91,6 +91,34 @@ pub(crate) fn web_file(url: &str) -> SourceOp {
     SourceOp {
         identifier: url.to_string(),
         attrs: BTreeMap::from([("http.filename".to_string(), "context".to_string())]),
+    }
+}
+
+/// The source of a repository's files.
+pub(crate) fn git_source(git: &GitRef) -> SourceOp {
+    let text = |wanted: bool| if wanted { "true" } else { "" };
+    let url = if git.may_be_path { format!("https://{}", git.remote) } else { git.remote.clone() };
+    let attrs = [
+        ("git.authheadersecret", "GIT_AUTH_HEADER"),
+        ("git.authtokensecret", "GIT_AUTH_TOKEN"),
+        ("git.checksum", &git.checksum),
+        ("git.fetchbycommit", text(git.fetch_by_commit)),
+        ("git.fullurl", &url),
+        ("git.keepgitdir", text(git.keep_git_dir == Some(true))),
+        ("git.mountsshsock", if git.is_ssh { "default" } else { "" }),
+        ("git.mtime", if git.mtime == "checkout" { "" } else { &git.mtime }),
+        ("git.skipsubmodules", text(git.submodules == Some(false))),
+    ];
+    let attrs = attrs.into_iter().filter(|(_, value)| !value.is_empty());
+    let place = format!("{}/{}", git.host, crate::ignore::clean(&git.path).trim_start_matches('/'));
+    let fragment = match (git.reference.as_str(), git.subdir.as_str()) {
+        ("", "") => String::new(),
+        (reference, "") => format!("#{reference}"),
+        (reference, subdir) => format!("#{reference}:{subdir}"),
+    };
+    SourceOp {
+        identifier: format!("git://{place}{fragment}"),
+        attrs: attrs.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
     }
 }
 
@@ -199,7 +227,7 @@ fn files(name: &str, given: &str) -> Result<Files, String> {
         }
         "local" => Ok(Files::Local(rest.to_string())),
         "input" => Ok(Files::Input(rest.to_string())),
-        _ => match git_ref(given).map_err(|error| error.to_string())? {
+        _ => match GitRef::parse(given).map_err(|error| error.to_string())? {
             Some(git) => Ok(Files::Git(Box::new(git))),
             None if matches!(scheme, "http" | "https") => Ok(Files::Web(given.to_string())),
             None if scheme.starts_with("git") => Err(format!("invalid git context {given}")),

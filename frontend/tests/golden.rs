@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use frontend::{
-    dump, git_ref, parse, parse_platform, Diagnostic, ImageAnswer, Lowering, MainContext, Options, Query, Source, Step,
+    dump, parse, parse_platform, Diagnostic, GitRef, ImageAnswer, Lowering, MainContext, Options, Query, Source, Step,
 };
 use serde_json::{json, Value};
 
@@ -130,7 +130,7 @@ fn options(case: &Path) -> Options {
     options.contexts = strings("contexts");
     options.context = match text("context") {
         None => MainContext::Local,
-        Some(address) => match git_ref(&address).unwrap() {
+        Some(address) => match GitRef::parse(&address).unwrap() {
             Some(git) => MainContext::Git(git),
             None if address.ends_with(".tar") => MainContext::Archive(address),
             None => MainContext::File(address),

@@ -9,7 +9,7 @@ use super::build::{json_list, About, Build};
 use super::from;
 use super::workdir::joined;
 use crate::config::ImageConfig;
-use crate::context::{git_name, web_file, Context, Files, MainContext};
+use crate::context::{git_name, git_source, web_file, Context, Files, MainContext};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 
@@ -98,7 +98,7 @@ pub(super) fn files(
         }
         Files::Git(git) => {
             let about = About { name: git_name(git), ..About::internal("") };
-            Ok(Some(build.add(Op::Source(git.source()), Vec::new(), None, about)))
+            Ok(Some(build.add(Op::Source(git_source(git)), Vec::new(), None, about)))
         }
         Files::Web(url) => Ok(Some(build.add(
             Op::Source(web_file(url)),
