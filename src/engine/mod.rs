@@ -19,6 +19,7 @@ mod job;
 mod load;
 mod notes;
 mod outcome;
+pub mod provenance;
 mod push;
 mod recipe;
 mod remote;
