@@ -90,8 +90,7 @@ impl Remote {
             (self.store.clone(), Arc::clone(&self.lease), reference.to_string(), platform.to_string());
         blocking(move || {
             let entry = keep_documents(&store, &lease, &parsed, &resolved, platform)?;
-            store.set_tag(&name, &entry)?;
-            images::find(&store, &name)
+            images::keep_beside(&store, &name, entry)
         })
         .await
     }
@@ -157,15 +156,19 @@ impl Remote {
     /// Notes in the image's entry that its layers are here, so that they stay and leave again as they came.
     fn remember_layers(&self, image: &Image, layers: &[Descriptor]) -> Result<(), Error> {
         let Some(name) = &image.entry.name else { return Ok(()) };
-        let Some(mut entry) = self.store.get_tag(name)?.filter(|entry| entry.image == image.id()) else {
-            return Ok(());
-        };
         let diff_ids = image.diff_ids();
-        for (index, (layer, blob)) in entry.layers.iter_mut().zip(layers).enumerate() {
-            layer.snapshot = chain_id(&diff_ids[..=index]);
-            layer.blob = Some(BlobRef { digest: blob.digest, size: blob.size, media_type: blob.media_type.clone() });
-        }
-        Ok(self.store.set_tag(name, &entry)?)
+        let changed = self.store.change_tag(name, |entry| {
+            let mut entry = entry?;
+            // Whoever gave the name to another image meanwhile is not contradicted.
+            let ours = entry.platform_mut(&image.id())?;
+            for (index, (layer, blob)) in ours.layers.iter_mut().zip(layers).enumerate() {
+                layer.snapshot = chain_id(diff_ids.get(..=index)?);
+                layer.blob =
+                    Some(BlobRef { digest: blob.digest, size: blob.size, media_type: blob.media_type.clone() });
+            }
+            Some(entry)
+        });
+        Ok(changed?)
     }
 }
 
