@@ -1,19 +1,17 @@
-//! From a request to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
+//! From a recipe to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
 
 use std::sync::Arc;
 
-use frontend::{ImageAnswer, Lowered, Lowering, RunNetwork, Source, Step};
+use frontend::{ImageAnswer, Lowered, Lowering, Source, Step};
 use snapshotter::Store;
-use solver::graph::op::Network;
-use solver::graph::Platform;
 
 use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::Client;
 use super::error::{chain, BuildError};
 use super::notes::Notes;
-use super::remote::Remote;
-use super::request::{BuildRequest, Dockerfile, NoCache};
+use super::recipe::{Dockerfile, Recipe};
+use super::remote::{Ask, Remote};
 use crate::source::local::{self, Context};
 
 /// The text of a build.
@@ -28,16 +26,16 @@ pub(crate) struct Loaded {
 ///
 /// # Errors
 /// Neither can be read or understood.
-pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
-    let name = match &request.dockerfile {
+pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
+    let name = match &recipe.dockerfile {
         Dockerfile::File(name) => name.clone(),
         Dockerfile::Text(_) => "Dockerfile".to_string(),
     };
     let note = notes.begin(&format!("[internal] load build definition from {name}"));
-    let text = match &request.dockerfile {
+    let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
         Dockerfile::File(name) => {
-            let path = client.directory("dockerfile").await?.join(name);
+            let path = client.directory(&recipe.dockerfile_dir).await?.join(name);
             let shown = name.clone();
             blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
         }
@@ -45,7 +43,7 @@ pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &No
     let text = note.end_with(text)?;
 
     let note = notes.begin("[internal] load .dockerignore");
-    let ignore = read_ignore(request, client).await;
+    let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
     Ok(Loaded { source: Source::new(name, text), ignore })
 }
@@ -61,10 +59,10 @@ fn unread(name: &str, error: &local::Error) -> String {
     }
 }
 
-async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let context = client.directory("context").await?;
-    let dockerfile = match &request.dockerfile {
-        Dockerfile::File(name) => Some(client.directory("dockerfile").await?.join(name)),
+async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    let context = client.directory(&recipe.options.context_name).await?;
+    let dockerfile = match &recipe.dockerfile {
+        Dockerfile::File(name) => Some(client.directory(&recipe.dockerfile_dir).await?.join(name)),
         Dockerfile::Text(_) => None,
     };
     let found = blocking(move || Context::open(&context)?.read_ignore(dockerfile.as_deref())).await?;
@@ -79,13 +77,14 @@ async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<
 /// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
 pub(crate) async fn lower(
     bases: &Bases,
-    request: &BuildRequest,
+    recipe: &Recipe,
     loaded: &Loaded,
     notes: &Notes,
 ) -> Result<Lowered, BuildError> {
     let wrong = |findings| BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings };
+    let options = frontend::Options { ignore_patterns: loaded.ignore.clone(), ..recipe.options.clone() };
     let (ast, _) = frontend::parse(&loaded.source);
-    let mut lowering = Lowering::new(&loaded.source, ast, options(request, loaded));
+    let mut lowering = Lowering::new(&loaded.source, ast, options);
     loop {
         match lowering.step().map_err(wrong)? {
             Step::Done(lowered) => return Ok(lowered),
@@ -104,41 +103,14 @@ pub(crate) async fn lower(
     }
 }
 
-fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
-    let stages = match &request.no_cache {
-        NoCache::Stages(stages) => stages.clone(),
-        _ => Vec::new(),
-    };
-    frontend::Options {
-        target: request.target.clone(),
-        build_args: request.build_args.clone(),
-        labels: request.labels.clone(),
-        build_platform: Platform::host(),
-        target_platform: request.platform.clone(),
-        no_cache: request.no_cache == NoCache::Everything,
-        no_cache_filter: stages,
-        source_date_epoch: request.source_date_epoch,
-        ignore_patterns: loaded.ignore.clone(),
-        extra_hosts: request.extra_hosts.clone(),
-        ulimits: request.ulimits.clone(),
-        shm_size: request.shm_size,
-        network: match request.network {
-            Network::Sandbox => RunNetwork::Default,
-            Network::Host => RunNetwork::Host,
-            Network::None => RunNetwork::None,
-        },
-        ..frontend::Options::default()
-    }
-}
-
-/// From a request to a graph, without building anything.
+/// From a Dockerfile to a graph, without building anything.
 ///
 /// # Errors
 /// As a build's before its first step.
-pub async fn compile(store: Store, request: &BuildRequest, client: &dyn Client) -> Result<Lowered, BuildError> {
+pub async fn compile(store: Store, recipe: &Recipe, ask: Ask, client: &dyn Client) -> Result<Lowered, BuildError> {
     let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease)), request.ask);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease)), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
-    let loaded = load(request, client, &notes).await?;
-    lower(&bases, request, &loaded, &notes).await
+    let loaded = load(recipe, client, &notes).await?;
+    lower(&bases, recipe, &loaded, &notes).await
 }
