@@ -129,8 +129,10 @@ pub(super) fn inspect(store: &Store, names: &[String]) -> Result<u8, Failure> {
 /// `rbuild tag`
 pub(super) fn tag(store: &Store, source: &str, target: &str) -> Result<u8, Failure> {
     let target = of_new_image(target)?;
-    let image = images::find(store, source)?;
-    store.set_tag(&target, &image.entry)?;
+    // By name all its platforms get the other one too.
+    let named = frontend::normalise_reference(source).ok().map(|name| store.get_tag(&name)).transpose()?.flatten();
+    let entry = named.map_or_else(|| images::find(store, source).map(|image| image.entry), Ok)?;
+    store.set_tag(&target, &entry)?;
     Ok(0)
 }
 

@@ -125,7 +125,7 @@ pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
         if let Some(entry) = store.get_tag(&normalised)? {
             let host = Platform::host();
             let chosen = entry.platforms().find(|entry| is_for(entry, &host)).unwrap_or(&entry);
-            return open(store, name, alone(chosen));
+            return open(store, name, chosen.clone());
         }
     }
     let digits = name.strip_prefix("sha256:").unwrap_or(name);

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 /// <https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md>
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const INDEXES: [&str; 2] = [INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
 /// What tools find an image by.
 const REFERENCE: &str = "org.opencontainers.image.ref.name";
 /// Its name in full.
@@ -88,7 +89,20 @@ impl Candidate {
     }
 
     fn all_of(entry: Option<&TagEntry>) -> Vec<Candidate> {
-        entry.into_iter().flat_map(TagEntry::platforms).filter_map(Candidate::of).collect()
+        let Some(entry) = entry else { return Vec::new() };
+        if !entry.manifest.as_ref().is_some_and(|manifest| INDEXES.contains(&&*manifest.media_type)) {
+            return entry.platforms().filter_map(Candidate::of).collect();
+        }
+        // An index is shown as one, if all that it names can be.
+        let Some(mut index) = Candidate::of(entry) else { return Vec::new() };
+        index.shown.platform = None;
+        index.needs.extend(&entry.keeps);
+        for variant in &entry.variants {
+            let Some(variant) = Candidate::of(variant) else { return Vec::new() };
+            index.needs.push(variant.shown.digest);
+            index.needs.extend(variant.needs);
+        }
+        vec![index]
     }
 
     fn is_here(&self, store: &Store) -> bool {
@@ -232,6 +246,21 @@ mod tests {
         store.gc().unwrap();
         assert_eq!(names(&store), ["y"]);
         assert_eq!(store.fsck(crate::store::fsck::Depth::Content).unwrap(), []);
+    }
+
+    #[test]
+    fn an_index_is_shown_as_one() {
+        let (_dir, store) = scratch_store();
+        let lease = store.lease().unwrap();
+        let (one, other) = (image(&store, &lease, "one", true), image(&store, &lease, "other", true));
+        let index = BlobRef { media_type: INDEX.to_owned(), ..image(&store, &lease, "index", true).manifest.unwrap() };
+        let both = TagEntry { manifest: Some(index.clone()), variants: vec![other.clone()], ..one };
+        store.set_tag("x", &both).unwrap();
+        let shown = read_json::<Index>(&store.index_path()).unwrap().unwrap().manifests;
+        assert_eq!((shown.len(), shown[0].digest, &shown[0].platform), (1, index.digest, &None));
+        let elsewhere = image(&store, &lease, "elsewhere", false);
+        store.set_tag("x", &TagEntry { variants: vec![elsewhere], ..both }).unwrap();
+        assert!(names(&store).is_empty(), "one of its images is not here");
     }
 
     #[test]
