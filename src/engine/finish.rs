@@ -8,26 +8,28 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use serde_json::{json, Value};
-use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions};
+use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions, Pulled};
 use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
-use snapshotter::{Digest, Lease, SnapshotInfo, Store};
+use snapshotter::{DiffId, Digest, Lease, SnapshotInfo, Store};
 use solver::graph::Platform;
 
 use super::blocking::blocking;
 use super::error::BuildError;
 use super::host::EngineHost;
 use super::job::{Job, Tree};
+use super::layers::{Layers, Wanted};
 use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
 use super::provenance::{provenance, Account, Provenance, Story};
 use super::push::push;
+use super::remote::Origin;
 use super::request::ExportRequest;
 use super::results::Files;
 use super::steps::StepFailure;
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{
-    assemble, assemble_index, attest, Assembled, Assembly, Attestation, Attested, Codec, Descriptor, Family,
-    ImageConfig, ImageName, LayerInfo,
+    assemble, assemble_index, attest, media_type, Assembled, Assembly, Attestation, Attested, Codec, Descriptor,
+    Family, ImageConfig, ImageName, LayerInfo,
 };
 use crate::registry::OnPush;
 use crate::rfc3339::Time;
@@ -62,9 +64,11 @@ struct Part {
     platform: Platform,
     config: Value,
     base: Base,
-    /// Bottom first; the first ones are the base image's.
-    layers: Vec<SnapshotInfo>,
-    /// Where they come from.
+    /// The first ones are the base image's.
+    layers: Layers,
+    /// Where those came from.
+    origin: Option<Origin>,
+    /// What makes the files.
     tree: Option<Tree>,
 }
 
@@ -97,7 +101,8 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
     let (host, notes) = (job.host(), job.notes());
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
-    let ready = outcome.products.into_iter().map(|product| part(&store, product));
+    let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
+    let ready = outcome.products.into_iter().map(|product| part(host, product, wanted));
     let parts = futures_util::future::try_join_all(ready).await?;
     if parts.is_empty() {
         return Err(BuildError::Unsupported("an outcome without any result"));
@@ -160,18 +165,24 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
 }
 
 /// Makes the files of one product.
-async fn part(store: &Store, product: Product) -> Result<Part, BuildError> {
+async fn part(host: &EngineHost, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
     let files = match &product.tree {
-        Some(tree) => tree.output().await?.files,
+        Some(tree) => tree.result().await?.files,
         None => Files::Empty,
     };
-    let layers = match files {
-        Files::Empty => Vec::new(),
-        Files::Snapshot(top) => store.chain(&top)?,
-        Files::Context(_) => return Err(BuildError::Unsupported("an image that is the build context")),
-    };
+    let layers = Layers::of(host, &files, wanted).await?;
+    let origin = layers.origin(host, product.base.layers);
     let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
-    Ok(Part { platform: product.platform, config, base: product.base, layers, tree: product.tree })
+    Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree })
+}
+
+/// Whether an output is made of files, not only of their names.
+fn needs_files(output: &export::Output) -> bool {
+    match output.kind {
+        Kind::Oci { .. } | Kind::Docker { .. } | Kind::Tar | Kind::Local => true,
+        Kind::Image { .. } => output.options.force_compression,
+        Kind::CacheOnly => false,
+    }
 }
 
 /// The configuration of an image of which a frontend said nothing.
@@ -259,22 +270,42 @@ impl Finishing {
             None
         };
         let diff_ids = ImageConfig::parse(&image.config)?.diff_ids()?;
-        let layers = diff_ids.into_iter().zip(&part.layers).zip(&image.document.layers);
-        let layers = layers.map(|((diff_id, snapshot), blob)| LayerRef {
-            diff_id,
-            snapshot: Some(snapshot.id),
-            blob: compressed.then(|| blob_ref(blob)),
-        });
+        let blobs = &image.document.layers;
+        let layers: Vec<LayerRef> = match &part.layers {
+            Layers::Here(trees) => {
+                let layers = diff_ids.into_iter().zip(trees).zip(blobs);
+                let layer = |((diff_id, tree), blob): ((DiffId, &SnapshotInfo), &Descriptor)| LayerRef {
+                    diff_id,
+                    snapshot: Some(tree.id),
+                    blob: compressed.then(|| blob_ref(blob)),
+                };
+                layers.map(layer).collect()
+            }
+            Layers::Elsewhere(_) => {
+                diff_ids.into_iter().map(|diff_id| LayerRef { diff_id, snapshot: None, blob: None }).collect()
+            }
+        };
+        let (mut extra, mut keeps) = (serde_json::Map::new(), Vec::new());
+        if let Some(epoch) = epoch_of(options, self.epoch) {
+            extra.insert("epoch".into(), epoch.into());
+        }
+        if let Some((key, from, Some(manifest))) = part.origin.as_ref().map(Origin::remembered) {
+            // It may have been collected: then nobody can be told where the layers came from.
+            if self.lease.hold_blob(&manifest).is_ok() {
+                extra.insert(key.into(), from.into());
+                keeps.push(manifest);
+            }
+        }
         Ok(TagEntry {
             name: None,
             image: image.config_digest,
             manifest,
             platform: Some(image.platform.to_string()),
-            layers: layers.collect(),
+            layers,
             variants: Vec::new(),
-            keeps: Vec::new(),
+            keeps,
             created: self.now.seconds(),
-            extra: epoch_of(options, self.epoch).map_or(Value::Null, |epoch| json!({ "epoch": epoch })),
+            extra: if extra.is_empty() { Value::Null } else { extra.into() },
         })
     }
 
@@ -340,9 +371,32 @@ impl Finishing {
 
     /// The documents of the image for one platform.
     fn image(&self, part: &Part, options: &ImageOptions, compressed: bool) -> Result<Assembled, BuildError> {
+        let layers = match &part.layers {
+            Layers::Here(trees) => self.packed(part, trees, options, compressed)?,
+            Layers::Elsewhere(named) => named.iter().map(|(diff_id, blob)| as_named(*diff_id, blob, options)).collect(),
+        };
+        let how = Assembly {
+            family: options.family,
+            base_history: part.base.history,
+            epoch: options.epoch.or(self.epoch),
+            now: self.now,
+            annotations: options.annotations.clone(),
+        };
+        Ok(assemble(part.config.clone(), &layers, &how)?)
+    }
+
+    /// What the documents say of layers that are here.
+    fn packed(
+        &self,
+        part: &Part,
+        trees: &[SnapshotInfo],
+        options: &ImageOptions,
+        compressed: bool,
+    ) -> Result<Vec<LayerInfo>, BuildError> {
         let rewritten = epoch_of(options, self.epoch);
-        let mut layers = Vec::with_capacity(part.layers.len());
-        for (index, snapshot) in part.layers.iter().enumerate() {
+        let pulled = if options.force_compression { Pulled::Converted } else { Pulled::AsItCame };
+        let mut layers = Vec::with_capacity(trees.len());
+        for (index, snapshot) in trees.iter().enumerate() {
             // The base image's layers are what they are.
             let epoch = rewritten.filter(|_| index >= part.base.layers);
             let (diff_id, descriptor) = if compressed {
@@ -350,7 +404,7 @@ impl Finishing {
                     &self.store,
                     &self.lease,
                     &snapshot.id,
-                    &PackOptions { compression: compression(options), epoch },
+                    &PackOptions { compression: compression(options), epoch, pulled },
                 )?;
                 (
                     layer.diff_id,
@@ -363,20 +417,12 @@ impl Finishing {
             let created = Some(Time::since_1970(Duration::from_nanos(snapshot.created.unsigned_abs())));
             layers.push(LayerInfo { diff_id, descriptor, created, created_by: None });
         }
-        let how = Assembly {
-            family: options.family,
-            base_history: part.base.history,
-            epoch: options.epoch.or(self.epoch),
-            now: self.now,
-            annotations: options.annotations.clone(),
-        };
-        Ok(assemble(part.config.clone(), &layers, &how)?)
+        Ok(layers)
     }
 
     /// The files of one platform.
     fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
-        let top = part.layers.last().map(|snapshot| snapshot.id);
-        Ok(self.store.view(top.as_ref(), &self.lease)?)
+        Ok(self.store.view(part.layers.top().as_ref(), &self.lease)?)
     }
 
     /// Writes one output.
@@ -457,6 +503,15 @@ impl Finishing {
         }
         Ok(())
     }
+}
+
+/// What the documents say of a layer that nobody has fetched.
+fn as_named(diff_id: DiffId, blob: &Descriptor, options: &ImageOptions) -> LayerInfo {
+    let codec = media_type::layer(&blob.media_type).map(|layer| layer.codec);
+    // A layer of an unknown kind stays one.
+    let media_type = codec.map_or_else(|| blob.media_type.clone(), |codec| options.family.layer(codec));
+    let descriptor = Descriptor::new(media_type, blob.digest, blob.size);
+    LayerInfo { diff_id, descriptor, created: None, created_by: None }
 }
 
 fn blob_ref(descriptor: &Descriptor) -> BlobRef {

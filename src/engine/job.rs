@@ -165,6 +165,13 @@ impl Tree {
 
     /// The files, made now if need be.
     pub(crate) async fn output(&self) -> Result<Output, BuildError> {
+        let output = self.result().await?;
+        self.definition.job.host().bring(&output.files).await?;
+        Ok(output)
+    }
+
+    /// What the files are, made now if need be. Those of an image may not be here yet.
+    pub(crate) async fn result(&self) -> Result<Output, BuildError> {
         let Definition { job, graph, solved } = &*self.definition;
         let outputs = solved.get_or_init(|| job.solve(graph)).await.clone().map_err(BuildError::from)?;
         let output = outputs.into_iter().nth(self.target);
