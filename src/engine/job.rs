@@ -99,12 +99,13 @@ impl Job {
     pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
         self.asks("dockerfile.v0", attrs::write(recipe));
         let loaded = load::load(recipe, &**self.client(), &self.notes).await?;
-        let lowered = load::lower(self.bases(), recipe, &loaded, &self.notes).await?;
+        let lowered = load::lower(self.bases(), recipe, &loaded, &**self.client(), &self.notes).await?;
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
-        Ok(Outcome::of_targets(lowered.targets, &mut trees, recipe.options.multi_platform))
+        let index = recipe.options.multi_platform || lowered.targets.len() > 1;
+        Ok(Outcome::of_targets(lowered.targets, &mut trees, index))
     }
 
     /// Notes which frontend makes the outcome, for those who want to know where an image comes from.

@@ -46,7 +46,7 @@ pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
 pub use job::{Job, Tree};
-pub use load::compile;
+pub use load::{compile, inquire};
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
 pub use push::push;
