@@ -154,6 +154,12 @@ pub struct Build {
     /// Network of RUN steps
     #[arg(long, value_enum, default_value = "default")]
     pub network: Network,
+    /// Tell where the image comes from, as SLSA provenance beside it (true, false, or mode=min|max,version=v1|v0.2,…)
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub provenance: Option<String>,
+    /// Say something about the image (type=provenance,…)
+    #[arg(long = "attest", value_name = "OPTIONS")]
+    pub attests: Vec<String>,
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,

@@ -11,8 +11,9 @@ use super::client::{self, LocalClient};
 use super::contexts::Contexts;
 use super::failure::{chain, Failure};
 use crate::engine::attrs::DOCKERFILE_DIR;
+use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
-use crate::export::{Kind, Output};
+use crate::export::{csv, Kind, Output};
 use crate::sandbox;
 
 /// The request, and the client with what it offers.
@@ -55,6 +56,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
             names: names(&args.tags, &outputs)?,
             outputs,
             epoch: source_date_epoch,
+            provenance: provenance(args)?,
             wants_manifest: args.metadata_file.is_some(),
         },
     };
@@ -162,6 +164,30 @@ fn ulimit(word: &str) -> Result<Ulimit, Failure> {
         return Err(Failure::misuse(format!("--ulimit {word}: there is no limit {:?}", limit.name)));
     }
     Ok(limit)
+}
+
+/// `--provenance` and `--attest`: where the image comes from is told only when that is asked for.
+fn provenance(args: &args::Build) -> Result<Option<Provenance>, Failure> {
+    let mut wanted = None;
+    let of_flag = args.provenance.iter().map(|text| ("--provenance", text.clone()));
+    let attested = args.attests.iter().map(|text| {
+        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("--attest {text}: {e}")))?;
+        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
+        match kinds.first().map(|kind| &kind["type=".len()..]) {
+            Some("provenance") => Ok(("--attest", rest.into_iter().cloned().collect::<Vec<_>>().join(","))),
+            Some("sbom") => Err(Failure::misuse(format!("--attest {text}: a bill of materials is not supported yet"))),
+            _ => Err(Failure::misuse(format!("--attest {text}: want type=provenance"))),
+        }
+    });
+    for typed in of_flag.map(Ok).chain(attested) {
+        let (flag, text) = typed?;
+        wanted = match text.as_str() {
+            "false" | "disabled=true" => None,
+            "true" => Some(Provenance::parse("mode=min").map_err(Failure::misuse)?),
+            text => Some(Provenance::parse(text).map_err(|e| Failure::misuse(format!("{flag} {text}: {e}")))?),
+        };
+    }
+    Ok(wanted)
 }
 
 /// A number of bytes, with `k`, `m` or `g` for powers of 1024.

@@ -4,6 +4,7 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
+mod arrival;
 mod asker;
 pub mod attrs;
 mod backlog;
@@ -16,9 +17,11 @@ mod finish;
 mod host;
 pub mod images;
 mod job;
+mod layers;
 mod load;
 mod notes;
 mod outcome;
+pub mod provenance;
 mod push;
 mod recipe;
 mod remote;
