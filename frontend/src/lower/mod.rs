@@ -212,13 +212,14 @@ impl Lowering {
         let (mut graph, mut targets) = (GraphBuilder::new(), Vec::new());
         for (number, options) in self.options.for_each_platform().iter().enumerate() {
             let mut found = Vec::new();
-            match self.lower_one(options, &mut graph, &mut found)? {
-                Ok(target) => targets.push(target),
-                Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
-            }
+            let lowered = self.lower_one(options, &mut graph, &mut found);
             // Findings about the same words are told once.
             if number == 0 {
                 lints.append(&mut found);
+            }
+            match lowered? {
+                Ok(target) => targets.push(target),
+                Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
             }
         }
         if !needs.is_empty() {
