@@ -130,8 +130,7 @@ async fn answer(
                 let note = notes.begin(&query.title);
                 let found = bases.get(&query.reference, &query.platform).await;
                 let image = note.end_with(found).map_err(|e| {
-                    let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
-                    wrong(loaded, vec![Diagnostic::error("no-image", query.span, message)])
+                    wrong(loaded, vec![lowering.missing(&query, &chain(&e))])
                 })?;
                 lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
             }

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 
 use solver::graph::{Graph, GraphBuilder, OutputRef, Platform};
 
-use crate::ast::Ast;
+use crate::ast::{Ast, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostic;
 use crate::lint::{self, Checks};
@@ -169,6 +169,20 @@ impl Lowering {
     /// Does not leave out stages that the target does not need.
     pub(crate) fn look_at_all_stages(&mut self) {
         self.options.all_stages = true;
+    }
+
+    /// Why an image that a query of [`Step::Need`] asks for cannot be had.
+    ///
+    /// A stage that was meant, or an image that everybody knows, is suggested.
+    pub fn missing(&self, query: &ImageQuery, why: &str) -> Diagnostic {
+        const COMMON: [&str; 8] = ["alpine", "busybox", "centos", "debian", "fedora", "golang", "python", "ubuntu"];
+        let written = crate::context::context_name(&query.reference).unwrap_or_else(|_| query.reference.clone());
+        let message = format!("{written}: failed to resolve source metadata for {}: {why}", query.reference);
+        let stages = self.ast.instructions.iter().filter_map(|instruction| match &instruction.kind {
+            Some(Kind::From(from)) => from.name.as_ref().map(|name| name.text.as_str()),
+            _ => None,
+        });
+        Diagnostic::error("no-image", query.span, message).suggesting(&written, stages.chain(COMMON))
     }
 
     /// Gives the patterns that a query of [`Step::Need`] asks for.
