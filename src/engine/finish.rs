@@ -17,6 +17,7 @@ use super::error::BuildError;
 use super::host::EngineHost;
 use super::notes::Notes;
 use super::push::push;
+use super::remote::Remote;
 use super::request::BuildRequest;
 use super::results::{Files, Output};
 use super::steps::StepFailure;
@@ -52,6 +53,7 @@ struct Finishing {
 /// Makes what was asked for.
 pub(crate) async fn finish(
     host: &EngineHost,
+    remote: &Remote,
     request: &BuildRequest,
     target: Target,
     result: Option<Output>,
@@ -102,7 +104,7 @@ pub(crate) async fn finish(
             Kind::Image { push: true } => {
                 let own: Vec<String> = output.options.names.iter().map(ToString::to_string).collect();
                 for name in if own.is_empty() { &request.names } else { &own } {
-                    push_one(host, name, notes).await?;
+                    push_one(host, remote, name, notes).await?;
                 }
                 continue;
             }
@@ -129,9 +131,9 @@ fn epoch_of(options: &ImageOptions, of_build: Option<i64>) -> Option<i64> {
 }
 
 /// Pushes the image under one of its names.
-async fn push_one(host: &EngineHost, name: &str, notes: &Notes) -> Result<(), BuildError> {
+async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes) -> Result<(), BuildError> {
     let note = notes.begin(&format!("pushing {name}"));
-    let pushed = push(host.store(), host.remote(), name, &(Arc::new(|_| {}) as OnPush)).await;
+    let pushed = push(host.store(), remote, name, &(Arc::new(|_| {}) as OnPush)).await;
     if let Ok(pushed) = &pushed {
         note.part(&format!("pushing layers: {} sent", pushed.sent));
         note.part(&format!("pushing manifest for {name}@{}", pushed.digest));

@@ -1,7 +1,7 @@
 //! Answers the solver's questions with store, context and sandbox.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,14 +18,18 @@ use solver::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
 use super::backlog::Backlog;
 use super::bases::Bases;
 use super::blocking::blocking;
-use super::client::Client;
+use super::client::{Client, LocalDirectory};
 use super::context::UsedContext;
 use super::images::Image;
 use super::remote::{OnLayer, Remote};
 use super::request::Entitlements;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
+use crate::registry::Credentials;
 use crate::sandbox::{self, Sandbox};
+
+/// How often it is told how much of a directory has come.
+const ARRIVING: Duration = Duration::from_millis(200);
 
 /// What one build brings along.
 struct Asker {
@@ -65,7 +69,8 @@ impl Drop for Registered<'_> {
 impl EngineHost {
     pub(crate) fn new(store: Store, lease: Arc<Lease>, backlog: Arc<Backlog>) -> EngineHost {
         let (sandbox, results) = (Arc::default(), Arc::default());
-        let (remote, images) = (Arc::new(Remote::new(store.clone(), Arc::clone(&lease))), Mutex::default());
+        let (remote, images) =
+            (Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default())), Mutex::default());
         EngineHost { store, lease, sandbox, backlog, remote, images, askers: Mutex::default(), results }
     }
 
@@ -196,9 +201,10 @@ impl EngineHost {
 
     async fn pin_local(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
         let asker = self.asker(at)?;
-        let dir: PathBuf = asker.client.directory(source.reference()).await?;
-        let (attrs, caches) = (source.attrs.clone(), self.store.context_directory());
-        let context = Arc::new(blocking(move || UsedContext::open(&dir, &attrs, &caches)).await?);
+        let wanted = LocalDirectory::of(source)?;
+        let dir = arriving(at, &wanted, asker.client.directory(&wanted)).await?;
+        let caches = self.store.context_directory();
+        let context = Arc::new(blocking(move || UsedContext::open(dir, &wanted.exclude, &caches)).await?);
         // Whoever takes all of a context by identity has it read whole; COPY does not.
         let takes_all = |user: &Vertex| {
             user.inputs.iter().any(|input| input.from.vertex == vertex.id && input.via == Via::Identity)
@@ -273,6 +279,27 @@ impl EngineHost {
         let known = |input: &ResultRef| self.results.get(input.record, input.output);
         let outputs: Option<Vec<Output>> = inputs.iter().map(known).collect();
         outputs.ok_or(StepFailure::Unsupported("an input that nobody made"))
+    }
+}
+
+/// Waits for a directory and tells how much of it has come.
+async fn arriving<T>(at: &AskCx, wanted: &LocalDirectory, coming: impl Future<Output = T>) -> T {
+    let name = format!("transferring {}:", wanted.name);
+    let tell = |done| {
+        let bytes = wanted.arrived.load(Ordering::Relaxed) as i64;
+        if bytes > 0 {
+            at.progress(&name, bytes, 0, done);
+        }
+    };
+    let mut coming = std::pin::pin!(coming);
+    loop {
+        tokio::select! {
+            come = &mut coming => {
+                tell(true);
+                return come;
+            }
+            () = tokio::time::sleep(ARRIVING) => tell(false),
+        }
     }
 }
 
@@ -381,7 +408,8 @@ impl Host for EngineHost {
                 let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
                     progress.progress(&digest.to_string(), current as i64, total as i64, done);
                 });
-                self.remote.files(&image, &on_layer).await.map_err(StepError::new)?;
+                let asker = self.asker(at).map_err(StepError::new)?;
+                asker.bases.remote().files(&image, &on_layer).await.map_err(StepError::new)?;
             }
         }
         let lease = Arc::clone(&self.lease);

@@ -9,7 +9,7 @@ use solver::graph::Platform;
 
 use super::bases::Bases;
 use super::blocking::blocking;
-use super::client::Client;
+use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
 use super::notes::Notes;
 use super::remote::Remote;
@@ -37,8 +37,8 @@ pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &No
     let text = match &request.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
         Dockerfile::File(name) => {
-            let path = client.directory("dockerfile").await?.join(name);
-            let shown = name.clone();
+            let directory = client.directory(&of_dockerfile(name)).await?;
+            let (path, shown) = (directory.path().join(name), name.clone());
             blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
         }
     };
@@ -48,6 +48,11 @@ pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &No
     let ignore = read_ignore(request, client).await;
     let ignore = note.end_with(ignore)?;
     Ok(Loaded { source: Source::new(name, text), ignore })
+}
+
+/// The Dockerfile with the ignore file of its own.
+fn of_dockerfile(name: &str) -> LocalDirectory {
+    LocalDirectory::files("dockerfile", [name.to_owned(), format!("{name}.dockerignore")])
 }
 
 /// Why a Dockerfile cannot be read, in the words that users know.
@@ -62,12 +67,17 @@ fn unread(name: &str, error: &local::Error) -> String {
 }
 
 async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let context = client.directory("context").await?;
-    let dockerfile = match &request.dockerfile {
-        Dockerfile::File(name) => Some(client.directory("dockerfile").await?.join(name)),
-        Dockerfile::Text(_) => None,
+    let context = client.directory(&LocalDirectory::files("context", [".dockerignore".to_owned()])).await?;
+    let (_kept, dockerfile) = match &request.dockerfile {
+        Dockerfile::File(name) => {
+            let directory = client.directory(&of_dockerfile(name)).await?;
+            let path = directory.path().join(name);
+            (Some(directory), Some(path))
+        }
+        Dockerfile::Text(_) => (None, None),
     };
-    let found = blocking(move || Context::open(&context)?.read_ignore(dockerfile.as_deref())).await?;
+    let path = context.path().to_owned();
+    let found = blocking(move || Context::open(&path)?.read_ignore(dockerfile.as_deref())).await?;
     let Some(found) = found else { return Ok(Vec::new()) };
     let file = found.path.display().to_string();
     frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
@@ -137,7 +147,7 @@ fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
 /// As a build's before its first step.
 pub async fn compile(store: Store, request: &BuildRequest, client: &dyn Client) -> Result<Lowered, BuildError> {
     let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease)), request.ask);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), request.ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(request, client, &notes).await?;
     lower(&bases, request, &loaded, &notes).await

@@ -32,7 +32,10 @@ use solver::drive::{NoCache as Recall, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 
 pub use backlog::Backlog;
-pub use client::{Answer, Client, ClientError, Connection};
+pub use client::{
+    pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, Connection, DeliveredTree, Delivery, Differ,
+    Directory, FileContent, FileWriter, LocalDirectory,
+};
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
@@ -105,7 +108,8 @@ impl Engine {
         notes: &Notes,
     ) -> Result<Built, BuildError> {
         let loaded = load::load(request, &*client, notes).await?;
-        let bases = Arc::new(Bases::new(Arc::clone(self.host.remote()), request.ask));
+        let remote = Arc::new(self.host.remote().asked_by(client.credentials()));
+        let bases = Arc::new(Bases::new(Arc::clone(&remote), request.ask));
         let lowered = load::lower(&bases, request, &loaded, notes).await?;
         for lint in &lowered.lints {
             notes.lint(&loaded.source, lint);
@@ -125,6 +129,6 @@ impl Engine {
                 Some(made.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))?)
             }
         };
-        finish::finish(&self.host, request, target, result, notes).await
+        finish::finish(&self.host, &remote, request, target, result, notes).await
     }
 }
