@@ -39,6 +39,8 @@ struct Asker {
     entitlements: Entitlements,
     emptied: Arc<steps::Emptied>,
     warned_of_network: AtomicBool,
+    /// Records of its directories: nobody else uses them, and they are in use as long as they are known.
+    directories: Mutex<Vec<RecordId>>,
 }
 
 /// The world, as the solver sees it.
@@ -62,7 +64,10 @@ pub(crate) struct Registered<'h> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.host.askers.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.build);
+        let asker = self.host.askers.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.build);
+        let directories =
+            asker.map(|asker| std::mem::take(&mut *asker.directories.lock().unwrap_or_else(|e| e.into_inner())));
+        directories.into_iter().flatten().for_each(|record| self.host.results.remove(record));
     }
 }
 
@@ -95,8 +100,8 @@ impl EngineHost {
         bases: Arc<Bases>,
         entitlements: Entitlements,
     ) -> Registered<'_> {
-        let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
-        let asker = Asker { graph, client, bases, entitlements, emptied, warned_of_network };
+        let (emptied, warned_of_network, directories) = (Arc::default(), AtomicBool::new(false), Mutex::default());
+        let asker = Asker { graph, client, bases, entitlements, emptied, warned_of_network, directories };
         self.askers.lock().unwrap_or_else(|e| e.into_inner()).insert(build, Arc::new(asker));
         Registered { host: self, build }
     }
@@ -216,7 +221,9 @@ impl EngineHost {
             hashed("rbuild unread context", &[&CacheKey(random()).0])
         };
         let output = Output { files: Files::Context(context), identity };
-        Ok(self.known(RecordId(StoredId::random().0), vec![output]))
+        let id = RecordId(StoredId::random().0);
+        asker.directories.lock().unwrap_or_else(|e| e.into_inner()).push(id);
+        Ok(self.known(id, vec![output]))
     }
 
     /// Measures a digest on files, and keeps it with their record.

@@ -53,6 +53,13 @@ impl Results {
         self.0.lock().unwrap_or_else(|e| e.into_inner()).insert(record, outputs);
     }
 
+    /// Forgets a record that nobody will ask for.
+    pub(crate) fn remove(&self, record: RecordId) {
+        let removed = self.0.lock().unwrap_or_else(|e| e.into_inner()).remove(&record);
+        // What closes files does so without the lock.
+        drop(removed);
+    }
+
     /// One output of a record that was put here.
     pub(crate) fn get(&self, record: RecordId, output: OutputIndex) -> Option<Output> {
         let all = self.0.lock().unwrap_or_else(|e| e.into_inner());
