@@ -13,7 +13,7 @@ use solver::graph::Platform;
 const COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// What `PATH` is in an image that does not set it.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An image's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

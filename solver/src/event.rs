@@ -150,6 +150,13 @@ impl EventSink {
         EventSink::new(drop)
     }
 
+    /// The same, with all that is sent by it said of another build.
+    #[must_use]
+    pub fn on_behalf_of(&self, build: BuildId) -> EventSink {
+        let receive = Arc::clone(&self.0);
+        EventSink(Arc::new(move |event| receive(Event { build, ..event })))
+    }
+
     /// Sends what happened just now.
     pub fn send(&self, build: BuildId, kind: EventKind) {
         (self.0)(Event { build, at: Timestamp::now(), kind });

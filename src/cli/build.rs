@@ -47,7 +47,7 @@ impl Load {
         let program = transfer::loader()?;
         let archive = Scratch(std::env::temp_dir().join(format!("rbuild-load-{}.tar", std::process::id())));
         let dest = Some(Dest::Path(archive.path().to_path_buf()));
-        request.outputs.push(Output { dest, ..Output::parse("type=docker")? });
+        request.exports.outputs.push(Output { dest, ..Output::parse("type=docker")? });
         Ok(Some(Load { program, archive }))
     }
 }
@@ -91,13 +91,13 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
-    let names = request.names.clone();
-    let to_stdout = request.outputs.iter().any(Output::is_to_stdout);
+    let names = request.exports.names.clone();
+    let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = engine.build(request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
+            built = engine.build(&request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
@@ -135,7 +135,7 @@ pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
     let (request, client) = from_args(args)?;
     let store = snapshotter::Store::open(root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let lowered = runtime.block_on(engine::compile(store, &request, &client));
+    let lowered = runtime.block_on(engine::compile(store, &request.recipe, request.rights.ask, &client));
     lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
 }
 

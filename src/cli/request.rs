@@ -5,13 +5,15 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use solver::graph::op::{Network, Ulimit};
+use frontend::RunNetwork;
+use solver::graph::op::Ulimit;
 use solver::graph::Platform;
 
 use super::args;
 use super::client::{self, LocalClient};
 use super::failure::{chain, Failure};
-use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements, NoCache};
+use crate::engine::attrs::DOCKERFILE_DIR;
+use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements, ExportRequest, Recipe, Rights};
 use crate::export::{Kind, Output};
 use crate::sandbox;
 
@@ -43,29 +45,31 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let mut build_args = build_args(&args.build_args)?;
     let source_date_epoch = source_date_epoch(&mut build_args)?;
     let outputs = outputs(args)?;
-    let request = BuildRequest {
-        dockerfile,
-        names: names(&args.tags, &outputs)?,
+    let options = frontend::Options {
         target: args.target.clone(),
         build_args,
         labels: args.labels.iter().map(|l| pair(l)).collect(),
-        outputs,
-        no_cache: match (args.no_cache, args.no_cache_filter.is_empty()) {
-            (true, _) => NoCache::Everything,
-            (false, false) => NoCache::Stages(args.no_cache_filter.clone()),
-            (false, true) => NoCache::Nothing,
-        },
-        platform: args.platform.as_deref().map(platform).transpose()?,
-        network: network(args.network),
+        target_platform: args.platform.as_deref().map(platform).transpose()?,
+        no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter.clone(),
+        source_date_epoch,
         extra_hosts: args.add_hosts.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
+        network: network(args.network),
         ulimits: args.ulimits.iter().map(|l| ulimit(l)).collect::<Result<_, _>>()?,
         shm_size: args.shm_size.as_deref().map(shm_size).transpose()?.unwrap_or(0),
-        entitlements,
-        source_date_epoch,
-        ask: if args.pull { Ask::Registry } else { Ask::Store },
-        wants_manifest: args.metadata_file.is_some(),
+        ..frontend::Options::default()
     };
-    let directories = BTreeMap::from([("context".to_string(), context), ("dockerfile".to_string(), dockerfile_dir)]);
+    let request = BuildRequest {
+        recipe: Recipe { dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
+        rights: Rights { entitlements, ask: if args.pull { Ask::Registry } else { Ask::Store } },
+        exports: ExportRequest {
+            names: names(&args.tags, &outputs)?,
+            outputs,
+            epoch: source_date_epoch,
+            wants_manifest: args.metadata_file.is_some(),
+        },
+    };
+    let directories = BTreeMap::from([("context".to_string(), context), (DOCKERFILE_DIR.to_string(), dockerfile_dir)]);
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
     Ok((request, LocalClient { directories, secrets, agents }))
 }
@@ -78,11 +82,11 @@ pub(super) fn reason(error: &std::io::Error) -> String {
 }
 
 /// The network of steps that choose none.
-pub(super) fn network(typed: args::Network) -> Network {
+fn network(typed: args::Network) -> RunNetwork {
     match typed {
-        args::Network::Default => Network::Sandbox,
-        args::Network::Host => Network::Host,
-        args::Network::None => Network::None,
+        args::Network::Default => RunNetwork::Default,
+        args::Network::Host => RunNetwork::Host,
+        args::Network::None => RunNetwork::None,
     }
 }
 

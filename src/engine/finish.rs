@@ -1,28 +1,32 @@
 //! From a result to what the user asked for: the image in the store, archives, directories.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use frontend::Target;
 use rustix::fs::{Mode, OFlags};
+use serde_json::{json, Value};
 use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions};
 use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
 use snapshotter::{Digest, Lease, SnapshotInfo, Store};
+use solver::graph::Platform;
 
 use super::blocking::blocking;
 use super::error::BuildError;
 use super::host::EngineHost;
 use super::notes::Notes;
+use super::outcome::{Base, Outcome, Product};
 use super::push::push;
 use super::remote::Remote;
-use super::request::BuildRequest;
-use super::results::{Files, Output};
+use super::request::ExportRequest;
+use super::results::Files;
 use super::steps::StepFailure;
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
-use crate::image::{self, assemble, Assembled, Assembly, Codec, Descriptor, ImageConfig, ImageName, LayerInfo};
+use crate::image::{
+    assemble, assemble_index, Assembled, Assembly, Codec, Descriptor, ImageConfig, ImageName, LayerInfo,
+};
 use crate::registry::OnPush;
 use crate::rfc3339::Time;
 
@@ -32,9 +36,9 @@ pub(crate) const GZIP_LEVEL: u32 = 4;
 /// What a build made.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// The image's id; none when only files were asked for.
+    /// The image's id; none when only files were asked for, or several platforms.
     pub image: Option<Digest>,
-    /// The image's manifest, where its layers were compressed.
+    /// The image's manifest or index, where its layers were compressed.
     pub manifest: Option<Descriptor>,
 }
 
@@ -42,49 +46,69 @@ pub struct Built {
 struct Finishing {
     store: Store,
     lease: Arc<Lease>,
-    target: Target,
-    /// Bottom first; the first ones are the base image's.
-    layers: Vec<SnapshotInfo>,
+    parts: Vec<Part>,
+    /// An index is wanted.
+    index: bool,
     names: Vec<String>,
     epoch: Option<i64>,
     now: Time,
+}
+
+/// The image for one platform, before it is one.
+struct Part {
+    platform: Platform,
+    config: Value,
+    base: Base,
+    /// Bottom first; the first ones are the base image's.
+    layers: Vec<SnapshotInfo>,
+}
+
+/// Documents of images, and of the index that names them where one is wanted.
+struct Made {
+    images: Vec<Assembled>,
+    index: Option<(Vec<u8>, Descriptor)>,
+}
+
+impl Made {
+    fn root(&self) -> Option<Descriptor> {
+        let index = self.index.as_ref().map(|(_, descriptor)| descriptor.clone());
+        index.or_else(|| self.images.first().map(Assembled::descriptor))
+    }
 }
 
 /// Makes what was asked for.
 pub(crate) async fn finish(
     host: &EngineHost,
     remote: &Remote,
-    request: &BuildRequest,
-    target: Target,
-    result: Option<Output>,
+    exports: &ExportRequest,
+    outcome: Outcome,
     notes: &Notes,
 ) -> Result<Built, BuildError> {
     let store = host.store().clone();
-    let layers = match result.map(|output| output.files) {
-        None | Some(Files::Empty) => Vec::new(),
-        Some(Files::Snapshot(top)) => store.chain(&top)?,
-        Some(Files::Context(_)) => return Err(BuildError::Unsupported("an image that is the build context")),
-    };
-    let now = Time::now();
-    let lease = Arc::clone(host.lease());
+    let index = outcome.index || outcome.products.len() > 1;
+    let ready = outcome.products.into_iter().map(|product| part(&store, product));
+    let parts = futures_util::future::try_join_all(ready).await?;
+    if parts.is_empty() {
+        return Err(BuildError::Unsupported("an outcome without any result"));
+    }
     let finishing = Arc::new(Finishing {
+        lease: Arc::clone(host.lease()),
         store,
-        lease,
-        epoch: request.source_date_epoch,
-        target,
-        layers,
-        names: request.names.clone(),
-        now,
+        parts,
+        index,
+        names: exports.names.clone(),
+        epoch: exports.epoch,
+        now: Time::now(),
     });
     let is_image =
         |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
-    let first = request.outputs.iter().find(is_image);
+    let first = exports.outputs.iter().find(is_image);
     let mut built = Built { image: None, manifest: None };
-    if request.outputs.is_empty() || first.is_some() || !request.names.is_empty() {
+    if exports.outputs.is_empty() || first.is_some() || !exports.names.is_empty() {
         let note = notes.begin("exporting to image");
         let (options, compressed) = (
             first.map_or_else(ImageOptions::default, |o| o.options.clone()),
-            request.wants_manifest || is_pushed(request),
+            exports.wants_manifest || is_pushed(exports) || index,
         );
         let kept = {
             let finishing = Arc::clone(&finishing);
@@ -92,18 +116,20 @@ pub(crate) async fn finish(
         };
         if let Ok(kept) = &kept {
             note.part("exporting layers");
-            note.part(&format!("writing image {}", kept.config_digest));
-            request.names.iter().for_each(|name| note.part(&format!("naming to {name}")));
-            built.image = Some(kept.config_digest);
-            built.manifest = (compressed || first.is_some()).then(|| kept.descriptor());
+            kept.images.iter().for_each(|image| note.part(&format!("writing image {}", image.config_digest)));
+            exports.names.iter().for_each(|name| note.part(&format!("naming to {name}")));
+            if let ([image], false) = (kept.images.as_slice(), index) {
+                built.image = Some(image.config_digest);
+            }
+            built.manifest = kept.root().filter(|_| compressed || first.is_some());
         }
         note.end_with(kept)?;
     }
-    for output in &request.outputs {
+    for output in &exports.outputs {
         let name = match &output.kind {
             Kind::Image { push: true } => {
                 let own: Vec<String> = output.options.names.iter().map(ToString::to_string).collect();
-                for name in if own.is_empty() { &request.names } else { &own } {
+                for name in if own.is_empty() { &exports.names } else { &own } {
                     push_one(host, remote, name, notes).await?;
                 }
                 continue;
@@ -121,8 +147,36 @@ pub(crate) async fn finish(
     Ok(built)
 }
 
-fn is_pushed(request: &BuildRequest) -> bool {
-    request.outputs.iter().any(|output| output.kind == Kind::Image { push: true })
+/// Makes the files of one product.
+async fn part(store: &Store, product: Product) -> Result<Part, BuildError> {
+    let files = match &product.tree {
+        Some(tree) => tree.output().await?.files,
+        None => Files::Empty,
+    };
+    let layers = match files {
+        Files::Empty => Vec::new(),
+        Files::Snapshot(top) => store.chain(&top)?,
+        Files::Context(_) => return Err(BuildError::Unsupported("an image that is the build context")),
+    };
+    let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
+    Ok(Part { platform: product.platform, config, base: product.base, layers })
+}
+
+/// The configuration of an image of which a frontend said nothing.
+fn bare_config(platform: &Platform) -> Value {
+    let mut config = json!({
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": { "Env": [format!("PATH={}", frontend::config::DEFAULT_PATH)] },
+    });
+    if !platform.variant.is_empty() {
+        config["variant"] = json!(platform.variant);
+    }
+    config
+}
+
+fn is_pushed(exports: &ExportRequest) -> bool {
+    exports.outputs.iter().any(|output| output.kind == Kind::Image { push: true })
 }
 
 /// The time that no file in new layers is later than.
@@ -144,39 +198,22 @@ async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes)
 
 impl Finishing {
     /// Keeps the image in the store, under its names.
-    fn keep(&self, options: &ImageOptions, compressed: bool) -> Result<Assembled, BuildError> {
+    fn keep(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
         let made = self.assemble(options, compressed)?;
-        self.store.put_blob(&self.lease, &made.config)?;
-        let manifest = if compressed {
-            self.store.put_blob(&self.lease, &made.manifest)?;
-            let descriptor = made.descriptor();
-            Some(BlobRef { digest: descriptor.digest, size: descriptor.size, media_type: descriptor.media_type })
-        } else {
-            None
-        };
-        let diff_ids = ImageConfig::parse(&made.config)?.diff_ids()?;
-        let layers = diff_ids.into_iter().zip(&self.layers).zip(&made.document.layers);
-        let layers = layers.map(|((diff_id, snapshot), blob)| LayerRef {
-            diff_id,
-            snapshot: Some(snapshot.id),
-            blob: compressed.then(|| BlobRef {
-                digest: blob.digest,
-                size: blob.size,
-                media_type: blob.media_type.clone(),
-            }),
-        });
-        let entry = TagEntry {
-            name: None,
-            image: made.config_digest,
-            manifest,
-            platform: Some(made.platform.to_string()),
-            layers: layers.collect(),
-            variants: Vec::new(),
-            keeps: Vec::new(),
-            created: self.now.seconds(),
-            extra: epoch_of(options, self.epoch)
-                .map_or(serde_json::Value::Null, |epoch| serde_json::json!({ "epoch": epoch })),
-        };
+        let mut entries = Vec::new();
+        for (image, part) in made.images.iter().zip(&self.parts) {
+            entries.push(self.entry(image, part, options, compressed)?);
+        }
+        // For those who ask for no platform, the image is the one for this machine.
+        let host = Platform::host();
+        let main = self.parts.iter().position(|part| part.platform == host).unwrap_or(0);
+        let mut entry = entries.remove(main);
+        if let Some((bytes, descriptor)) = &made.index {
+            self.store.put_blob(&self.lease, bytes)?;
+            entry.keeps.extend(entry.manifest.take().map(|manifest| manifest.digest));
+            entry.manifest = Some(blob_ref(descriptor));
+            entry.variants = entries;
+        }
         if self.names.is_empty() {
             self.store.keep_image(&entry)?;
         }
@@ -188,13 +225,63 @@ impl Finishing {
         Ok(made)
     }
 
+    /// Keeps the documents of one image, and says what the store has to know of it.
+    fn entry(
+        &self,
+        image: &Assembled,
+        part: &Part,
+        options: &ImageOptions,
+        compressed: bool,
+    ) -> Result<TagEntry, BuildError> {
+        self.store.put_blob(&self.lease, &image.config)?;
+        let manifest = if compressed {
+            self.store.put_blob(&self.lease, &image.manifest)?;
+            Some(blob_ref(&image.descriptor()))
+        } else {
+            None
+        };
+        let diff_ids = ImageConfig::parse(&image.config)?.diff_ids()?;
+        let layers = diff_ids.into_iter().zip(&part.layers).zip(&image.document.layers);
+        let layers = layers.map(|((diff_id, snapshot), blob)| LayerRef {
+            diff_id,
+            snapshot: Some(snapshot.id),
+            blob: compressed.then(|| blob_ref(blob)),
+        });
+        Ok(TagEntry {
+            name: None,
+            image: image.config_digest,
+            manifest,
+            platform: Some(image.platform.to_string()),
+            layers: layers.collect(),
+            variants: Vec::new(),
+            keeps: Vec::new(),
+            created: self.now.seconds(),
+            extra: epoch_of(options, self.epoch).map_or(Value::Null, |epoch| json!({ "epoch": epoch })),
+        })
+    }
+
     /// Makes the documents; layers become blobs only when their digests are wanted.
-    fn assemble(&self, options: &ImageOptions, compressed: bool) -> Result<Assembled, BuildError> {
+    fn assemble(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
+        let images = self.parts.iter().map(|part| self.image(part, options, compressed));
+        let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
+        let index = self.index.then(|| {
+            let manifests = images.iter().map(|image| {
+                let mut descriptor = image.descriptor();
+                descriptor.platform = Some(image.platform.clone());
+                descriptor
+            });
+            assemble_index(options.family, manifests.collect(), BTreeMap::new())
+        });
+        Ok(Made { images, index })
+    }
+
+    /// The documents of the image for one platform.
+    fn image(&self, part: &Part, options: &ImageOptions, compressed: bool) -> Result<Assembled, BuildError> {
         let rewritten = epoch_of(options, self.epoch);
-        let mut layers = Vec::with_capacity(self.layers.len());
-        for (index, snapshot) in self.layers.iter().enumerate() {
+        let mut layers = Vec::with_capacity(part.layers.len());
+        for (index, snapshot) in part.layers.iter().enumerate() {
             // The base image's layers are what they are.
-            let epoch = rewritten.filter(|_| index >= self.target.base_layers);
+            let epoch = rewritten.filter(|_| index >= part.base.layers);
             let (diff_id, descriptor) = if compressed {
                 let layer = pack(
                     &self.store,
@@ -215,14 +302,18 @@ impl Finishing {
         }
         let how = Assembly {
             family: options.family,
-            base_history: self.target.base_history,
+            base_history: part.base.history,
             epoch: options.epoch.or(self.epoch),
             now: self.now,
             annotations: options.annotations.clone(),
         };
-        let config = serde_json::to_value(&self.target.config)
-            .map_err(|source| image::Error::Malformed { what: "image config", source })?;
-        Ok(assemble(config, &layers, &how)?)
+        Ok(assemble(part.config.clone(), &layers, &how)?)
+    }
+
+    /// The files of one platform.
+    fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
+        let top = part.layers.last().map(|snapshot| snapshot.id);
+        Ok(self.store.view(top.as_ref(), &self.lease)?)
     }
 
     /// Writes one output.
@@ -233,8 +324,10 @@ impl Finishing {
             Kind::Oci { tar } => self.layout(output, layout::Flavour::Oci, *tar, &dest),
             Kind::Docker { tar } => self.layout(output, layout::Flavour::Docker, *tar, &dest),
             Kind::Tar => {
-                let top = self.layers.last().map(|snapshot| snapshot.id);
-                let view = self.store.view(top.as_ref(), &self.lease)?;
+                let [part] = self.parts.as_slice() else {
+                    return Err(BuildError::Unsupported("several platforms in one tar of files; use type=local"));
+                };
+                let view = self.view(part)?;
                 let tree = view.mount()?;
                 let fill =
                     &mut |into: &mut dyn io::Write| write_tar(tree.root(), epoch, into).map_err(io::Error::other);
@@ -242,14 +335,17 @@ impl Finishing {
             }
             Kind::Local => {
                 let Dest::Path(dir) = &dest else { return Err(BuildError::Unsupported("files on standard output")) };
-                let top = self.layers.last().map(|snapshot| snapshot.id);
-                let view = self.store.view(top.as_ref(), &self.lease)?;
-                let tree = view.mount()?;
                 let options = local::Options { owner: local::Owner::of_this_process(), epoch };
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let root = rustix::fs::openat(tree.root(), ".", flags, Mode::empty());
-                let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
-                local::copy(root.as_fd(), dir, &options)?;
+                for part in &self.parts {
+                    let view = self.view(part)?;
+                    let tree = view.mount()?;
+                    let root = rustix::fs::openat(tree.root(), ".", flags, Mode::empty());
+                    let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
+                    // One directory for each platform, as other builders have it.
+                    let own = self.index.then(|| dir.join(part.platform.to_string().replace('/', "_")));
+                    local::copy(root.as_fd(), own.as_ref().unwrap_or(dir), &options)?;
+                }
                 Ok(())
             }
             Kind::Image { .. } | Kind::CacheOnly => Ok(()),
@@ -269,7 +365,13 @@ impl Finishing {
         for name in &self.names {
             names.extend(name.parse::<ImageName>());
         }
-        let bundle = export::Bundle::single(&made).named(names.into_iter().collect(), made.created);
+        let Some(created) = made.images.iter().map(|image| image.created).max() else { return Ok(()) };
+        let bundle = match (made.index, made.images.as_slice()) {
+            (None, [image]) => export::Bundle::single(image),
+            (Some(index), images) => export::Bundle::multi(index, images),
+            (None, _) => return Err(BuildError::Bug("several images without an index".to_string())),
+        };
+        let bundle = bundle.named(names.into_iter().collect(), created);
         let open = |digest: &Digest| -> io::Result<Box<dyn io::Read>> {
             let blob = self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?;
             Ok(Box::new(blob))
@@ -280,6 +382,10 @@ impl Finishing {
         }
         Ok(())
     }
+}
+
+fn blob_ref(descriptor: &Descriptor) -> BlobRef {
+    BlobRef { digest: descriptor.digest, size: descriptor.size, media_type: descriptor.media_type.clone() }
 }
 
 fn compression(options: &ImageOptions) -> Compression {

@@ -15,14 +15,13 @@ use solver::graph::{Graph, Op, OutputIndex, Platform, Selector, Vertex, Via};
 use solver::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, ResultRef};
 use solver::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
 
+use super::asker::Asker;
 use super::backlog::Backlog;
-use super::bases::Bases;
 use super::blocking::blocking;
-use super::client::{Client, LocalDirectory};
+use super::client::LocalDirectory;
 use super::context::UsedContext;
 use super::images::Image;
 use super::remote::{OnLayer, Remote};
-use super::request::Entitlements;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
 use crate::registry::Credentials;
@@ -31,16 +30,10 @@ use crate::sandbox::{self, Sandbox};
 /// How often it is told how much of a directory has come.
 const ARRIVING: Duration = Duration::from_millis(200);
 
-/// What one build brings along.
-struct Asker {
+/// One graph that is being solved, and for whom.
+struct Submitted {
     graph: Arc<Graph>,
-    client: Arc<dyn Client>,
-    bases: Arc<Bases>,
-    entitlements: Entitlements,
-    emptied: Arc<steps::Emptied>,
-    warned_of_network: AtomicBool,
-    /// Records of its directories: nobody else uses them, and they are in use as long as they are known.
-    directories: Mutex<Vec<RecordId>>,
+    asker: Arc<Asker>,
 }
 
 /// The world, as the solver sees it.
@@ -52,31 +45,32 @@ pub(crate) struct EngineHost {
     remote: Arc<Remote>,
     /// Images whose files may still have to be fetched, by their snapshots.
     images: Mutex<HashMap<SnapshotId, Image>>,
-    askers: Mutex<HashMap<BuildId, Arc<Asker>>>,
+    submitted: Mutex<HashMap<BuildId, Arc<Submitted>>>,
     results: Arc<Results>,
 }
 
-/// Forgets a build when it ends.
+/// Forgets a graph when it is solved or given up.
 pub(crate) struct Registered<'h> {
     host: &'h EngineHost,
-    build: BuildId,
+    submit: BuildId,
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        let asker = self.host.askers.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.build);
-        let directories =
-            asker.map(|asker| std::mem::take(&mut *asker.directories.lock().unwrap_or_else(|e| e.into_inner())));
-        directories.into_iter().flatten().for_each(|record| self.host.results.remove(record));
+        self.host.submitted.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.submit);
     }
 }
 
 impl EngineHost {
-    pub(crate) fn new(store: Store, lease: Arc<Lease>, backlog: Arc<Backlog>) -> EngineHost {
-        let (sandbox, results) = (Arc::default(), Arc::default());
-        let (remote, images) =
-            (Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default())), Mutex::default());
-        EngineHost { store, lease, sandbox, backlog, remote, images, askers: Mutex::default(), results }
+    pub(crate) fn new(
+        store: Store,
+        lease: Arc<Lease>,
+        sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+        backlog: Arc<Backlog>,
+    ) -> EngineHost {
+        let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
+        let (images, submitted, results) = (Mutex::default(), Mutex::default(), Arc::default());
+        EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -87,23 +81,19 @@ impl EngineHost {
         &self.remote
     }
 
+    pub(crate) fn results(&self) -> &Arc<Results> {
+        &self.results
+    }
+
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }
 
-    /// Makes a build known: its questions are answered with what it brings along.
-    pub(crate) fn register(
-        &self,
-        build: BuildId,
-        graph: Arc<Graph>,
-        client: Arc<dyn Client>,
-        bases: Arc<Bases>,
-        entitlements: Entitlements,
-    ) -> Registered<'_> {
-        let (emptied, warned_of_network, directories) = (Arc::default(), AtomicBool::new(false), Mutex::default());
-        let asker = Asker { graph, client, bases, entitlements, emptied, warned_of_network, directories };
-        self.askers.lock().unwrap_or_else(|e| e.into_inner()).insert(build, Arc::new(asker));
-        Registered { host: self, build }
+    /// Makes a graph known by the number it is submitted under: its questions are answered with what its asker brings.
+    pub(crate) fn register(&self, submit: BuildId, graph: Arc<Graph>, asker: Arc<Asker>) -> Registered<'_> {
+        let submitted = Arc::new(Submitted { graph, asker });
+        self.submitted.lock().unwrap_or_else(|e| e.into_inner()).insert(submit, submitted);
+        Registered { host: self, submit }
     }
 
     /// One output of a record in use.
@@ -111,10 +101,14 @@ impl EngineHost {
         self.results.get(of.record, of.output)
     }
 
-    /// The build whose files and rights a question may use.
+    /// The graph of a question, with the asker whose files and rights may be used.
+    fn submitted(&self, at: &AskCx) -> Result<Arc<Submitted>, StepFailure> {
+        let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner());
+        submitted.get(&at.caller()).cloned().ok_or(StepFailure::Unsupported("a question of a build that has ended"))
+    }
+
     fn asker(&self, at: &AskCx) -> Result<Arc<Asker>, StepFailure> {
-        let askers = self.askers.lock().unwrap_or_else(|e| e.into_inner());
-        askers.get(&at.caller()).cloned().ok_or(StepFailure::Unsupported("a question of a build that has ended"))
+        Ok(Arc::clone(&self.submitted(at)?.asker))
     }
 
     fn step_cx(&self, asker: &Asker) -> StepCx {
@@ -205,16 +199,22 @@ impl EngineHost {
     }
 
     async fn pin_local(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
-        let asker = self.asker(at)?;
-        let wanted = LocalDirectory::of(source)?;
-        let dir = arriving(at, &wanted, asker.client.directory(&wanted)).await?;
-        let caches = self.store.context_directory();
-        let context = Arc::new(blocking(move || UsedContext::open(dir, &wanted.exclude, &caches)).await?);
+        let submitted = self.submitted(at)?;
+        let asker = &submitted.asker;
+        let place = asker.context(source);
+        let open = || async {
+            let wanted = LocalDirectory::of(source)?;
+            let dir = arriving(at, &wanted, asker.client.directory(&wanted)).await?;
+            let caches = self.store.context_directory();
+            let used = blocking(move || UsedContext::open(dir, &wanted.exclude, &caches)).await?;
+            Ok::<_, StepFailure>(Arc::new(used))
+        };
+        let context = Arc::clone(place.get_or_try_init(open).await?);
         // Whoever takes all of a context by identity has it read whole; COPY does not.
         let takes_all = |user: &Vertex| {
             user.inputs.iter().any(|input| input.from.vertex == vertex.id && input.via == Via::Identity)
         };
-        let identity = if asker.graph.vertices().iter().any(takes_all) {
+        let identity = if submitted.graph.vertices().iter().any(takes_all) {
             let context = Arc::clone(&context);
             blocking(move || context.digest(&Selector::path("/"))).await?
         } else {
@@ -222,8 +222,9 @@ impl EngineHost {
         };
         let output = Output { files: Files::Context(context), identity };
         let id = RecordId(StoredId::random().0);
-        asker.directories.lock().unwrap_or_else(|e| e.into_inner()).push(id);
-        Ok(self.known(id, vec![output]))
+        let record = self.known(id, vec![output]);
+        asker.own.keep(id);
+        Ok(record)
     }
 
     /// Measures a digest on files, and keeps it with their record.

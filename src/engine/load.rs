@@ -1,19 +1,17 @@
-//! From a request to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
+//! From a recipe to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
 
 use std::sync::Arc;
 
-use frontend::{ImageAnswer, Lowered, Lowering, RunNetwork, Source, Step};
+use frontend::{ImageAnswer, Lowered, Lowering, Source, Step};
 use snapshotter::Store;
-use solver::graph::op::Network;
-use solver::graph::Platform;
 
 use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
 use super::notes::Notes;
-use super::remote::Remote;
-use super::request::{BuildRequest, Dockerfile, NoCache};
+use super::recipe::{Dockerfile, Recipe};
+use super::remote::{Ask, Remote};
 use crate::source::local::{self, Context};
 
 /// The text of a build.
@@ -28,16 +26,16 @@ pub(crate) struct Loaded {
 ///
 /// # Errors
 /// Neither can be read or understood.
-pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
-    let name = match &request.dockerfile {
+pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
+    let name = match &recipe.dockerfile {
         Dockerfile::File(name) => name.clone(),
         Dockerfile::Text(_) => "Dockerfile".to_string(),
     };
     let note = notes.begin(&format!("[internal] load build definition from {name}"));
-    let text = match &request.dockerfile {
+    let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
         Dockerfile::File(name) => {
-            let directory = client.directory(&of_dockerfile(name)).await?;
+            let directory = client.directory(&of_dockerfile(recipe, name)).await?;
             let (path, shown) = (directory.path().join(name), name.clone());
             blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
         }
@@ -45,14 +43,14 @@ pub(crate) async fn load(request: &BuildRequest, client: &dyn Client, notes: &No
     let text = note.end_with(text)?;
 
     let note = notes.begin("[internal] load .dockerignore");
-    let ignore = read_ignore(request, client).await;
+    let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
     Ok(Loaded { source: Source::new(name, text), ignore })
 }
 
 /// The Dockerfile with the ignore file of its own.
-fn of_dockerfile(name: &str) -> LocalDirectory {
-    LocalDirectory::files("dockerfile", [name.to_owned(), format!("{name}.dockerignore")])
+fn of_dockerfile(recipe: &Recipe, name: &str) -> LocalDirectory {
+    LocalDirectory::files(&recipe.dockerfile_dir, [name.to_owned(), format!("{name}.dockerignore")])
 }
 
 /// Why a Dockerfile cannot be read, in the words that users know.
@@ -66,11 +64,12 @@ fn unread(name: &str, error: &local::Error) -> String {
     }
 }
 
-async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let context = client.directory(&LocalDirectory::files("context", [".dockerignore".to_owned()])).await?;
-    let (_kept, dockerfile) = match &request.dockerfile {
+async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    let wanted = LocalDirectory::files(&recipe.options.context_name, [".dockerignore".to_owned()]);
+    let context = client.directory(&wanted).await?;
+    let (_kept, dockerfile) = match &recipe.dockerfile {
         Dockerfile::File(name) => {
-            let directory = client.directory(&of_dockerfile(name)).await?;
+            let directory = client.directory(&of_dockerfile(recipe, name)).await?;
             let path = directory.path().join(name);
             (Some(directory), Some(path))
         }
@@ -89,13 +88,14 @@ async fn read_ignore(request: &BuildRequest, client: &dyn Client) -> Result<Vec<
 /// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
 pub(crate) async fn lower(
     bases: &Bases,
-    request: &BuildRequest,
+    recipe: &Recipe,
     loaded: &Loaded,
     notes: &Notes,
 ) -> Result<Lowered, BuildError> {
     let wrong = |findings| BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings };
+    let options = frontend::Options { ignore_patterns: loaded.ignore.clone(), ..recipe.options.clone() };
     let (ast, _) = frontend::parse(&loaded.source);
-    let mut lowering = Lowering::new(&loaded.source, ast, options(request, loaded));
+    let mut lowering = Lowering::new(&loaded.source, ast, options);
     loop {
         match lowering.step().map_err(wrong)? {
             Step::Done(lowered) => return Ok(lowered),
@@ -114,41 +114,14 @@ pub(crate) async fn lower(
     }
 }
 
-fn options(request: &BuildRequest, loaded: &Loaded) -> frontend::Options {
-    let stages = match &request.no_cache {
-        NoCache::Stages(stages) => stages.clone(),
-        _ => Vec::new(),
-    };
-    frontend::Options {
-        target: request.target.clone(),
-        build_args: request.build_args.clone(),
-        labels: request.labels.clone(),
-        build_platform: Platform::host(),
-        target_platform: request.platform.clone(),
-        no_cache: request.no_cache == NoCache::Everything,
-        no_cache_filter: stages,
-        source_date_epoch: request.source_date_epoch,
-        ignore_patterns: loaded.ignore.clone(),
-        extra_hosts: request.extra_hosts.clone(),
-        ulimits: request.ulimits.clone(),
-        shm_size: request.shm_size,
-        network: match request.network {
-            Network::Sandbox => RunNetwork::Default,
-            Network::Host => RunNetwork::Host,
-            Network::None => RunNetwork::None,
-        },
-        ..frontend::Options::default()
-    }
-}
-
-/// From a request to a graph, without building anything.
+/// From a Dockerfile to a graph, without building anything.
 ///
 /// # Errors
 /// As a build's before its first step.
-pub async fn compile(store: Store, request: &BuildRequest, client: &dyn Client) -> Result<Lowered, BuildError> {
+pub async fn compile(store: Store, recipe: &Recipe, ask: Ask, client: &dyn Client) -> Result<Lowered, BuildError> {
     let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), request.ask);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
-    let loaded = load(request, client, &notes).await?;
-    lower(&bases, request, &loaded, &notes).await
+    let loaded = load(recipe, client, &notes).await?;
+    lower(&bases, recipe, &loaded, &notes).await
 }

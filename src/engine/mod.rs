@@ -4,6 +4,8 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
+mod asker;
+pub mod attrs;
 mod backlog;
 mod bases;
 mod blocking;
@@ -13,23 +15,27 @@ mod error;
 mod finish;
 mod host;
 pub mod images;
+mod job;
 mod load;
 mod notes;
+mod outcome;
 mod push;
+mod recipe;
 mod remote;
 mod request;
 mod results;
 mod secret;
 pub mod steps;
 
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use snapshotter::Store;
-use solver::drive::{NoCache as Recall, Solver};
-use solver::event::{BuildId, EventKind, EventSink};
+use solver::admit::Budget;
+use solver::drive::Solver;
+use solver::event::EventSink;
 
 pub use backlog::Backlog;
 pub use client::{
@@ -39,96 +45,92 @@ pub use client::{
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
+pub use job::{Job, Tree};
 pub use load::compile;
+pub use notes::Notes;
+pub use outcome::{Base, Outcome, Product};
 pub use push::push;
+pub use recipe::{Dockerfile, Recipe};
 pub use remote::{Ask, Remote};
-pub use request::{BuildRequest, Dockerfile, Entitlements, NoCache};
+pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
-use bases::Bases;
+use crate::sandbox::Sandbox;
 use host::EngineHost;
-use notes::Notes;
+use job::Shift;
 
 /// Builds, on one store.
 pub struct Engine {
-    host: Arc<EngineHost>,
-    solver: Solver,
-    builds: AtomicU64,
+    root: PathBuf,
+    budget: Budget,
+    backlog: Arc<Backlog>,
+    /// Started when the first process is, and kept.
+    sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    /// There while there are builds.
+    shift: Mutex<Weak<Shift>>,
+    numbers: Arc<AtomicU64>,
 }
 
 impl Engine {
     /// Opens the store at `root`; `jobs` bounds how many RUN steps run at once, `backlog` how far they may be ahead of
-    /// what shows their output. To be called on a tokio runtime.
+    /// what shows their output.
     ///
     /// # Errors
     /// [`BuildError::Store`] when the directory cannot be a store.
     pub fn open(root: &Path, jobs: Option<usize>, backlog: Arc<Backlog>) -> Result<Engine, BuildError> {
-        let store = Store::open(root)?;
-        let lease = Arc::new(store.lease()?);
-        let host = Arc::new(EngineHost::new(store, lease, backlog));
+        Store::open(root)?;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let mut budget = solver::admit::Budget::for_cores(cores);
+        let mut budget = Budget::for_cores(cores);
         if let Some(jobs) = jobs {
             budget.runs = jobs.max(1);
         }
-        let solver = Solver::new(Arc::clone(&host), budget);
-        Ok(Engine { host, solver, builds: AtomicU64::new(1) })
+        let (sandbox, shift, numbers) = (Arc::default(), Mutex::default(), Arc::new(AtomicU64::new(1)));
+        Ok(Engine { root: root.to_path_buf(), budget, backlog, sandbox, shift, numbers })
     }
 
-    /// Builds what is asked for. Dropping the future stops the build and all its processes.
+    /// Begins a build. To be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// The store cannot be used any more.
+    pub fn job(&self, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Result<Arc<Job>, BuildError> {
+        Ok(Job::open(self.shift()?, client, rights, events))
+    }
+
+    /// Builds a Dockerfile and makes of it what is asked for. Dropping the future stops the build and all its
+    /// processes. To be called on a tokio runtime.
     ///
     /// # Errors
     /// [`BuildError`] tells whose fault it is.
     pub async fn build(
         &self,
-        request: BuildRequest,
+        request: &BuildRequest,
         client: Arc<dyn Client>,
         events: EventSink,
     ) -> Result<Built, BuildError> {
-        let id = BuildId(self.builds.fetch_add(1, Ordering::Relaxed));
-        let notes = Notes::new(id, events);
-        notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
-        let built = self.stations(id, &request, client, &notes).await;
-        let error = built.as_ref().err().map(error::one_line);
-        notes.emit(EventKind::BuildFinished { error });
+        let job = self.job(client, request.rights, events)?;
+        let built = async { job.export(job.compile(&request.recipe).await?, &request.exports).await }.await;
+        job.close(built.as_ref().err());
         built
     }
 
     /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.
     pub fn tidy(&self, limit: Duration) {
         // What stays is found by the next build.
-        let _ = self.host.store().tidy(limit);
+        let _ = Store::open(&self.root).and_then(|store| store.tidy(limit));
     }
 
-    async fn stations(
-        &self,
-        id: BuildId,
-        request: &BuildRequest,
-        client: Arc<dyn Client>,
-        notes: &Notes,
-    ) -> Result<Built, BuildError> {
-        let loaded = load::load(request, &*client, notes).await?;
-        let remote = Arc::new(self.host.remote().asked_by(client.credentials()));
-        let bases = Arc::new(Bases::new(Arc::clone(&remote), request.ask));
-        let lowered = load::lower(&bases, request, &loaded, notes).await?;
-        for lint in &lowered.lints {
-            notes.lint(&loaded.source, lint);
+    /// What is at work, or what begins to work now.
+    fn shift(&self) -> Result<Arc<Shift>, BuildError> {
+        let mut current = self.shift.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(shift) = current.upgrade() {
+            return Ok(shift);
         }
-        let Some(target) = lowered.targets.into_iter().next() else {
-            return Err(BuildError::Unsupported("a Dockerfile without a target"));
-        };
-        let graph = Arc::new(lowered.graph);
-        let result = match target.output {
-            None => None,
-            Some(_) => {
-                let _registered = self.host.register(id, Arc::clone(&graph), client, bases, request.entitlements);
-                let solve = self.solver.submit(id, Arc::clone(&graph), Recall::AsHinted, notes.sink());
-                let solved = solve.await.map_err(BuildError::from)?;
-                let made = solved.targets.first().and_then(|target| self.host.result(target.result));
-                // Not the same as an empty tree, which has a result too.
-                Some(made.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))?)
-            }
-        };
-        finish::finish(&self.host, &remote, request, target, result, notes).await
+        let store = Store::open(&self.root)?;
+        let lease = Arc::new(store.lease()?);
+        let host = Arc::new(EngineHost::new(store, lease, Arc::clone(&self.sandbox), Arc::clone(&self.backlog)));
+        let solver = Solver::new(Arc::clone(&host), self.budget);
+        let shift = Arc::new(Shift { host, solver, numbers: Arc::clone(&self.numbers) });
+        *current = Arc::downgrade(&shift);
+        Ok(shift)
     }
 }

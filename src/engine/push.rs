@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use snapshotter::layer::{pack, Compression, PackOptions};
 use snapshotter::store::tags::BlobRef;
-use snapshotter::{Lease, Store};
+use snapshotter::{Digest, Lease, Store};
 
 use super::blocking::blocking;
 use super::images::{self, Error, Image};
@@ -35,6 +35,9 @@ pub async fn push(store: &Store, remote: &Remote, name: &str, on: &OnPush) -> Re
 /// Everything the registry must have: layers, config, manifest.
 fn content(store: &Store, lease: &Arc<Lease>, name: &str) -> Result<Content, Error> {
     let image = images::find(store, name)?;
+    if let Some(content) = kept_index(store, lease, &image) {
+        return Ok(content);
+    }
     let mut blobs = vec![blob(store, lease, &config_descriptor(&image))];
     let kept = kept_manifest(store, lease, &image);
     let (layers, document) = match kept {
@@ -66,6 +69,26 @@ fn kept_manifest(store: &Store, lease: &Lease, image: &Image) -> Option<(Vec<Des
     let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, None) else { return None };
     let all_here = manifest.layers.iter().all(|layer| lease.hold_blob(&layer.digest).is_ok());
     all_here.then(|| (manifest.layers, Descriptor::new(media_type.clone(), *digest, *size), bytes))
+}
+
+/// The index that the image was exported with, and all it names, if all of that is here.
+fn kept_index(store: &Store, lease: &Arc<Lease>, image: &Image) -> Option<Content> {
+    let root = image.entry.manifest.as_ref()?;
+    let read = |digest: &Digest| store.read_blob(digest, manifest::MAX_BYTES as u64).ok();
+    let bytes = read(&root.digest)?;
+    let Ok(Document::Index(index)) = Document::parse(&bytes, None) else { return None };
+    let mut content = Content { blobs: Vec::new(), documents: Vec::new() };
+    for child in index.manifests {
+        let bytes = read(&child.digest)?;
+        let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, None) else { return None };
+        for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+            lease.hold_blob(&descriptor.digest).ok()?;
+            content.blobs.push(blob(store, lease, descriptor));
+        }
+        content.documents.push((child, bytes));
+    }
+    content.documents.push((Descriptor::new(root.media_type.clone(), root.digest, root.size), bytes));
+    Some(content)
 }
 
 /// Layers made of the image's snapshots. They must be what its config says.

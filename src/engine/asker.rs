@@ -1,0 +1,50 @@
+//! What one build brings along: whom to ask, what it may do, and what it has settled already.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use solver::graph::op::SourceOp;
+use tokio::sync::OnceCell;
+
+use super::bases::Bases;
+use super::client::Client;
+use super::context::UsedContext;
+use super::request::Entitlements;
+use super::results::OwnRecords;
+use super::steps::Emptied;
+
+/// A local source as the build names it.
+type LocalName = (String, BTreeMap<String, String>);
+
+/// Who asks for a build.
+pub(crate) struct Asker {
+    pub client: Arc<dyn Client>,
+    pub bases: Arc<Bases>,
+    pub entitlements: Entitlements,
+    pub emptied: Arc<Emptied>,
+    pub warned_of_network: AtomicBool,
+    /// Records of its contexts.
+    pub own: OwnRecords,
+    /// A context is taken once a build, however many graphs of it name it.
+    contexts: Mutex<HashMap<LocalName, Arc<OnceCell<Arc<UsedContext>>>>>,
+}
+
+impl Asker {
+    pub(crate) fn new(
+        client: Arc<dyn Client>,
+        bases: Arc<Bases>,
+        entitlements: Entitlements,
+        own: OwnRecords,
+    ) -> Asker {
+        let (emptied, warned_of_network, contexts) = (Arc::default(), AtomicBool::new(false), Mutex::default());
+        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts }
+    }
+
+    /// The place of the context that a source stands for.
+    pub(crate) fn context(&self, source: &SourceOp) -> Arc<OnceCell<Arc<UsedContext>>> {
+        let name = (source.identifier.clone(), source.attrs.clone());
+        let mut contexts = self.contexts.lock().unwrap_or_else(|e| e.into_inner());
+        Arc::clone(contexts.entry(name).or_default())
+    }
+}

@@ -1,0 +1,165 @@
+//! One build while it lives: what a frontend may ask of the engine.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use solver::drive::{NoCache, SolveError, Solver};
+use solver::event::{BuildId, EventKind, EventSink};
+use solver::graph::Graph;
+use solver::llb::pb;
+use tokio::sync::OnceCell;
+
+use super::asker::Asker;
+use super::bases::Bases;
+use super::client::Client;
+use super::error::{self, BuildError};
+use super::host::EngineHost;
+use super::notes::Notes;
+use super::outcome::Outcome;
+use super::recipe::Recipe;
+use super::request::{ExportRequest, Rights};
+use super::results::{Output, OwnRecords};
+use super::{finish, load, Built};
+
+/// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
+/// what it keeps from being collected may go then.
+pub(crate) struct Shift {
+    pub host: Arc<EngineHost>,
+    pub solver: Solver,
+    /// Numbers for builds and for what they submit: none is given twice.
+    pub numbers: Arc<AtomicU64>,
+}
+
+impl Shift {
+    pub(crate) fn number(&self) -> BuildId {
+        BuildId(self.numbers.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// One build: who asks for it, what it may do, where its events go. Everything it makes is there until the last
+/// [`Tree`] of it is dropped too.
+pub struct Job {
+    id: BuildId,
+    shift: Arc<Shift>,
+    asker: Arc<Asker>,
+    notes: Notes,
+}
+
+impl Job {
+    pub(crate) fn open(shift: Arc<Shift>, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Arc<Job> {
+        let id = shift.number();
+        let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
+        let (bases, own) = (Arc::new(Bases::new(remote, rights.ask)), OwnRecords::of(shift.host.results()));
+        let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
+        let notes = Notes::new(id, events);
+        notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
+        Arc::new(Job { id, shift, asker, notes })
+    }
+
+    /// Tells the listeners that nothing more comes.
+    pub fn close(&self, failed: Option<&BuildError>) {
+        self.notes.emit(EventKind::BuildFinished { error: failed.map(error::one_line) });
+    }
+
+    pub(crate) fn host(&self) -> &Arc<EngineHost> {
+        &self.shift.host
+    }
+
+    /// Who asked for the build.
+    pub fn client(&self) -> &Arc<dyn Client> {
+        &self.asker.client
+    }
+
+    pub(crate) fn bases(&self) -> &Bases {
+        &self.asker.bases
+    }
+
+    /// What is told of the build besides its vertices.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// The trees that a graph's targets stand for. Nothing runs before somebody needs one.
+    pub fn trees(self: &Arc<Self>, graph: Arc<Graph>) -> Vec<Tree> {
+        let targets = graph.targets().len();
+        let definition = Arc::new(Definition { job: Arc::clone(self), graph, solved: OnceCell::new() });
+        (0..targets).map(|target| Tree { definition: Arc::clone(&definition), target }).collect()
+    }
+
+    /// Compiles a Dockerfile of the client's. Nothing runs before a tree of the outcome is needed.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile, or with what it is built on.
+    pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
+        let loaded = load::load(recipe, &**self.client(), &self.notes).await?;
+        let lowered = load::lower(self.bases(), recipe, &loaded, &self.notes).await?;
+        for lint in &lowered.lints {
+            self.notes.lint(&loaded.source, lint);
+        }
+        let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
+        Ok(Outcome::of_targets(lowered.targets, &mut trees, recipe.options.multi_platform))
+    }
+
+    /// Makes the files of an outcome and from them what was asked for.
+    ///
+    /// # Errors
+    /// A step failed, or something cannot be written or pushed.
+    pub async fn export(&self, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
+        finish::finish(self.host(), self.bases().remote(), exports, outcome, &self.notes).await
+    }
+
+    async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
+        let submit = self.shift.number();
+        let _registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
+        let events = self.notes.sink().on_behalf_of(self.id);
+        let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await?;
+        let outputs: Option<Vec<Output>> =
+            solved.targets.iter().map(|target| self.host().result(target.result)).collect();
+        // Not the same as empty trees, which have results too.
+        outputs.ok_or(SolveError::Stalled)
+    }
+}
+
+/// A graph, solved when the first of its trees is needed.
+struct Definition {
+    job: Arc<Job>,
+    graph: Arc<Graph>,
+    solved: OnceCell<Result<Vec<Output>, SolveError>>,
+}
+
+/// Files that a job can make. Cheap to clone; made once.
+#[derive(Clone)]
+pub struct Tree {
+    definition: Arc<Definition>,
+    target: usize,
+}
+
+impl Tree {
+    /// Makes the files, unless that was done.
+    ///
+    /// # Errors
+    /// A step failed.
+    pub async fn make(&self) -> Result<(), BuildError> {
+        self.output().await.map(drop)
+    }
+
+    /// The files, made now if need be.
+    pub(crate) async fn output(&self) -> Result<Output, BuildError> {
+        let Definition { job, graph, solved } = &*self.definition;
+        let outputs = solved.get_or_init(|| job.solve(graph)).await.clone().map_err(BuildError::from)?;
+        let output = outputs.into_iter().nth(self.target);
+        output.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))
+    }
+
+    /// How the files are made, as others would be told.
+    pub fn definition(&self) -> pb::Definition {
+        let graph = &self.definition.graph;
+        graph.targets().get(self.target).map(|target| solver::llb::encode(graph, *target)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tree {} of build {}", self.target, self.definition.job.id.0)
+    }
+}
