@@ -97,7 +97,7 @@ impl<T: AsyncRead + Send + Unpin> Bytes for T {}
 pub struct ClientBlob {
     /// The session it is in; `None` is the asker's own.
     pub session: Option<String>,
-    /// What the client calls the layout.
+    /// What the client calls the layout: a source's `oci.store`.
     pub store: String,
     /// Which blob.
     pub digest: Digest,
