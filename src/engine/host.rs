@@ -1,7 +1,7 @@
 //! Answers the solver's questions with store, context and sandbox.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -19,13 +19,18 @@ use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
+use super::client::LocalDirectory;
 use super::context::UsedContext;
 use super::images::Image;
 use super::provenance::Material;
 use super::remote::Remote;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
+use crate::registry::Credentials;
 use crate::sandbox::{self, Sandbox};
+
+/// How often it is told how much of a directory has come.
+const ARRIVING: Duration = Duration::from_millis(200);
 
 /// One graph that is being solved, and for whom.
 struct Submitted {
@@ -65,7 +70,7 @@ impl EngineHost {
         sandbox: Arc<OnceLock<Arc<Sandbox>>>,
         backlog: Arc<Backlog>,
     ) -> EngineHost {
-        let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease)));
+        let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
         let (images, submitted, results) = (Mutex::default(), Mutex::default(), Arc::default());
         EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results }
     }
@@ -76,6 +81,10 @@ impl EngineHost {
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    pub(crate) fn results(&self) -> &Arc<Results> {
+        &self.results
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -217,9 +226,10 @@ impl EngineHost {
         let asker = &submitted.asker;
         let place = asker.context(source);
         let open = || async {
-            let dir: PathBuf = asker.client.directory(source.reference()).await?;
-            let (attrs, caches) = (source.attrs.clone(), self.store.context_directory());
-            let used = blocking(move || UsedContext::open(&dir, &attrs, &caches)).await?;
+            let wanted = LocalDirectory::of(source)?;
+            let dir = arriving(at, &wanted, asker.client.directory(&wanted)).await?;
+            let caches = self.store.context_directory();
+            let used = blocking(move || UsedContext::open(dir, &wanted.exclude, &caches)).await?;
             Ok::<_, StepFailure>(Arc::new(used))
         };
         let context = Arc::clone(place.get_or_try_init(open).await?);
@@ -234,7 +244,10 @@ impl EngineHost {
             hashed("rbuild unread context", &[&CacheKey(random()).0])
         };
         let output = Output { files: Files::Context(context), identity };
-        Ok(self.known(RecordId(StoredId::random().0), vec![output]))
+        let id = RecordId(StoredId::random().0);
+        let record = self.known(id, vec![output]);
+        asker.own.keep(id);
+        Ok(record)
     }
 
     /// Measures a digest on files, and keeps it with their record.
@@ -297,6 +310,27 @@ impl EngineHost {
         let known = |input: &ResultRef| self.results.get(input.record, input.output);
         let outputs: Option<Vec<Output>> = inputs.iter().map(known).collect();
         outputs.ok_or(StepFailure::Unsupported("an input that nobody made"))
+    }
+}
+
+/// Waits for a directory and tells how much of it has come.
+async fn arriving<T>(at: &AskCx, wanted: &LocalDirectory, coming: impl Future<Output = T>) -> T {
+    let name = format!("transferring {}:", wanted.name);
+    let tell = |done| {
+        let bytes = wanted.arrived.load(Ordering::Relaxed) as i64;
+        if bytes > 0 {
+            at.progress(&name, bytes, 0, done);
+        }
+    };
+    let mut coming = std::pin::pin!(coming);
+    loop {
+        tokio::select! {
+            come = &mut coming => {
+                tell(true);
+                return come;
+            }
+            () = tokio::time::sleep(ARRIVING) => tell(false),
+        }
     }
 }
 
@@ -404,7 +438,8 @@ impl Host for EngineHost {
                 let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
                     progress.progress(&digest.to_string(), current as i64, total as i64, done);
                 });
-                self.remote.files(&image, &on_layer).await.map_err(StepError::new)?;
+                let asker = self.asker(at).map_err(StepError::new)?;
+                asker.bases.remote().files(&image, &on_layer).await.map_err(StepError::new)?;
             }
         }
         let lease = Arc::clone(&self.lease);

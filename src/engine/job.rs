@@ -21,7 +21,7 @@ use super::outcome::Outcome;
 use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
-use super::results::Output;
+use super::results::{Output, OwnRecords};
 use super::{finish, load, Built};
 use crate::rfc3339::Time;
 
@@ -55,8 +55,9 @@ pub struct Job {
 impl Job {
     pub(crate) fn open(shift: Arc<Shift>, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Arc<Job> {
         let id = shift.number();
-        let bases = Arc::new(Bases::new(Arc::clone(shift.host.remote()), rights.ask));
-        let asker = Arc::new(Asker::new(client, bases, rights.entitlements));
+        let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
+        let (bases, own) = (Arc::new(Bases::new(remote, rights.ask)), OwnRecords::of(shift.host.results()));
+        let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
         Arc::new(Job { id, shift, asker, notes, began: Time::now(), asked: Mutex::default() })
