@@ -23,6 +23,7 @@ pub mod excerpt;
 mod failure;
 mod images;
 mod import;
+mod limits;
 mod name;
 mod owners;
 pub mod render;
