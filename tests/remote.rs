@@ -285,6 +285,51 @@ fn the_store_is_asked_first_and_the_registry_with_pull() {
     assert_eq!(rbuild.tree(&context, &[]).read("/id"), tree.read("/id"), "the registry is not needed any more");
 }
 
+#[test]
+fn a_pushed_image_tells_where_it_comes_from_when_that_is_asked_for() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::new();
+    let dockerfile = format!("FROM {base}\nARG A=1\nRUN --mount=type=secret,id=s echo $A > /made\n");
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
+    let app = registry.name("app:1");
+    let args = ["--provenance=mode=max", "--build-arg", "A=2", "--push", "-t", &app, context.to_str().unwrap()];
+    rbuild.ok(args);
+
+    let raw = |name: &str| -> serde_json::Value {
+        let text = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+        serde_json::from_str(&text).unwrap()
+    };
+    let index = raw(&app);
+    let manifests = index["manifests"].as_array().unwrap();
+    assert_eq!(manifests.len(), 2, "{index:#}");
+    let [image, said] = [&manifests[0], &manifests[1]];
+    assert_eq!(said["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+    let manifest = raw(&format!("{}@{}", registry.name("app"), said["digest"].as_str().unwrap()));
+    let digest = manifest["layers"][0]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_string();
+    let blob = registry.dir.path().join("data/docker/registry/v2/blobs/sha256").join(&digest[..2]);
+    let statement = fs::read(blob.join(&digest).join("data")).unwrap();
+    let statement: serde_json::Value = serde_json::from_slice(&statement).unwrap();
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], image["digest"].as_str().unwrap()["sha256:".len()..]);
+    let build = &statement["predicate"]["buildDefinition"];
+    let request = &build["externalParameters"]["request"];
+    assert_eq!(request["args"]["build-arg:A"], "2");
+    assert_eq!(request["secrets"][0]["id"], "s");
+    let material = build["resolvedDependencies"][0]["uri"].as_str().unwrap();
+    assert!(
+        material.starts_with(&format!("pkg:docker/{base_name}@latest", base_name = registry.name("library/busybox")))
+    );
+    let steps = build["internalParameters"]["buildConfig"]["llbDefinition"].as_array().unwrap();
+    assert!(steps.iter().any(|step| step["op"]["Op"]["exec"]["meta"]["args"][2] == "echo $A > /made"), "{steps:#?}");
+
+    // Whoever pulls it gets the image, not what is said about it.
+    let other = Rbuild::empty();
+    other.ok(["pull", &app]);
+    assert_eq!(other.ok(["run", &app, "cat", "/made"]), "2\n");
+}
+
 /// How many layers and configs anybody has fetched.
 fn fetched(registry: &Registry) -> usize {
     registry.requests("GET", "/blobs/")

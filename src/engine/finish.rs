@@ -16,9 +16,11 @@ use solver::graph::Platform;
 use super::blocking::blocking;
 use super::error::BuildError;
 use super::host::EngineHost;
+use super::job::{Job, Tree};
 use super::layers::{Layers, Wanted};
 use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
+use super::provenance::{provenance, Account, Provenance, Story};
 use super::push::push;
 use super::remote::Origin;
 use super::request::ExportRequest;
@@ -26,7 +28,8 @@ use super::results::Files;
 use super::steps::StepFailure;
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{
-    assemble, assemble_index, media_type, Assembled, Assembly, Codec, Descriptor, ImageConfig, ImageName, LayerInfo,
+    assemble, assemble_index, attest, media_type, Assembled, Assembly, Attestation, Attested, Codec, Descriptor,
+    Family, ImageConfig, ImageName, LayerInfo,
 };
 use crate::registry::OnPush;
 use crate::rfc3339::Time;
@@ -53,6 +56,7 @@ struct Finishing {
     names: Vec<String>,
     epoch: Option<i64>,
     now: Time,
+    provenance: Option<(Provenance, Story)>,
 }
 
 /// The image for one platform, before it is one.
@@ -64,11 +68,15 @@ struct Part {
     layers: Layers,
     /// Where those came from.
     origin: Option<Origin>,
+    /// What makes the files.
+    tree: Option<Tree>,
 }
 
 /// Documents of images, and of the index that names them where one is wanted.
 struct Made {
     images: Vec<Assembled>,
+    /// What is said about the images, in their order.
+    attested: Vec<Attested>,
     index: Option<(Vec<u8>, Descriptor)>,
 }
 
@@ -79,13 +87,18 @@ impl Made {
     }
 }
 
+/// Where an image goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    /// To rbuild's store, and maybe from there to a registry.
+    InImageStore,
+    /// Into an archive or a directory.
+    Elsewhere,
+}
+
 /// Makes what was asked for.
-pub(crate) async fn finish(
-    host: &EngineHost,
-    exports: &ExportRequest,
-    outcome: Outcome,
-    notes: &Notes,
-) -> Result<Built, BuildError> {
+pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
+    let (host, notes) = (job.host(), job.notes());
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
@@ -102,6 +115,7 @@ pub(crate) async fn finish(
         names: exports.names.clone(),
         epoch: exports.epoch,
         now: Time::now(),
+        provenance: exports.provenance.clone().map(|wanted| (wanted, job.story())),
     });
     let is_image =
         |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
@@ -111,7 +125,7 @@ pub(crate) async fn finish(
         let note = notes.begin("exporting to image");
         let (options, compressed) = (
             first.map_or_else(ImageOptions::default, |o| o.options.clone()),
-            exports.wants_manifest || is_pushed(exports) || index,
+            exports.wants_manifest || is_pushed(exports) || index || exports.provenance.is_some(),
         );
         let kept = {
             let finishing = Arc::clone(&finishing);
@@ -159,7 +173,7 @@ async fn part(host: &EngineHost, product: Product, wanted: Wanted) -> Result<Par
     let layers = Layers::of(host, &files, wanted).await?;
     let origin = layers.origin(host, product.base.layers);
     let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
-    Ok(Part { platform: product.platform, config, base: product.base, layers, origin })
+    Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree })
 }
 
 /// Whether an output is made of files, not only of their names.
@@ -208,7 +222,7 @@ async fn push_one(host: &EngineHost, name: &str, notes: &Notes) -> Result<(), Bu
 impl Finishing {
     /// Keeps the image in the store, under its names.
     fn keep(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
-        let made = self.assemble(options, compressed)?;
+        let made = self.assemble(options, compressed, Stays::InImageStore)?;
         let mut entries = Vec::new();
         for (image, part) in made.images.iter().zip(&self.parts) {
             entries.push(self.entry(image, part, options, compressed)?);
@@ -220,6 +234,12 @@ impl Finishing {
         if let Some((bytes, descriptor)) = &made.index {
             self.store.put_blob(&self.lease, bytes)?;
             entry.keeps.extend(entry.manifest.take().map(|manifest| manifest.digest));
+            for attested in &made.attested {
+                entry.keeps.push(self.store.put_blob(&self.lease, &attested.manifest)?);
+                for (_, bytes) in &attested.blobs {
+                    entry.keeps.push(self.store.put_blob(&self.lease, bytes)?);
+                }
+            }
             entry.manifest = Some(blob_ref(descriptor));
             entry.variants = entries;
         }
@@ -290,18 +310,63 @@ impl Finishing {
     }
 
     /// Makes the documents; layers become blobs only when their digests are wanted.
-    fn assemble(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
+    fn assemble(&self, options: &ImageOptions, compressed: bool, stays: Stays) -> Result<Made, BuildError> {
         let images = self.parts.iter().map(|part| self.image(part, options, compressed));
         let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
-        let index = self.index.then(|| {
+        let attested = match &self.provenance {
+            Some((wanted, story)) if stays == Stays::InImageStore || !wanted.inline_only => {
+                self.attested(&images, options, wanted, story)?
+            }
+            _ => Vec::new(),
+        };
+        let index = (self.index || !attested.is_empty()).then(|| {
             let manifests = images.iter().map(|image| {
                 let mut descriptor = image.descriptor();
                 descriptor.platform = Some(image.platform.clone());
                 descriptor
             });
-            assemble_index(options.family, manifests.collect(), BTreeMap::new())
+            let attested = attested.iter().map(|attested| attested.descriptor.clone());
+            assemble_index(options.family, manifests.chain(attested).collect(), BTreeMap::new())
         });
-        Ok(Made { images, index })
+        Ok(Made { images, attested, index })
+    }
+
+    /// Says of each image where it comes from.
+    fn attested(
+        &self,
+        images: &[Assembled],
+        options: &ImageOptions,
+        wanted: &Provenance,
+        story: &Story,
+    ) -> Result<Vec<Attested>, BuildError> {
+        if options.family == Family::Docker {
+            return Err(BuildError::Refused("cannot export attestations with \"oci-mediatypes=false\"".to_string()));
+        }
+        let names = self.image_names(options);
+        let about = |(image, part): (&Assembled, &Part)| {
+            let said = self.provenance_of(part, wanted, story);
+            attest(&image.descriptor(), &image.platform, &names, &[said], options.artifact)
+        };
+        Ok(images.iter().zip(&self.parts).map(about).collect())
+    }
+
+    fn provenance_of(&self, part: &Part, wanted: &Provenance, story: &Story) -> Attestation {
+        let account = Account {
+            story,
+            graph: part.tree.as_ref().map(Tree::graph),
+            definition: part.tree.as_ref().map(Tree::definition).unwrap_or_default(),
+            finished: self.now,
+            platform: &Platform::host(),
+        };
+        provenance(wanted, &account)
+    }
+
+    fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
+        let mut names: BTreeSet<ImageName> = options.names.iter().cloned().collect();
+        for name in &self.names {
+            names.extend(name.parse::<ImageName>());
+        }
+        names.into_iter().collect()
     }
 
     /// The documents of the image for one platform.
@@ -388,7 +453,18 @@ impl Finishing {
                     let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
                     // One directory for each platform, as other builders have it.
                     let own = self.index.then(|| dir.join(part.platform.to_string().replace('/', "_")));
-                    local::copy(root.as_fd(), own.as_ref().unwrap_or(dir), &options)?;
+                    let own = own.as_ref().unwrap_or(dir);
+                    local::copy(root.as_fd(), own, &options)?;
+                    if let Some((wanted, story)) = self.provenance.as_ref().filter(|(wanted, _)| !wanted.inline_only) {
+                        let said = self.provenance_of(part, wanted, story).predicate;
+                        // Plain JSON always serializes.
+                        let said = serde_json::to_vec_pretty(&said).unwrap_or_default();
+                        let dest = Dest::Path(own.join(&wanted.filename));
+                        export::dest::write(&dest, &mut |into| {
+                            let path = || own.join(&wanted.filename);
+                            into.write_all(&said).map_err(|source| export::Error::Write { path: path(), source })
+                        })?;
+                    }
                 }
                 Ok(())
             }
@@ -404,18 +480,19 @@ impl Finishing {
         tar: bool,
         dest: &Dest,
     ) -> Result<(), BuildError> {
-        let made = self.assemble(&output.options, true)?;
-        let mut names: BTreeSet<ImageName> = output.options.names.iter().cloned().collect();
-        for name in &self.names {
-            names.extend(name.parse::<ImageName>());
-        }
+        let made = self.assemble(&output.options, true, Stays::Elsewhere)?;
         let Some(created) = made.images.iter().map(|image| image.created).max() else { return Ok(()) };
         let bundle = match (made.index, made.images.as_slice()) {
             (None, [image]) => export::Bundle::single(image),
             (Some(index), images) => export::Bundle::multi(index, images),
             (None, _) => return Err(BuildError::Bug("several images without an index".to_string())),
         };
-        let bundle = bundle.named(names.into_iter().collect(), created);
+        let attested = made.attested.into_iter();
+        let bundle = attested.fold(bundle, |bundle, attested| {
+            let documents = attested.blobs.into_iter().map(|(descriptor, bytes)| (descriptor.digest, bytes));
+            bundle.with(documents.chain([(attested.descriptor.digest, attested.manifest)]))
+        });
+        let bundle = bundle.named(self.image_names(&output.options), created);
         let open = |digest: &Digest| -> io::Result<Box<dyn io::Read>> {
             let blob = self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?;
             Ok(Box::new(blob))

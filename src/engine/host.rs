@@ -21,6 +21,7 @@ use super::backlog::Backlog;
 use super::blocking::blocking;
 use super::context::UsedContext;
 use super::images::Image;
+use super::provenance::Material;
 use super::remote::Remote;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
@@ -189,7 +190,9 @@ impl EngineHost {
 
     async fn pin_image(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
-        let image = self.asker(at)?.bases.get(source.reference(), &platform).await?;
+        let asker = self.asker(at)?;
+        let image = asker.bases.get(source.reference(), &platform).await?;
+        asker.made_of(Material::image(source.reference(), &platform, &image));
         let identity = identity_of(&image);
         let output = Output { files: Files::of(image.top()), identity };
         if let Some(top) = image.top() {
