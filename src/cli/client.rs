@@ -24,6 +24,11 @@ pub(super) struct LocalClient {
 }
 
 impl Client for LocalClient {
+    fn project(&self) -> String {
+        let Some(context) = self.directories.get("context") else { return String::new() };
+        std::fs::canonicalize(context).unwrap_or_else(|_| context.clone()).display().to_string()
+    }
+
     fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf> {
         let found = self.directories.get(name).cloned().ok_or_else(|| ClientError::NoDirectory(name.to_string()));
         Box::pin(async move { found })

@@ -13,6 +13,12 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + S
 
 /// The asker of a build: the command line here, or a client at the other end of a session.
 pub trait Client: Send + Sync + 'static {
+    /// What tells this client's builds from those of others: where its context is. Steps of the same Dockerfile are
+    /// compared with each other when a miss is explained.
+    fn project(&self) -> String {
+        String::new()
+    }
+
     /// A directory of the client's by name: `context`, `dockerfile`, or a named context.
     fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf>;
 
