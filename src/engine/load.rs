@@ -141,9 +141,8 @@ async fn answer(
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
                 let found = bases.get(&query.reference, &query.platform).await;
-                let image = note.end_with(found).map_err(|e| {
-                    wrong(loaded, vec![lowering.missing(&query, &chain(&e))])
-                })?;
+                let image =
+                    note.end_with(found).map_err(|e| wrong(loaded, vec![lowering.missing(&query, &chain(&e))]))?;
                 lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
             }
         }

@@ -7,7 +7,7 @@ Needs docker-buildx in PATH and a dockerd 28 behind the socket, whose BuildKit w
 file. Each directory is a build context with a Dockerfile whose base images both builders have. Prints one line per
 directory, and the first difference where there is one; exits with the number of directories that differ.
 """
-import json, os, subprocess, sys, tempfile
+import base64, json, os, subprocess, sys, tempfile
 
 WRAPPERS = {"Op", "Action", "User"}
 
@@ -65,6 +65,10 @@ def graph_of_metadata(metadata):
     definition = metadata["buildx.build.provenance"]["buildConfig"]["llbDefinition"]
     ops = {entry["id"]: entry["op"] for entry in definition}
     for op in ops.values():
+        for action in op.get("Op", {}).get("file", {}).get("actions", []):
+            made = action.get("Action", {}).get("mkfile", {})
+            if "data" in made:
+                made["data"] = base64.b64decode(made["data"]).decode(errors="replace")
         run = op.get("Op", {}).get("exec", {})
         if run.get("network") == 1:
             del run["network"]
