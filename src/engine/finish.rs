@@ -19,6 +19,7 @@ use super::host::EngineHost;
 use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
 use super::push::push;
+use super::remote::Remote;
 use super::request::ExportRequest;
 use super::results::Files;
 use super::steps::StepFailure;
@@ -78,6 +79,7 @@ impl Made {
 /// Makes what was asked for.
 pub(crate) async fn finish(
     host: &EngineHost,
+    remote: &Remote,
     exports: &ExportRequest,
     outcome: Outcome,
     notes: &Notes,
@@ -128,7 +130,7 @@ pub(crate) async fn finish(
             Kind::Image { push: true } => {
                 let own: Vec<String> = output.options.names.iter().map(ToString::to_string).collect();
                 for name in if own.is_empty() { &exports.names } else { &own } {
-                    push_one(host, name, notes).await?;
+                    push_one(host, remote, name, notes).await?;
                 }
                 continue;
             }
@@ -183,9 +185,9 @@ fn epoch_of(options: &ImageOptions, of_build: Option<i64>) -> Option<i64> {
 }
 
 /// Pushes the image under one of its names.
-async fn push_one(host: &EngineHost, name: &str, notes: &Notes) -> Result<(), BuildError> {
+async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes) -> Result<(), BuildError> {
     let note = notes.begin(&format!("pushing {name}"));
-    let pushed = push(host.store(), host.remote(), name, &(Arc::new(|_| {}) as OnPush)).await;
+    let pushed = push(host.store(), remote, name, &(Arc::new(|_| {}) as OnPush)).await;
     if let Ok(pushed) = &pushed {
         note.part(&format!("pushing layers: {} sent", pushed.sent));
         note.part(&format!("pushing manifest for {name}@{}", pushed.digest));

@@ -1,7 +1,7 @@
 //! Answers the solver's questions with store, context and sandbox.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,12 +18,17 @@ use solver::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
+use super::client::LocalDirectory;
 use super::context::UsedContext;
 use super::images::Image;
 use super::remote::{OnLayer, Remote};
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
+use crate::registry::Credentials;
 use crate::sandbox::{self, Sandbox};
+
+/// How often it is told how much of a directory has come.
+const ARRIVING: Duration = Duration::from_millis(200);
 
 /// One graph that is being solved, and for whom.
 struct Submitted {
@@ -63,7 +68,7 @@ impl EngineHost {
         sandbox: Arc<OnceLock<Arc<Sandbox>>>,
         backlog: Arc<Backlog>,
     ) -> EngineHost {
-        let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease)));
+        let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
         let (images, submitted, results) = (Mutex::default(), Mutex::default(), Arc::default());
         EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results }
     }
@@ -194,9 +199,10 @@ impl EngineHost {
         let asker = &submitted.asker;
         let place = asker.context(source);
         let open = || async {
-            let dir: PathBuf = asker.client.directory(source.reference()).await?;
-            let (attrs, caches) = (source.attrs.clone(), self.store.context_directory());
-            let used = blocking(move || UsedContext::open(&dir, &attrs, &caches)).await?;
+            let wanted = LocalDirectory::of(source)?;
+            let dir = arriving(at, &wanted, asker.client.directory(&wanted)).await?;
+            let caches = self.store.context_directory();
+            let used = blocking(move || UsedContext::open(dir, &wanted.exclude, &caches)).await?;
             Ok::<_, StepFailure>(Arc::new(used))
         };
         let context = Arc::clone(place.get_or_try_init(open).await?);
@@ -274,6 +280,27 @@ impl EngineHost {
         let known = |input: &ResultRef| self.results.get(input.record, input.output);
         let outputs: Option<Vec<Output>> = inputs.iter().map(known).collect();
         outputs.ok_or(StepFailure::Unsupported("an input that nobody made"))
+    }
+}
+
+/// Waits for a directory and tells how much of it has come.
+async fn arriving<T>(at: &AskCx, wanted: &LocalDirectory, coming: impl Future<Output = T>) -> T {
+    let name = format!("transferring {}:", wanted.name);
+    let tell = |done| {
+        let bytes = wanted.arrived.load(Ordering::Relaxed) as i64;
+        if bytes > 0 {
+            at.progress(&name, bytes, 0, done);
+        }
+    };
+    let mut coming = std::pin::pin!(coming);
+    loop {
+        tokio::select! {
+            come = &mut coming => {
+                tell(true);
+                return come;
+            }
+            () = tokio::time::sleep(ARRIVING) => tell(false),
+        }
     }
 }
 
@@ -382,7 +409,8 @@ impl Host for EngineHost {
                 let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
                     progress.progress(&digest.to_string(), current as i64, total as i64, done);
                 });
-                self.remote.files(&image, &on_layer).await.map_err(StepError::new)?;
+                let asker = self.asker(at).map_err(StepError::new)?;
+                asker.bases.remote().files(&image, &on_layer).await.map_err(StepError::new)?;
             }
         }
         let lease = Arc::clone(&self.lease);

@@ -48,7 +48,8 @@ pub struct Job {
 impl Job {
     pub(crate) fn open(shift: Arc<Shift>, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Arc<Job> {
         let id = shift.number();
-        let bases = Arc::new(Bases::new(Arc::clone(shift.host.remote()), rights.ask));
+        let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
+        let bases = Arc::new(Bases::new(remote, rights.ask));
         let asker = Arc::new(Asker::new(client, bases, rights.entitlements));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
@@ -104,7 +105,7 @@ impl Job {
     /// # Errors
     /// A step failed, or something cannot be written or pushed.
     pub async fn export(&self, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
-        finish::finish(self.host(), exports, outcome, &self.notes).await
+        finish::finish(self.host(), self.bases().remote(), exports, outcome, &self.notes).await
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
