@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::Engine as _;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{json, Value};
 use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions};
@@ -14,6 +16,8 @@ use snapshotter::{Digest, Lease, SnapshotInfo, Store};
 use solver::graph::Platform;
 
 use super::blocking::blocking;
+use super::client::Client;
+use super::deliver;
 use super::error::BuildError;
 use super::host::EngineHost;
 use super::notes::Notes;
@@ -40,23 +44,47 @@ pub struct Built {
     pub image: Option<Digest>,
     /// The image's manifest or index, where its layers were compressed.
     pub manifest: Option<Descriptor>,
+    /// The image's names.
+    pub names: Vec<String>,
+}
+
+impl Built {
+    /// What was made, as BuildKit's exporters tell it.
+    ///
+    /// <https://github.com/moby/buildkit/blob/v0.29.0/exporter/containerimage/exptypes/types.go>
+    pub fn response(&self) -> BTreeMap<String, String> {
+        let mut response = BTreeMap::new();
+        let mut put = |key: &str, value: String| drop(response.insert(key.to_string(), value));
+        if let Some(manifest) = &self.manifest {
+            put("containerimage.digest", manifest.digest.to_string());
+            // A descriptor is plain data with text keys: it always serializes.
+            put("containerimage.descriptor", BASE64.encode(serde_json::to_vec(manifest).unwrap_or_default()));
+        }
+        if let Some(image) = &self.image {
+            put("containerimage.config.digest", image.to_string());
+        }
+        if !self.names.is_empty() {
+            put("image.name", self.names.join(","));
+        }
+        response
+    }
 }
 
 /// Everything that the outputs are made of.
-struct Finishing {
+pub(super) struct Finishing {
     store: Store,
     lease: Arc<Lease>,
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// An index is wanted.
-    index: bool,
-    names: Vec<String>,
-    epoch: Option<i64>,
+    pub(super) index: bool,
+    pub(super) names: Vec<String>,
+    pub(super) epoch: Option<i64>,
     now: Time,
 }
 
 /// The image for one platform, before it is one.
-struct Part {
-    platform: Platform,
+pub(super) struct Part {
+    pub(super) platform: Platform,
     config: Value,
     base: Base,
     /// Bottom first; the first ones are the base image's.
@@ -64,7 +92,7 @@ struct Part {
 }
 
 /// Documents of images, and of the index that names them where one is wanted.
-struct Made {
+pub(super) struct Made {
     images: Vec<Assembled>,
     index: Option<(Vec<u8>, Descriptor)>,
 }
@@ -72,7 +100,16 @@ struct Made {
 impl Made {
     fn root(&self) -> Option<Descriptor> {
         let index = self.index.as_ref().map(|(_, descriptor)| descriptor.clone());
-        index.or_else(|| self.images.first().map(Assembled::descriptor))
+        index.or_else(|| self.images.first().map(|image| image.descriptor().on(image.platform.clone())))
+    }
+
+    /// What is told of them; without manifests where their layers have no blobs.
+    pub(super) fn built(&self, names: &[String], compressed: bool) -> Built {
+        let image = match (self.images.as_slice(), &self.index) {
+            ([image], None) => Some(image.config_digest),
+            _ => None,
+        };
+        Built { image, manifest: self.root().filter(|_| compressed), names: names.to_vec() }
     }
 }
 
@@ -80,6 +117,7 @@ impl Made {
 pub(crate) async fn finish(
     host: &EngineHost,
     remote: &Remote,
+    client: &dyn Client,
     exports: &ExportRequest,
     outcome: Outcome,
     notes: &Notes,
@@ -100,10 +138,12 @@ pub(crate) async fn finish(
         epoch: exports.epoch,
         now: Time::now(),
     });
-    let is_image =
-        |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
-    let first = exports.outputs.iter().find(is_image);
-    let mut built = Built { image: None, manifest: None };
+    let is_kept = |output: &&export::Output| {
+        let is_image = matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
+        is_image && !matches!(output.dest, Some(Dest::Asker(_)))
+    };
+    let first = exports.outputs.iter().find(is_kept);
+    let mut built = Built { image: None, manifest: None, names: Vec::new() };
     if exports.outputs.is_empty() || first.is_some() || !exports.names.is_empty() {
         let note = notes.begin("exporting to image");
         let (options, compressed) = (
@@ -118,10 +158,7 @@ pub(crate) async fn finish(
             note.part("exporting layers");
             kept.images.iter().for_each(|image| note.part(&format!("writing image {}", image.config_digest)));
             exports.names.iter().for_each(|name| note.part(&format!("naming to {name}")));
-            if let ([image], false) = (kept.images.as_slice(), index) {
-                built.image = Some(image.config_digest);
-            }
-            built.manifest = kept.root().filter(|_| compressed || first.is_some());
+            built = kept.built(&exports.names, compressed || first.is_some());
         }
         note.end_with(kept)?;
     }
@@ -141,8 +178,16 @@ pub(crate) async fn finish(
             Kind::Local => "exporting to client directory",
         };
         let note = notes.begin(name);
-        let (finishing, output) = (Arc::clone(&finishing), output.clone());
-        note.end_with(blocking(move || finishing.export(&output)).await)?;
+        let (finishing, given) = (Arc::clone(&finishing), output.clone());
+        match output.dest {
+            Some(Dest::Asker(exporter)) => {
+                let given = deliver::deliver(finishing, given, exporter, client, &note).await;
+                if let Some(made) = note.end_with(given)? {
+                    built = made;
+                }
+            }
+            _ => note.end_with(blocking(move || finishing.export(&given)).await)?,
+        }
     }
     Ok(built)
 }
@@ -261,7 +306,7 @@ impl Finishing {
     }
 
     /// Makes the documents; layers become blobs only when their digests are wanted.
-    fn assemble(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
+    pub(super) fn assemble(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
         let images = self.parts.iter().map(|part| self.image(part, options, compressed));
         let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
         let index = self.index.then(|| {
@@ -311,7 +356,7 @@ impl Finishing {
     }
 
     /// The files of one platform.
-    fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
+    pub(super) fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
         let top = part.layers.last().map(|snapshot| snapshot.id);
         Ok(self.store.view(top.as_ref(), &self.lease)?)
     }
@@ -361,26 +406,38 @@ impl Finishing {
         dest: &Dest,
     ) -> Result<(), BuildError> {
         let made = self.assemble(&output.options, true)?;
+        let bundle = self.bundle(output, made)?;
+        match (tar, dest) {
+            (false, Dest::Path(dir)) => layout::write_directory(&bundle, flavour, &|digest| self.open(digest), dir)?,
+            _ => layout::write_archive(&bundle, flavour, &|digest| self.open(digest), dest)?,
+        }
+        Ok(())
+    }
+
+    /// The names of an image that leaves in an archive.
+    pub(super) fn names_of(&self, output: &export::Output) -> BTreeSet<ImageName> {
         let mut names: BTreeSet<ImageName> = output.options.names.iter().cloned().collect();
         for name in &self.names {
             names.extend(name.parse::<ImageName>());
         }
-        let Some(created) = made.images.iter().map(|image| image.created).max() else { return Ok(()) };
+        names
+    }
+
+    /// Images with their documents, as they leave in a layout.
+    pub(super) fn bundle(&self, output: &export::Output, made: Made) -> Result<export::Bundle, BuildError> {
+        let created = made.images.iter().map(|image| image.created).max();
+        let created = created.ok_or_else(|| BuildError::Bug("an image without documents".to_string()))?;
         let bundle = match (made.index, made.images.as_slice()) {
             (None, [image]) => export::Bundle::single(image),
             (Some(index), images) => export::Bundle::multi(index, images),
             (None, _) => return Err(BuildError::Bug("several images without an index".to_string())),
         };
-        let bundle = bundle.named(names.into_iter().collect(), created);
-        let open = |digest: &Digest| -> io::Result<Box<dyn io::Read>> {
-            let blob = self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?;
-            Ok(Box::new(blob))
-        };
-        match (tar, dest) {
-            (false, Dest::Path(dir)) => layout::write_directory(&bundle, flavour, &open, dir)?,
-            _ => layout::write_archive(&bundle, flavour, &open, dest)?,
-        }
-        Ok(())
+        Ok(bundle.named(self.names_of(output).into_iter().collect(), created))
+    }
+
+    /// Opens a layer's blob.
+    pub(super) fn open(&self, digest: &Digest) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?))
     }
 }
 

@@ -11,6 +11,7 @@ mod bases;
 mod blocking;
 mod client;
 mod context;
+mod deliver;
 mod error;
 mod finish;
 mod host;

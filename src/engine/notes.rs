@@ -37,6 +37,11 @@ impl Notes {
         Note { notes: self, vertex, ended: false }
     }
 
+    /// Tells the user something.
+    pub fn warn(&self, warning: Warning) {
+        self.emit(EventKind::Warning(warning));
+    }
+
     /// Passes on what is doubtful in a Dockerfile.
     pub(crate) fn lint(&self, source: &Source, lint: &Diagnostic) {
         let span = lint.span();
