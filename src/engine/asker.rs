@@ -11,6 +11,7 @@ use super::bases::Bases;
 use super::client::Client;
 use super::context::UsedContext;
 use super::request::Entitlements;
+use super::results::OwnRecords;
 use super::steps::Emptied;
 
 /// A local source as the build names it.
@@ -23,14 +24,21 @@ pub(crate) struct Asker {
     pub entitlements: Entitlements,
     pub emptied: Arc<Emptied>,
     pub warned_of_network: AtomicBool,
+    /// Records of its contexts.
+    pub own: OwnRecords,
     /// A context is taken once a build, however many graphs of it name it.
     contexts: Mutex<HashMap<LocalName, Arc<OnceCell<Arc<UsedContext>>>>>,
 }
 
 impl Asker {
-    pub(crate) fn new(client: Arc<dyn Client>, bases: Arc<Bases>, entitlements: Entitlements) -> Asker {
+    pub(crate) fn new(
+        client: Arc<dyn Client>,
+        bases: Arc<Bases>,
+        entitlements: Entitlements,
+        own: OwnRecords,
+    ) -> Asker {
         let (emptied, warned_of_network, contexts) = (Arc::default(), AtomicBool::new(false), Mutex::default());
-        Asker { client, bases, entitlements, emptied, warned_of_network, contexts }
+        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts }
     }
 
     /// The place of the context that a source stands for.

@@ -81,6 +81,10 @@ impl EngineHost {
         &self.remote
     }
 
+    pub(crate) fn results(&self) -> &Arc<Results> {
+        &self.results
+    }
+
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }
@@ -217,7 +221,10 @@ impl EngineHost {
             hashed("rbuild unread context", &[&CacheKey(random()).0])
         };
         let output = Output { files: Files::Context(context), identity };
-        Ok(self.known(RecordId(StoredId::random().0), vec![output]))
+        let id = RecordId(StoredId::random().0);
+        let record = self.known(id, vec![output]);
+        asker.own.keep(id);
+        Ok(record)
     }
 
     /// Measures a digest on files, and keeps it with their record.

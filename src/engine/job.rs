@@ -21,7 +21,7 @@ use super::notes::Notes;
 use super::outcome::Outcome;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
-use super::results::{Files, Output};
+use super::results::{Files, Output, OwnRecords};
 use super::{finish, load, Built};
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
@@ -52,8 +52,8 @@ impl Job {
     pub(crate) fn open(shift: Arc<Shift>, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Arc<Job> {
         let id = shift.number();
         let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
-        let bases = Arc::new(Bases::new(remote, rights.ask));
-        let asker = Arc::new(Asker::new(client, bases, rights.entitlements));
+        let (bases, own) = (Arc::new(Bases::new(remote, rights.ask)), OwnRecords::of(shift.host.results()));
+        let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
         Arc::new(Job { id, shift, asker, notes })
