@@ -58,7 +58,13 @@ pub(super) async fn deliver(
             };
             let write = move |into: &mut FileWriter| {
                 let bundle = finishing.bundle(&output, made)?;
-                Ok(layout::stream_archive(&bundle, flavour, &|digest| finishing.open(digest), Path::new("client"), into)?)
+                Ok(layout::stream_archive(
+                    &bundle,
+                    flavour,
+                    &|digest| finishing.open(digest),
+                    Path::new("client"),
+                    into,
+                )?)
             };
             file(&delivery, client, note, write).await.map(|()| Some(built))
         }

@@ -136,7 +136,9 @@ fn with(mut kind: Kind, dest: Option<&str>, attributes: &[(String, String)]) -> 
             return Err(format!("type {} has no dest: it stays in the store", kind.word()));
         }
         (Kind::Local, None) => return Err("dest is required for local exporter".into()),
-        (Kind::Local, Some(Dest::Stdout | Dest::Asker(_))) => return Err("files cannot go to standard output; use type=tar".into()),
+        (Kind::Local, Some(Dest::Stdout | Dest::Asker(_))) => {
+            return Err("files cannot go to standard output; use type=tar".into())
+        }
         (Kind::Oci { tar: false } | Kind::Docker { tar: false }, None | Some(Dest::Stdout)) => {
             return Err("tar=false makes a directory: say which with dest".into());
         }

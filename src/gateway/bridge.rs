@@ -37,6 +37,12 @@ pub struct Bridge {
     closed: CancellationToken,
 }
 
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bridge")
+    }
+}
+
 fn invalid(text: impl Into<String>) -> Failure {
     Failure::new(Code::InvalidArgument, text)
 }
@@ -130,11 +136,7 @@ impl Bridge {
     ///
     /// # Errors
     /// There is none of this name, or it failed.
-    pub async fn run(
-        self: &Arc<Self>,
-        name: &str,
-        options: BTreeMap<String, String>,
-    ) -> Result<Outcome, Failure> {
+    pub async fn run(self: &Arc<Self>, name: &str, options: BTreeMap<String, String>) -> Result<Outcome, Failure> {
         frontend::run(self, name, options, BTreeMap::new()).await
     }
 
@@ -180,10 +182,7 @@ impl Bridge {
         looked.map_err(|error| failure::of_build(&error))?
     }
 
-    pub(super) async fn read_dir(
-        &self,
-        request: gateway::ReadDirRequest,
-    ) -> Result<gateway::ReadDirResponse, Failure> {
+    pub(super) async fn read_dir(&self, request: gateway::ReadDirRequest) -> Result<gateway::ReadDirResponse, Failure> {
         let tree = self.files(&request.r#ref, request.mount_index)?;
         let looked = tree.look(move |root| files::list(root, &request.dir_path, &request.include_pattern)).await;
         Ok(gateway::ReadDirResponse { entries: looked.map_err(|error| failure::of_build(&error))?? })
@@ -211,7 +210,7 @@ impl Bridge {
     }
 
     /// Tells the user something.
-    pub(super) fn warn(&self, short: String) {
+    pub fn warn(&self, short: String) {
         self.job.notes().warn(Warning {
             vertex: None,
             short,
@@ -224,7 +223,8 @@ impl Bridge {
 
     /// Passes on a frontend's warning.
     pub(super) fn pass_on(&self, request: gateway::WarnRequest) -> Result<(), Failure> {
-        let vertex: VertexId = request.digest.parse().map_err(|e: solver::graph::InvalidDigest| invalid(e.to_string()))?;
+        let vertex: VertexId =
+            request.digest.parse().map_err(|e: solver::graph::InvalidDigest| invalid(e.to_string()))?;
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
         let at = |position: Option<pb::Position>| {
             position.map_or_else(Position::default, |p| Position { line: p.line, character: p.character })

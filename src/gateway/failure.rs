@@ -67,7 +67,8 @@ fn lines(text: &Source, finding: &Diagnostic) -> errdefs::Source {
         line: i32::try_from(text.line_of(offset)).unwrap_or(0),
         character: i32::try_from(text.column_of(offset)).unwrap_or(0),
     };
-    let ranges = finding.labels.iter().map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
+    let ranges =
+        finding.labels.iter().map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
     let info = pb::SourceInfo {
         filename: text.name().to_string(),
         data: text.text().as_bytes().to_vec(),
@@ -79,8 +80,7 @@ fn lines(text: &Source, finding: &Diagnostic) -> errdefs::Source {
 
 /// A place that an op came from.
 fn place(location: &Location) -> errdefs::Source {
-    let position =
-        |at: &solver::graph::Position| Some(pb::Position { line: at.line, character: at.character });
+    let position = |at: &solver::graph::Position| Some(pb::Position { line: at.line, character: at.character });
     let ranges = location.ranges.iter().map(|r| pb::Range { start: position(&r.start), end: position(&r.end) });
     let info = pb::SourceInfo {
         filename: location.source.filename.clone(),

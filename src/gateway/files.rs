@@ -115,7 +115,10 @@ pub(super) fn list(root: BorrowedFd<'_>, path: &str, pattern: &str) -> Result<Ve
             continue;
         }
         if entries.len() == MOST_ENTRIES {
-            return Err(Failure::new(Code::ResourceExhausted, format!("open {path}: more than {MOST_ENTRIES} entries")));
+            return Err(Failure::new(
+                Code::ResourceExhausted,
+                format!("open {path}: more than {MOST_ENTRIES} entries"),
+            ));
         }
         entries.push(entry_of(directory.as_fd(), name).map_err(io)?);
     }

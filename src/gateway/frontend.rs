@@ -34,9 +34,7 @@ pub(super) async fn run(
     }
     match (name, options.get("source").map(String::as_str)) {
         (DOCKERFILE, _) | (GATEWAY, Some(DOCKERFILE)) => dockerfile(bridge, &options).await,
-        (GATEWAY, None | Some("")) => {
-            Err(Failure::new(Code::InvalidArgument, "no source specified for gateway"))
-        }
+        (GATEWAY, None | Some("")) => Err(Failure::new(Code::InvalidArgument, "no source specified for gateway")),
         (GATEWAY, Some(source)) => {
             Err(Failure::new(Code::Unimplemented, format!("frontend image {source}: not supported yet")))
         }

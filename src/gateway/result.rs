@@ -87,8 +87,7 @@ fn invalid(text: impl Into<String>) -> Failure {
 
 fn document(metadata: &mut BTreeMap<String, Vec<u8>>, key: &str) -> Result<Option<Value>, Failure> {
     let Some(bytes) = metadata.remove(key).filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
-    let document: Value =
-        serde_json::from_slice(&bytes).map_err(|e| invalid(format!("result metadata {key}: {e}")))?;
+    let document: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(format!("result metadata {key}: {e}")))?;
     match document.is_object() {
         true => Ok(Some(document)),
         false => Err(invalid(format!("result metadata {key} is no JSON object"))),

@@ -42,7 +42,11 @@ pub struct Service<L>(pub L);
 
 impl<L: Lines> Service<L> {
     /// Answers a call, unless the build ends before.
-    async fn answer<Q, A, F>(&self, call: Request<Q>, answer: impl FnOnce(Arc<Bridge>, Q) -> F) -> Result<Response<A>, Status>
+    async fn answer<Q, A, F>(
+        &self,
+        call: Request<Q>,
+        answer: impl FnOnce(Arc<Bridge>, Q) -> F,
+    ) -> Result<Response<A>, Status>
     where
         F: Future<Output = Result<A, Failure>>,
     {
@@ -74,7 +78,10 @@ impl<L: Lines> LlbBridge for Service<L> {
         self.answer(call, |bridge, request| async move { bridge.solve(request).await }).await
     }
 
-    async fn resolve_image_config(&self, call: Request<ResolveImageConfigRequest>) -> Answer<ResolveImageConfigResponse> {
+    async fn resolve_image_config(
+        &self,
+        call: Request<ResolveImageConfigRequest>,
+    ) -> Answer<ResolveImageConfigResponse> {
         let resolve = |bridge: Arc<Bridge>, request: ResolveImageConfigRequest| async move {
             if request.resolver_type != 0 || !request.source_policies.is_empty() {
                 let text = "image configs come from registries and the store, without source policies";
@@ -102,13 +109,19 @@ impl<L: Lines> LlbBridge for Service<L> {
             let with_config = request.image.as_ref().is_none_or(|image| !image.no_config);
             let config = if with_config { config } else { Vec::new() };
             let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
-            Ok(ResolveSourceMetaResponse { source: Some(source), image: Some(image), ..ResolveSourceMetaResponse::default() })
+            Ok(ResolveSourceMetaResponse {
+                source: Some(source),
+                image: Some(image),
+                ..ResolveSourceMetaResponse::default()
+            })
         };
         self.answer(call, resolve).await
     }
 
     async fn read_file(&self, call: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
-        let read = |bridge: Arc<Bridge>, request| async move { Ok(ReadFileResponse { data: bridge.read_file(request).await? }) };
+        let read = |bridge: Arc<Bridge>, request| async move {
+            Ok(ReadFileResponse { data: bridge.read_file(request).await? })
+        };
         self.answer(call, read).await
     }
 
@@ -133,7 +146,8 @@ impl<L: Lines> LlbBridge for Service<L> {
     }
 
     async fn inputs(&self, call: Request<InputsRequest>) -> Answer<InputsResponse> {
-        let inputs = |bridge: Arc<Bridge>, _| async move { Ok(InputsResponse { definitions: bridge.given().inputs.clone() }) };
+        let inputs =
+            |bridge: Arc<Bridge>, _| async move { Ok(InputsResponse { definitions: bridge.given().inputs.clone() }) };
         self.answer(call, inputs).await
     }
 
