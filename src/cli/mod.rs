@@ -17,12 +17,15 @@ macro_rules! remark {
 
 mod args;
 mod build;
+mod call;
 mod client;
+mod contexts;
 mod debug;
-pub mod excerpt;
+pub use frontend::excerpt;
 mod failure;
 mod images;
 mod import;
+mod limits;
 mod name;
 mod owners;
 pub mod render;
@@ -43,6 +46,7 @@ use args::{Verb, ROOT};
 use failure::{chain, Failure};
 use snapshotter::Store;
 
+use crate::registry::helper;
 use crate::sandbox::rootless;
 
 /// Does what the command line says.
@@ -65,10 +69,16 @@ pub fn main() -> ExitCode {
             let address = serve::default_address();
             let settled = [(ROOT, root.as_os_str()), (args::ADDRESS, OsStr::new(&address))];
             let more = if matches!(&command.verb, Verb::Serve(serve) if serve.addresses.is_empty()) { 2 } else { 1 };
-            rootless::enter(settled.get(..more).unwrap_or_default()).map_err(Failure::from)
+            rootless::enter(settled.get(..more).unwrap_or_default(), helper::perform).map_err(Failure::from)
         }
-        false => Ok(()),
+        false => Ok(None),
     };
+    let done = done.map(|outside| {
+        if let Some(outside) = outside {
+            // In here the user is root, and a keyring would not know them.
+            helper::run_elsewhere(Box::new(move |request| outside.ask(request)));
+        }
+    });
     match done.and_then(|()| dispatch(command.verb, root)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -88,7 +98,10 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         })
     };
     match verb {
-        Verb::Build(args) => build::build(&args, &root),
+        Verb::Build(args) => match call::Call::from_args(&args)? {
+            Some(call) => call::call(call, &args, &root),
+            None => build::build(&args, &root),
+        },
         Verb::Images(args) => images::list(&open()?, &args),
         Verb::Inspect { names } => images::inspect(&open()?, &names),
         Verb::Tag { source, target } => images::tag(&open()?, &source, &target),

@@ -12,7 +12,7 @@ use snapshotter::{Mounted, View};
 use super::blocking::blocking;
 use super::client::{pipe, Client, DeliveredTree, Delivery, FileWriter};
 use super::error::BuildError;
-use super::finish::{Built, Finishing};
+use super::finish::{Built, Finishing, Stays};
 use super::notes::Note;
 use super::steps::StepFailure;
 use crate::export::{self, layout, Kind, Output};
@@ -47,9 +47,9 @@ pub(super) async fn deliver(
         Kind::Oci { .. } | Kind::Docker { .. } => {
             let made = {
                 let (finishing, options) = (Arc::clone(&finishing), output.options.clone());
-                blocking(move || finishing.assemble(&options, true)).await?
+                blocking(move || finishing.assemble(&options, true, Stays::Elsewhere)).await?
             };
-            let names: Vec<String> = finishing.names_of(&output).iter().map(ToString::to_string).collect();
+            let names: Vec<String> = finishing.image_names(&output.options).iter().map(ToString::to_string).collect();
             let built = made.built(&names, true);
             let delivery = Delivery { metadata: built.response(), ..delivery };
             let flavour = match output.kind {

@@ -1,8 +1,9 @@
 //! One build while it lives: what a frontend may ask of the engine.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
@@ -11,6 +12,7 @@ use solver::llb::pb;
 use tokio::sync::OnceCell;
 
 use super::asker::Asker;
+use super::attrs;
 use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::Client;
@@ -19,10 +21,12 @@ use super::host::EngineHost;
 use super::images;
 use super::notes::Notes;
 use super::outcome::Outcome;
+use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
 use super::{finish, load, Built};
+use crate::rfc3339::Time;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
 /// what it keeps from being collected may go then.
@@ -46,6 +50,9 @@ pub struct Job {
     shift: Arc<Shift>,
     asker: Arc<Asker>,
     notes: Notes,
+    began: Time,
+    /// The frontend that was asked, with its options.
+    asked: Mutex<(String, BTreeMap<String, String>)>,
 }
 
 impl Job {
@@ -56,7 +63,7 @@ impl Job {
         let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
-        Arc::new(Job { id, shift, asker, notes })
+        Arc::new(Job { id, shift, asker, notes, began: Time::now(), asked: Mutex::default() })
     }
 
     /// Tells the listeners that nothing more comes.
@@ -94,13 +101,28 @@ impl Job {
     /// # Errors
     /// What is wrong with the Dockerfile, or with what it is built on.
     pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
+        self.asks("dockerfile.v0", attrs::write(recipe));
         let loaded = load::load(recipe, &**self.client(), &self.notes).await?;
-        let lowered = load::lower(self.bases(), recipe, &loaded, &self.notes).await?;
+        let lowered = load::lower(self.bases(), recipe, &loaded, &**self.client(), &self.notes).await?;
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
-        Ok(Outcome::of_targets(lowered.targets, &mut trees, recipe.options.multi_platform))
+        let index = recipe.options.multi_platform || lowered.targets.len() > 1;
+        Ok(Outcome::of_targets(lowered.targets, &mut trees, index))
+    }
+
+    /// Notes which frontend makes the outcome, for those who want to know where an image comes from.
+    pub fn asks(&self, frontend: &str, options: BTreeMap<String, String>) {
+        *self.asked.lock().unwrap_or_else(|e| e.into_inner()) = (frontend.to_string(), options);
+    }
+
+    /// What came of it, for those who want to know where an image comes from.
+    pub(crate) fn story(&self) -> Story {
+        let (frontend, args) = self.asked.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        // Random, so that nobody can take it for another build's.
+        let invocation = hex::encode(&snapshotter::SnapshotId::random().0[..16]);
+        Story { frontend, args, materials: self.asker.materials(), invocation, began: self.began }
     }
 
     /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
@@ -131,14 +153,17 @@ impl Job {
     /// # Errors
     /// A step failed, or something cannot be written or pushed.
     pub async fn export(&self, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
-        finish::finish(self.host(), self.bases().remote(), &**self.client(), exports, outcome, &self.notes).await
+        finish::finish(self, exports, outcome).await
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         let submit = self.shift.number();
-        let _registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
+        let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await?;
+        for (vertex, text) in registered.remarks().await {
+            self.notes.remark(vertex, text);
+        }
         let outputs: Option<Vec<Output>> =
             solved.targets.iter().map(|target| self.host().result(target.result)).collect();
         // Not the same as empty trees, which have results too.
@@ -171,6 +196,13 @@ impl Tree {
 
     /// The files, made now if need be.
     pub(crate) async fn output(&self) -> Result<Output, BuildError> {
+        let output = self.result().await?;
+        self.definition.job.host().bring(&output.files).await?;
+        Ok(output)
+    }
+
+    /// What the files are, made now if need be. Those of an image may not be here yet.
+    pub(crate) async fn result(&self) -> Result<Output, BuildError> {
         let Definition { job, graph, solved } = &*self.definition;
         let outputs = solved.get_or_init(|| job.solve(graph)).await.clone().map_err(BuildError::from)?;
         let output = outputs.into_iter().nth(self.target);
@@ -198,6 +230,11 @@ impl Tree {
             Ok(look(mounted.root()))
         })
         .await
+    }
+
+    /// The graph that the files come from, maybe with others.
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.definition.graph
     }
 
     /// How the files are made, as others would be told.

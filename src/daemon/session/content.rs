@@ -15,6 +15,8 @@ use crate::wire::MAX_MESSAGE;
 
 /// Under which key a call says which of the client's stores is meant.
 const STORE: &str = "buildkit-attachable-store-id";
+/// What the names of image layouts begin with, among the client's stores.
+const LAYOUT: &str = "oci:";
 /// Under which keys a call says which upload is meant.
 const UPLOAD_PATH: &str = "urlpath";
 const UPLOAD_HOST: &str = "urlhost";
@@ -45,7 +47,7 @@ pub(super) fn read(live: &Live, blob: &ClientBlob, offset: u64) -> Result<Box<dy
 }
 
 fn name_store(metadata: &mut MetadataMap, store: &str) -> Result<(), ClientError> {
-    let name = AsciiMetadataValue::try_from(store);
+    let name = AsciiMetadataValue::try_from(format!("{LAYOUT}{store}"));
     let name = name.map_err(|_| ClientError::failed("name an image layout", format!("{store:?} is no name of one")))?;
     metadata.insert(STORE, name);
     Ok(())
