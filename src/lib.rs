@@ -15,6 +15,7 @@ pub mod cli;
 pub mod daemon;
 pub mod engine;
 pub mod export;
+pub mod gateway;
 pub mod image;
 pub mod progress;
 pub mod registry;

@@ -20,6 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "daemon",
+            "gateway",
             "registry",
             "engine",
             "source",
@@ -32,9 +34,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "frontend",
         ],
     ),
+    ("gateway", &["wire", "engine", "snapshotter", "solver", "frontend"]),
     (
         "daemon",
         &[
+            "gateway",
             "wire",
             "registry",
             "engine",
@@ -55,7 +59,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("solver::port", &["engine"]),
     ("solver::drive", &["engine"]),
     ("solver::Solver", &["engine"]),
-    ("frontend::", &["engine", "cli"]),
+    ("frontend::", &["engine", "gateway", "cli"]),
 ];
 
 /// Where `unsafe` may stand; everywhere else it fails the test.

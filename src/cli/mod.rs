@@ -32,9 +32,11 @@ pub mod render;
 mod request;
 mod run;
 mod screen;
+mod serve;
 mod space;
 mod transfer;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -63,7 +65,12 @@ pub fn main() -> ExitCode {
     let root = command.global.root.unwrap_or_else(default_root);
     let done = match command.verb.uses_store() {
         // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
-        true => rootless::enter(&[(ROOT, root.as_os_str())], helper::perform).map_err(Failure::from),
+        true => {
+            let address = serve::default_address();
+            let settled = [(ROOT, root.as_os_str()), (args::ADDRESS, OsStr::new(&address))];
+            let more = if matches!(&command.verb, Verb::Serve(serve) if serve.addresses.is_empty()) { 2 } else { 1 };
+            rootless::enter(settled.get(..more).unwrap_or_default(), helper::perform).map_err(Failure::from)
+        }
         false => Ok(None),
     };
     let done = done.map(|outside| {
@@ -106,6 +113,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Du { format } => space::usage(&open()?, format),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
+        Verb::Serve(args) => serve::serve(args, &root),
+        Verb::DialStdio(args) => serve::dial_stdio(&args),
         Verb::Debug(args) => debug::debug(&args, &root),
     }
 }

@@ -1,27 +1,30 @@
 //! One build while it lives: what a frontend may ask of the engine.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
-use solver::graph::Graph;
+use solver::graph::{Graph, Platform};
 use solver::llb::pb;
 use tokio::sync::OnceCell;
 
 use super::asker::Asker;
 use super::attrs;
 use super::bases::Bases;
+use super::blocking::blocking;
 use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
+use super::images;
 use super::notes::Notes;
 use super::outcome::Outcome;
 use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
-use super::results::{Output, OwnRecords};
+use super::results::{Files, Output, OwnRecords};
 use super::{finish, load, Built};
 use crate::rfc3339::Time;
 
@@ -122,6 +125,29 @@ impl Job {
         Story { frontend, args, materials: self.asker.materials(), invocation, began: self.began }
     }
 
+    /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
+    /// image's name.
+    ///
+    /// # Errors
+    /// The image cannot be had.
+    pub async fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        shown: &str,
+    ) -> Result<(String, Vec<u8>), images::Error> {
+        let name = frontend::normalise_reference(reference)
+            .map_err(|e| images::Error::BadName { name: reference.to_string(), reason: e.to_string() })?;
+        let shown = match shown {
+            "" => format!("resolve image config for docker-image://{reference}"),
+            shown => shown.to_string(),
+        };
+        let note = self.notes.begin(&shown);
+        let image = note.end_with(self.bases().get(&name, platform).await)?;
+        let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
+        Ok((digest.to_string(), image.config_bytes))
+    }
+
     /// Makes the files of an outcome and from them what was asked for.
     ///
     /// # Errors
@@ -181,6 +207,29 @@ impl Tree {
         let outputs = solved.get_or_init(|| job.solve(graph)).await.clone().map_err(BuildError::from)?;
         let output = outputs.into_iter().nth(self.target);
         output.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))
+    }
+
+    /// Makes the files and lets somebody look at them, from their root directory on.
+    ///
+    /// # Errors
+    /// A step failed, or the store.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(BorrowedFd<'_>) -> T + Send + 'static,
+    ) -> Result<T, BuildError> {
+        let files = self.output().await?.files;
+        let host = Arc::clone(self.definition.job.host());
+        blocking(move || {
+            let id = match &files {
+                Files::Context(used) => return Ok(look(used.context.root().as_fd())),
+                Files::Snapshot(id) => Some(*id),
+                Files::Empty => None,
+            };
+            let view = host.store().view(id.as_ref(), host.lease())?;
+            let mounted = view.mount()?;
+            Ok(look(mounted.root()))
+        })
+        .await
     }
 
     /// The graph that the files come from, maybe with others.

@@ -12,6 +12,7 @@ mod bases;
 mod blocking;
 mod client;
 mod context;
+mod deliver;
 mod error;
 mod explain;
 mod finish;

@@ -37,10 +37,15 @@ impl Notes {
         Note { notes: self, vertex, ended: false }
     }
 
+    /// Tells the user something.
+    pub fn warn(&self, warning: Warning) {
+        self.emit(EventKind::Warning(warning));
+    }
+
     /// Says something of a vertex.
     pub(crate) fn remark(&self, vertex: VertexId, short: String) {
         let (detail, url, file, range) = Default::default();
-        self.emit(EventKind::Warning(Warning { vertex: Some(vertex), short, detail, url, file, range }));
+        self.warn(Warning { vertex: Some(vertex), short, detail, url, file, range });
     }
 
     /// Passes on what is doubtful in a Dockerfile.

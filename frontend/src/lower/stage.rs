@@ -120,7 +120,17 @@ impl StageState {
 
     /// An instruction's text as vertices show it: keyword in upper case, variables replaced.
     pub fn display(&self, text: &str, mode: Mode) -> String {
-        let text = expand(text, &self.env, mode).map(|expanded| expanded.text).unwrap_or_else(|_| text.to_string());
+        self.display_with(&[], text, mode)
+    }
+
+    /// The same, with these variables hidden.
+    pub fn display_with(&self, hidden: &[String], text: &str, mode: Mode) -> String {
+        let mut shown = Vec::new();
+        if !hidden.is_empty() {
+            shown.clone_from(&self.env);
+            hidden.iter().for_each(|name| set(&mut shown, name, "****".to_string()));
+        }
+        let text = expand(text, if hidden.is_empty() { &self.env } else { &shown }, mode).map(|expanded| expanded.text).unwrap_or_else(|_| text.to_string());
         match text.split_once(' ') {
             Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
             None => text.to_uppercase(),
