@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,12 @@ use tokio::net::UnixStream;
 
 use super::failure::Failure;
 use super::request::reason;
-use crate::engine::{Answer, Client, ClientError, Connection, Directory, LocalDirectory, Secret, SECRET_LIMIT};
+use crate::engine::{
+    Answer, Bytes, Client, ClientBlob, ClientError, Connection, Directory, LocalDirectory, Secret, SECRET_LIMIT,
+};
 use crate::export::csv;
 use crate::registry::Credentials;
+use crate::source::oci_layout::Layout;
 
 /// What the command line offers to a build.
 #[derive(Default)]
@@ -22,6 +26,8 @@ pub(super) struct LocalClient {
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// OCI layouts by the names that named contexts have for them.
+    pub layouts: BTreeMap<String, Layout>,
     /// What a directory was unpacked to, for as long as the build needs it.
     pub _unpacked: Option<tempfile::TempDir>,
 }
@@ -58,6 +64,27 @@ impl Client for LocalClient {
 
     fn credentials(&self) -> Credentials {
         Credentials::from_environment()
+    }
+
+    fn blob_size<'a>(&'a self, blob: &'a ClientBlob) -> Answer<'a, Option<u64>> {
+        Box::pin(async move { Ok(self.open_blob(blob)?.map(|(_, size)| size)) })
+    }
+
+    fn read_blob<'a>(&'a self, blob: &'a ClientBlob, offset: u64) -> Answer<'a, Box<dyn Bytes>> {
+        Box::pin(async move {
+            let failed = |source| ClientError::failed(format!("read {}", blob.digest), source);
+            let (mut file, _) = self.open_blob(blob)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+            Ok(Box::new(tokio::fs::File::from_std(file)) as Box<dyn Bytes>)
+        })
+    }
+}
+
+impl LocalClient {
+    fn open_blob(&self, blob: &ClientBlob) -> Result<Option<(File, u64)>, ClientError> {
+        let unknown = || ClientError::NotOffered("an OCI layout of this name");
+        let layout = self.layouts.get(&blob.store).ok_or_else(unknown)?;
+        layout.open(&blob.digest).map_err(|error| ClientError::failed(format!("open {}", blob.digest), error))
     }
 }
 

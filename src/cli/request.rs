@@ -61,7 +61,8 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         },
     };
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
-    Ok((request, LocalClient { directories: contexts.directories, secrets, agents, _unpacked: contexts.unpacked }))
+    let Contexts { directories, layouts, unpacked, .. } = contexts;
+    Ok((request, LocalClient { directories, layouts, secrets, agents, _unpacked: unpacked }))
 }
 
 /// Why an IO error happened, without the number.

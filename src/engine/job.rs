@@ -143,7 +143,7 @@ impl Job {
             shown => shown.to_string(),
         };
         let note = self.notes.begin(&shown);
-        let image = note.end_with(self.bases().get(&name, platform).await)?;
+        let image = note.end_with(self.bases().get(&name, platform, None).await)?;
         let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
         Ok((digest.to_string(), image.config_bytes))
     }
