@@ -484,3 +484,38 @@ fn skopeo_reads_the_store_as_a_layout() {
     rbuild.ok(["fsck"]);
     drop(registry);
 }
+
+#[test]
+fn layers_of_a_base_leave_as_they_came_unless_forced() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let context = context(&rbuild, &base);
+    for (attributes, came, own) in [
+        ("compression=zstd", "tar+gzip", "tar+zstd"),
+        ("compression=zstd,force-compression=true", "tar+zstd", "tar+zstd"),
+        ("compression=gzip", "tar+gzip", "tar+gzip"),
+        ("compression=uncompressed,force-compression=true", "tar", "tar"),
+        ("compression=uncompressed", "tar+gzip", "tar"),
+    ] {
+        let dir = rbuild.path(&attributes.replace(',', "-"));
+        let output = format!("type=oci,tar=false,dest={},{attributes}", dir.display());
+        rbuild.ok(["build", "-o", &output, context.to_str().unwrap()]);
+        let manifest = run("skopeo", &["inspect", "--raw", &format!("oci:{}", dir.display())]);
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let kinds: Vec<&str> =
+            manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap()).collect();
+        let kind = |codec: &str| format!("application/vnd.oci.image.layer.v1.{codec}");
+        assert_eq!(kinds, [kind(came), kind(own)], "{attributes}");
+    }
+    // An image that has layers of its base only has to fetch them to convert them.
+    let metadata = rbuild.context("m", &[("Dockerfile", &format!("FROM {base}\nENV A=1\n"))]);
+    let name = registry.name("team/zstd:1");
+    let fresh = Rbuild::empty();
+    let output = format!("type=image,push=true,name={name},compression=zstd,force-compression=true");
+    fresh.ok(["build", "-o", &output, metadata.to_str().unwrap()]);
+    let manifest = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+    assert!(manifest.contains("tar+zstd") && !manifest.contains("tar+gzip"), "{manifest}");
+}

@@ -28,8 +28,10 @@ impl UsedContext {
     /// Opens a directory, less what the attributes of its source leave out. What is learned of its files is kept in
     /// `caches`.
     pub(crate) fn open(dir: &Path, attrs: &BTreeMap<String, String>, caches: &Path) -> Result<UsedContext, Error> {
-        let excluded: Vec<String> =
-            attrs.get("local.excludepatterns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        const EXCLUDED: &str = "local.excludepatterns";
+        let read = |json: &String| serde_json::from_str::<Vec<String>>(json);
+        let excluded = attrs.get(EXCLUDED).map(read).transpose();
+        let excluded = excluded.map_err(|source| Error::Attribute { name: EXCLUDED, source })?.unwrap_or_default();
         let ignore = || dir.join(".dockerignore");
         let filter = Patterns::new(&excluded).map_err(|source| Error::Ignore { path: ignore(), source })?;
         let context = Context::open(dir)?.without(filter);
@@ -79,5 +81,25 @@ impl Drop for UsedContext {
     fn drop(&mut self) {
         // What is not remembered is read again.
         let _ = self.cache.save(&self.cache_file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_that_cannot_be_read_exclude_nothing_in_silence() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |patterns: &str| {
+            let attrs = BTreeMap::from([("local.excludepatterns".to_string(), patterns.to_string())]);
+            UsedContext::open(dir.path(), &attrs, dir.path()).map(drop)
+        };
+        assert!(open(r#"["a","!b"]"#).is_ok());
+        for patterns in ["a,b", "", r#"{"a":1}"#, "[1]"] {
+            let said = super::super::chain(&open(patterns).unwrap_err());
+            assert!(said.starts_with("attribute local.excludepatterns of the build context: "), "{said}");
+        }
+        assert!(open(r#"["["]"#).is_err());
     }
 }
