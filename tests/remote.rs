@@ -519,3 +519,35 @@ fn layers_of_a_base_leave_as_they_came_unless_forced() {
     let manifest = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
     assert!(manifest.contains("tar+zstd") && !manifest.contains("tar+gzip"), "{manifest}");
 }
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_of_a_pull_leaves_a_sound_store() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let script = |size: &str| {
+        // The mount ends with the namespace.
+        format!(
+            "set -e; mkdir -p store; mount -t tmpfs -o size={size} none store; code=0; {0} pull {base} || code=$?; \
+             {0} fsck; {0} images; exit $code",
+            rbuild.program.display()
+        )
+    };
+    let pull = |size: &str| {
+        let mut command = rbuild.command([""; 0]);
+        let root = command.get_envs().find(|(name, _)| *name == "RBUILD_ROOT").unwrap().1.unwrap().to_owned();
+        command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script(size)]).current_dir(rbuild.dir.path()).env("RBUILD_ROOT", root);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let full = pull("1500k");
+    let said = text(&full.stderr);
+    assert_eq!(full.status.code(), Some(1), "{said}");
+    assert!(said.to_lowercase().contains("no space left on device") && said.lines().count() == 1, "{said}");
+    assert_eq!(text(&full.stdout).lines().filter(|line| !line.contains("library/busybox")).count(), 1, "{said}");
+    let enough = pull("64m");
+    assert!(enough.status.success(), "{}", text(&enough.stderr));
+    drop(registry);
+}

@@ -170,6 +170,11 @@ impl Server {
         self.state().faults.push(Fault { method, path, which, matched: 0, act });
     }
 
+    /// From now on nothing goes wrong.
+    pub fn behaves(&self) {
+        self.state().faults.clear();
+    }
+
     /// Requests of this method whose path contains this.
     pub fn seen(&self, method: &str, path: &str) -> Vec<Seen> {
         self.state().seen.iter().filter(|seen| seen.method == method && seen.path.contains(path)).cloned().collect()
