@@ -522,7 +522,7 @@ impl State {
             self.minted += 1;
             let session = format!("session-{}", self.minted);
             self.sessions.insert(session.clone());
-            let absolute = if self.minted % 2 == 0 { format!("http://{me}") } else { String::new() };
+            let absolute = if self.minted.is_multiple_of(2) { format!("http://{me}") } else { String::new() };
             let location = format!("{absolute}/v2/{repository}/blobs/uploads/{session}?_state=abc%2Fd");
             return Reply::new(202).with("Location", location);
         }
