@@ -16,10 +16,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("progress", &["solver"]),
     // where the others meet
     ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
-    // the edge
+    // the edges
     (
         "cli",
         &[
+            "registry",
+            "engine",
+            "source",
+            "export",
+            "progress",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "wire",
             "registry",
             "engine",
             "source",

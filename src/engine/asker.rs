@@ -12,6 +12,7 @@ use super::client::Client;
 use super::context::UsedContext;
 use super::provenance::Material;
 use super::request::Entitlements;
+use super::results::OwnRecords;
 use super::steps::Emptied;
 
 /// A local source as the build names it.
@@ -24,6 +25,8 @@ pub(crate) struct Asker {
     pub entitlements: Entitlements,
     pub emptied: Arc<Emptied>,
     pub warned_of_network: AtomicBool,
+    /// Records of its contexts.
+    pub own: OwnRecords,
     /// A context is taken once a build, however many graphs of it name it.
     contexts: Mutex<HashMap<LocalName, Arc<OnceCell<Arc<UsedContext>>>>>,
     /// What sources turned out to be.
@@ -31,10 +34,15 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    pub(crate) fn new(client: Arc<dyn Client>, bases: Arc<Bases>, entitlements: Entitlements) -> Asker {
+    pub(crate) fn new(
+        client: Arc<dyn Client>,
+        bases: Arc<Bases>,
+        entitlements: Entitlements,
+        own: OwnRecords,
+    ) -> Asker {
         let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
         let (contexts, materials) = (Mutex::default(), Mutex::default());
-        Asker { client, bases, entitlements, emptied, warned_of_network, contexts, materials }
+        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts, materials }
     }
 
     /// Notes what a source turned out to be.

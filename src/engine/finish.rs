@@ -22,7 +22,7 @@ use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
 use super::provenance::{provenance, Account, Provenance, Story};
 use super::push::push;
-use super::remote::Origin;
+use super::remote::{Origin, Remote};
 use super::request::ExportRequest;
 use super::results::Files;
 use super::steps::StepFailure;
@@ -98,7 +98,7 @@ enum Stays {
 
 /// Makes what was asked for.
 pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
-    let (host, notes) = (job.host(), job.notes());
+    let (host, remote, notes) = (job.host(), job.bases().remote(), job.notes());
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
@@ -147,7 +147,7 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
             Kind::Image { push: true } => {
                 let own: Vec<String> = output.options.names.iter().map(ToString::to_string).collect();
                 for name in if own.is_empty() { &exports.names } else { &own } {
-                    push_one(host, name, notes).await?;
+                    push_one(host, remote, name, notes).await?;
                 }
                 continue;
             }
@@ -208,9 +208,9 @@ fn epoch_of(options: &ImageOptions, of_build: Option<i64>) -> Option<i64> {
 }
 
 /// Pushes the image under one of its names.
-async fn push_one(host: &EngineHost, name: &str, notes: &Notes) -> Result<(), BuildError> {
+async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes) -> Result<(), BuildError> {
     let note = notes.begin(&format!("pushing {name}"));
-    let pushed = push(host.store(), host.remote(), name, &(Arc::new(|_| {}) as OnPush)).await;
+    let pushed = push(host.store(), remote, name, &(Arc::new(|_| {}) as OnPush)).await;
     if let Ok(pushed) = &pushed {
         note.part(&format!("pushing layers: {} sent", pushed.sent));
         note.part(&format!("pushing manifest for {name}@{}", pushed.digest));

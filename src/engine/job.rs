@@ -21,7 +21,7 @@ use super::outcome::Outcome;
 use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
-use super::results::Output;
+use super::results::{Output, OwnRecords};
 use super::{finish, load, Built};
 use crate::rfc3339::Time;
 
@@ -55,8 +55,9 @@ pub struct Job {
 impl Job {
     pub(crate) fn open(shift: Arc<Shift>, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Arc<Job> {
         let id = shift.number();
-        let bases = Arc::new(Bases::new(Arc::clone(shift.host.remote()), rights.ask));
-        let asker = Arc::new(Asker::new(client, bases, rights.entitlements));
+        let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
+        let (bases, own) = (Arc::new(Bases::new(remote, rights.ask)), OwnRecords::of(shift.host.results()));
+        let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
         Arc::new(Job { id, shift, asker, notes, began: Time::now(), asked: Mutex::default() })
@@ -131,9 +132,12 @@ impl Job {
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         let submit = self.shift.number();
-        let _registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
+        let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await?;
+        for (vertex, text) in registered.remarks().await {
+            self.notes.remark(vertex, text);
+        }
         let outputs: Option<Vec<Output>> =
             solved.targets.iter().map(|target| self.host().result(target.result)).collect();
         // Not the same as empty trees, which have results too.

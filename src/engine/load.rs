@@ -8,7 +8,7 @@ use snapshotter::Store;
 
 use super::bases::Bases;
 use super::blocking::blocking;
-use super::client::Client;
+use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
 use super::notes::Notes;
 use super::recipe::{Dockerfile, Recipe};
@@ -36,8 +36,8 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
         Dockerfile::File(name) => {
-            let path = client.directory(&recipe.dockerfile_dir).await?.join(name);
-            let shown = name.clone();
+            let directory = client.directory(&of_dockerfile(recipe, name)).await?;
+            let (path, shown) = (directory.path().join(name), name.clone());
             blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
         }
     };
@@ -47,6 +47,11 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
     Ok(Loaded { source: Source::new(name, text), ignore })
+}
+
+/// The Dockerfile with the ignore file of its own.
+fn of_dockerfile(recipe: &Recipe, name: &str) -> LocalDirectory {
+    LocalDirectory::files(&recipe.dockerfile_dir, [name.to_owned(), format!("{name}.dockerignore")])
 }
 
 /// Why a Dockerfile cannot be read, in the words that users know.
@@ -61,12 +66,18 @@ fn unread(name: &str, error: &local::Error) -> String {
 }
 
 async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let context = client.directory(&recipe.options.context_name).await?;
-    let dockerfile = match &recipe.dockerfile {
-        Dockerfile::File(name) => Some(client.directory(&recipe.dockerfile_dir).await?.join(name)),
-        Dockerfile::Text(_) => None,
+    let wanted = LocalDirectory::files(&recipe.options.context_name, [".dockerignore".to_owned()]);
+    let context = client.directory(&wanted).await?;
+    let (_kept, dockerfile) = match &recipe.dockerfile {
+        Dockerfile::File(name) => {
+            let directory = client.directory(&of_dockerfile(recipe, name)).await?;
+            let path = directory.path().join(name);
+            (Some(directory), Some(path))
+        }
+        Dockerfile::Text(_) => (None, None),
     };
-    let found = blocking(move || Context::open(&context)?.read_ignore(dockerfile.as_deref())).await?;
+    let path = context.path().to_owned();
+    let found = blocking(move || Context::open(&path)?.read_ignore(dockerfile.as_deref())).await?;
     let Some(found) = found else { return Ok(Vec::new()) };
     let file = found.path.display().to_string();
     frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
@@ -74,8 +85,9 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
 
 /// What the ignore file of a named context says; none is none.
 async fn read_named_ignore(directory: &str, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let context = client.directory(directory).await?;
-    let found = blocking(move || Context::open(&context)?.read_ignore(None)).await?;
+    let context = client.directory(&LocalDirectory::files(directory, [".dockerignore".to_owned()])).await?;
+    let path = context.path().to_owned();
+    let found = blocking(move || Context::open(&path)?.read_ignore(None)).await?;
     let Some(found) = found else { return Ok(Vec::new()) };
     let file = found.path.display().to_string();
     frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
@@ -152,7 +164,7 @@ pub async fn inquire(
     client: &dyn Client,
 ) -> Result<(Source, SubResult), BuildError> {
     let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease)), ask);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
     let mut lowering = lowering(recipe, &loaded);
@@ -170,7 +182,7 @@ pub async fn inquire(
 /// As a build's before its first step.
 pub async fn compile(store: Store, recipe: &Recipe, ask: Ask, client: &dyn Client) -> Result<Lowered, BuildError> {
     let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease)), ask);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
     lower(&bases, recipe, &loaded, client, &notes).await

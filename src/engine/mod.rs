@@ -13,6 +13,7 @@ mod blocking;
 mod client;
 mod context;
 mod error;
+mod explain;
 mod finish;
 mod host;
 pub mod images;
@@ -42,7 +43,10 @@ use solver::drive::Solver;
 use solver::event::EventSink;
 
 pub use backlog::Backlog;
-pub use client::{Answer, Client, ClientError, Connection};
+pub use client::{
+    pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, Connection, DeliveredTree, Delivery, Differ,
+    Directory, FileContent, FileWriter, LocalDirectory,
+};
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;

@@ -32,7 +32,11 @@ pub enum Ask {
 pub struct Remote {
     store: Store,
     lease: Arc<Lease>,
-    registry: OnceLock<Registry>,
+    /// What the configuration says, shared by all who ask.
+    registries: Arc<OnceLock<Registry>>,
+    credentials: Credentials,
+    /// The same, with what this asker's credentials have opened.
+    own: OnceLock<Registry>,
 }
 
 /// Where layers of an image can be had that are not here.
@@ -53,8 +57,14 @@ impl Origin {
 
 impl Remote {
     /// Nothing is asked, and no configuration read, before it is needed.
-    pub fn new(store: Store, lease: Arc<Lease>) -> Remote {
-        Remote { store, lease, registry: OnceLock::new() }
+    pub fn new(store: Store, lease: Arc<Lease>, credentials: Credentials) -> Remote {
+        Remote { store, lease, registries: Arc::default(), credentials, own: OnceLock::new() }
+    }
+
+    /// The same registries for somebody else, who has nothing of what the credentials of others opened.
+    pub(crate) fn asked_by(&self, credentials: Credentials) -> Remote {
+        let (store, lease, registries) = (self.store.clone(), Arc::clone(&self.lease), Arc::clone(&self.registries));
+        Remote { store, lease, registries, credentials, own: OnceLock::new() }
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -63,7 +73,15 @@ impl Remote {
 
     /// The client of all registries.
     pub(crate) fn registry(&self) -> Result<&Registry, Error> {
-        if let Some(registry) = self.registry.get() {
+        if let Some(registry) = self.own.get() {
+            return Ok(registry);
+        }
+        let registries = self.configured()?;
+        Ok(self.own.get_or_init(|| registries.with(self.credentials.clone())))
+    }
+
+    fn configured(&self) -> Result<&Registry, Error> {
+        if let Some(registry) = self.registries.get() {
             return Ok(registry);
         }
         let mut config = Config::of_the_system();
@@ -71,8 +89,8 @@ impl Remote {
             config =
                 config.with_file(&file).map_err(|source| Error::Registry { name: "configuration".into(), source })?;
         }
-        let registry = Registry::new(config, Credentials::from_environment(), Limits::default());
-        Ok(self.registry.get_or_init(|| registry))
+        let registry = Registry::new(config, Credentials::default(), Limits::default());
+        Ok(self.registries.get_or_init(|| registry))
     }
 
     /// The image of a normalised reference for a platform. A registry's answer is kept in the store under the name.

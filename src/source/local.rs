@@ -74,15 +74,6 @@ pub enum Error {
         #[source]
         source: BadPattern,
     },
-    /// What an attribute of the source says cannot be understood: leaving it out would send what was to stay.
-    #[error("attribute {name} of the build context")]
-    Attribute {
-        /// Which.
-        name: &'static str,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
     /// A selected file could not be read.
     #[error(transparent)]
     Tree(#[from] tree::Error),
