@@ -158,20 +158,22 @@ pub(super) fn agents(typed: &[String]) -> Result<BTreeMap<String, PathBuf>, Fail
     let own = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
     let mut agents = BTreeMap::new();
     for word in typed {
-        let (id, socket) = agent(word, own.as_deref()).map_err(|why| Failure::user(format!("--ssh {word}: {why}")))?;
+        let (id, socket) = agent(word).map_err(|why| Failure::misuse(format!("--ssh {word}: {why}")))?;
+        let socket =
+            is_agent(&id, socket, own.as_deref()).map_err(|why| Failure::user(format!("--ssh {word}: {why}")))?;
         agents.insert(id, socket);
     }
     Ok(agents)
 }
 
-/// `ID` or `ID=SOCKET`; without a socket it is the caller's own agent.
-fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
+/// `ID` or `ID=SOCKET`.
+fn agent(word: &str) -> Result<(String, Option<PathBuf>), String> {
     let (id, paths) = word.split_once('=').unwrap_or((word, ""));
     if id.is_empty() {
         return Err("there is no id, as in default".into());
     }
     let socket = match paths {
-        "" => PathBuf::from(own.ok_or("there is no ssh agent: SSH_AUTH_SOCK is not set")?),
+        "" => None,
         paths if paths.contains("raw=") => {
             return Err("raw is not supported: of an agent a step can list keys and have things signed, no more".into());
         }
@@ -180,8 +182,15 @@ fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
                         (ssh-add) and forward that"
                 .into());
         }
-        path => PathBuf::from(path),
+        path => Some(PathBuf::from(path)),
     };
+    Ok((id.to_string(), socket))
+}
+
+/// The socket of an agent that is there; without a socket it is the caller's own agent.
+fn is_agent(id: &str, socket: Option<PathBuf>, own: Option<&OsStr>) -> Result<PathBuf, String> {
+    let own = || own.map(PathBuf::from).ok_or("there is no ssh agent: SSH_AUTH_SOCK is not set");
+    let socket = socket.map_or_else(own, Ok)?;
     let shown = socket.display();
     let kind = std::fs::metadata(&socket).map_err(|e| format!("{shown}: {}", reason(&e)))?.file_type();
     if !kind.is_socket() {
@@ -190,7 +199,7 @@ fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
              (ssh-add {shown}) and forward that (--ssh {id})"
         ));
     }
-    Ok((id.to_string(), socket))
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -234,13 +243,17 @@ mod tests {
         let (socket, key) = (dir.path().join("socket"), dir.path().join("key"));
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         std::fs::write(&key, "").unwrap();
-        let given = |id: &str, path: &Path| agent(&format!("{id}={}", path.display()), None);
-        assert_eq!(given("git", &socket), Ok(("git".into(), socket.clone())));
-        assert_eq!(agent("default", Some(socket.as_os_str())), Ok(("default".into(), socket.clone())));
-        assert!(agent("default=a,raw=true", None).unwrap_err().contains("raw"));
-        assert!(agent("default", None).unwrap_err().contains("SSH_AUTH_SOCK"));
+        let given = |id: &str, path: &Path| {
+            let (id, socket) = agent(&format!("{id}={}", path.display()))?;
+            is_agent(&id, socket, None)
+        };
+        assert_eq!(given("git", &socket), Ok(socket.clone()));
+        assert_eq!(agent("default"), Ok(("default".into(), None)));
+        assert_eq!(is_agent("default", None, Some(socket.as_os_str())), Ok(socket.clone()));
+        assert!(agent("default=a,raw=true").unwrap_err().contains("raw"));
+        assert!(is_agent("default", None, None).unwrap_err().contains("SSH_AUTH_SOCK"));
         assert!(given("git", &key).unwrap_err().contains("ssh-add"));
         assert!(given("git", &dir.path().join("none")).unwrap_err().contains("no such file"));
-        assert!(agent("git=a,b", None).is_err() && agent("=a", None).is_err());
+        assert!(agent("git=a,b").is_err() && agent("=a").is_err());
     }
 }

@@ -238,7 +238,7 @@ fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option
     match build_args.get(NAME).filter(|text| !text.is_empty()) {
         Some(text) => {
             let epoch = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-            epoch.map(Some).ok_or_else(|| Failure::user(format!("invalid {NAME}: {text}")))
+            epoch.map(Some).ok_or_else(|| Failure::misuse(format!("invalid {NAME}: {text}")))
         }
         None => Ok(None),
     }
