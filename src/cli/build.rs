@@ -136,7 +136,12 @@ pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
     let store = snapshotter::Store::open(root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let lowered = runtime.block_on(engine::compile(store, &request.recipe, request.rights.ask, &client));
-    lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
+    lowered.map_err(|error| failed(&error))
+}
+
+/// Why nothing was built.
+pub(super) fn failed(error: &BuildError) -> Failure {
+    Failure { message: complaint(error, &View::default()), code: 1 }
 }
 
 /// What is wrong with a Dockerfile.

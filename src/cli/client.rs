@@ -22,6 +22,8 @@ pub(super) struct LocalClient {
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// What a directory was unpacked to, for as long as the build needs it.
+    pub _unpacked: Option<tempfile::TempDir>,
 }
 
 impl Client for LocalClient {

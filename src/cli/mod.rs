@@ -17,9 +17,11 @@ macro_rules! remark {
 
 mod args;
 mod build;
+mod call;
 mod client;
+mod contexts;
 mod debug;
-pub mod excerpt;
+pub use frontend::excerpt;
 mod failure;
 mod images;
 mod import;
@@ -81,7 +83,10 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         })
     };
     match verb {
-        Verb::Build(args) => build::build(&args, &root),
+        Verb::Build(args) => match call::Call::from_args(&args)? {
+            Some(call) => call::call(call, &args, &root),
+            None => build::build(&args, &root),
+        },
         Verb::Images(args) => images::list(&open()?, &args),
         Verb::Inspect { names } => images::inspect(&open()?, &names),
         Verb::Tag { source, target } => images::tag(&open()?, &source, &target),

@@ -15,13 +15,15 @@ use solver::graph::{Graph, Op, OutputIndex, Platform, Selector, Vertex, Via};
 use solver::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, ResultRef};
 use solver::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
 
+use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
 use super::client::LocalDirectory;
 use super::context::UsedContext;
 use super::images::Image;
-use super::remote::{OnLayer, Remote};
+use super::provenance::Material;
+use super::remote::Remote;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
 use crate::registry::Credentials;
@@ -43,7 +45,7 @@ pub(crate) struct EngineHost {
     sandbox: Arc<OnceLock<Arc<Sandbox>>>,
     backlog: Arc<Backlog>,
     remote: Arc<Remote>,
-    /// Images whose files may still have to be fetched, by their snapshots.
+    /// Images that were named, by their snapshots: their files may still have to be fetched.
     images: Mutex<HashMap<SnapshotId, Image>>,
     submitted: Mutex<HashMap<BuildId, Arc<Submitted>>>,
     results: Arc<Results>,
@@ -99,6 +101,23 @@ impl EngineHost {
     /// One output of a record in use.
     pub(crate) fn result(&self, of: ResultRef) -> Option<Output> {
         self.results.get(of.record, of.output)
+    }
+
+    /// The image whose files are, or would be, this snapshot.
+    pub(crate) fn image_at(&self, top: &SnapshotId) -> Option<Image> {
+        self.images.lock().unwrap_or_else(|e| e.into_inner()).get(top).cloned()
+    }
+
+    /// Makes files available: those of an image that was only named may have to be fetched, as `remote` may.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    pub(crate) async fn bring(&self, files: &Files, remote: &Remote) -> Result<(), super::images::Error> {
+        let Files::Snapshot(top) = files else { return Ok(()) };
+        if let Some(image) = self.image_at(top) {
+            remote.fetch(&image).await?;
+        }
+        Ok(self.lease.hold_snapshot(top)?)
     }
 
     /// The graph of a question, with the asker whose files and rights may be used.
@@ -180,12 +199,16 @@ impl EngineHost {
 
     async fn pin_image(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
-        let image = self.asker(at)?.bases.get(source.reference(), &platform).await?;
+        let asker = self.asker(at)?;
+        let image = asker.bases.get(source.reference(), &platform).await?;
+        asker.made_of(Material::image(source.reference(), &platform, &image));
         let identity = identity_of(&image);
         let output = Output { files: Files::of(image.top()), identity };
-        if let Some(top) = image.top().filter(|top| self.lease.hold_snapshot(top).is_err()) {
+        if let Some(top) = image.top() {
+            self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image.clone());
+        }
+        if image.top().is_some_and(|top| self.lease.hold_snapshot(&top).is_err()) {
             // Its layers are fetched when somebody needs files.
-            self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image);
             return Ok(self.known(RecordId(StoredId::random().0), vec![output]));
         }
         let key = CacheKey(hashed("rbuild image record", &[&identity.0]).0);
@@ -410,8 +433,7 @@ impl Host for EngineHost {
         let outputs = self.results.all(record).unwrap_or_default();
         for output in &outputs {
             let Files::Snapshot(id) = &output.files else { continue };
-            let image = self.images.lock().unwrap_or_else(|e| e.into_inner()).get(id).cloned();
-            if let Some(image) = image {
+            if let Some(image) = self.image_at(id) {
                 let progress = at.clone();
                 let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
                     progress.progress(&digest.to_string(), current as i64, total as i64, done);

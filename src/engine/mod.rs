@@ -4,6 +4,7 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
+mod arrival;
 mod asker;
 pub mod attrs;
 mod backlog;
@@ -16,9 +17,11 @@ mod finish;
 mod host;
 pub mod images;
 mod job;
+mod layers;
 mod load;
 mod notes;
 mod outcome;
+pub mod provenance;
 mod push;
 mod recipe;
 mod remote;
@@ -46,7 +49,7 @@ pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
 pub use job::{Job, Tree};
-pub use load::compile;
+pub use load::{compile, inquire};
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
 pub use push::push;

@@ -37,7 +37,7 @@ pub use error::{Error, Fault, Result};
 pub use holder::{Held, HeldToken, Holder, TokenRequest};
 pub use pipe::{BlobReader, Opener};
 pub use pull::{Known, Resolved};
-pub use push::{Blob, Content, OnPush, PushEvent, Pushed};
+pub use push::{Blob, Bring, Content, OnPush, PushEvent, Pushed};
 pub use reference::{InvalidReference, Reference};
 pub use secret::Secret;
 

@@ -143,6 +143,20 @@ impl Store {
         Ok(Active { tree, is_mounted: Arc::default(), devices_left_out: AtomicU64::new(0) })
     }
 
+    /// Puts a tree that was begun on nothing on a parent, which the lease then holds. Only of an overlay.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub(crate) fn lay(&self, mut active: Active, parent: &SnapshotId, lease: &Lease) -> Result<Active> {
+        lease.hold_snapshot(parent)?;
+        let mut chain = self.chain(parent)?;
+        chain.reverse();
+        self.flatten(&chain, lease)?;
+        active.tree.parent = Some(*parent);
+        active.tree.chain = chain;
+        Ok(active)
+    }
+
     /// Shows a snapshot, or an empty tree, for reading. It is held by the lease.
     ///
     /// # Errors

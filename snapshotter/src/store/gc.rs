@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::layout::{fanned_names, names_in, read_if_there, read_json, UNFINISHED};
+use super::layout::{fanned_names, names_in, read_if_there, read_json, readable, UNFINISHED};
 use super::lease::{look_at, Found, Held};
 use super::lock::{Lock, Sharing};
 use super::record::{id_in, RecordId, RecordKey};
@@ -142,6 +142,8 @@ impl Store {
         let kept = inventory.records_to_keep(policy);
         let with_packed = policy.most_bytes.is_none_or(|most| inventory.mark(kept, true).bytes <= most);
         let marked = inventory.mark(kept, with_packed);
+        // Before any blob goes: what the view names is here at all times.
+        self.show_all()?;
         self.sweep_snapshots(&inventory, &marked, &mut collected)?;
         self.sweep_blobs(&inventory, &marked, &mut collected)?;
         self.sweep_records(&inventory, &inventory.records[..kept], &mut collected)?;
@@ -413,7 +415,8 @@ impl Inventory {
             }
         }
         marked.diffs.extend(self.packs.iter().filter(|(id, _)| marked.snapshots.contains(id)).map(|(_, diff)| *diff));
-        marked.diffs.extend(self.tags.iter().flat_map(|tag| &tag.layers).map(|layer| layer.diff_id));
+        let tagged = self.tags.iter().flat_map(TagEntry::platforms).flat_map(|tag| &tag.layers);
+        marked.diffs.extend(tagged.map(|layer| layer.diff_id));
         if with_packed {
             let packed = self.packed.iter().filter(|packed| marked.diffs.contains(&packed.diff_id));
             marked.blobs.extend(packed.map(|packed| packed.digest));
@@ -437,13 +440,6 @@ fn weight(info: &SnapshotInfo) -> u64 {
 
 fn last_used(path: &Path) -> SystemTime {
     std::fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
-    match read {
-        Err(Error::Corrupt { .. }) => Ok(None),
-        other => other,
-    }
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

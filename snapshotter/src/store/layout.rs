@@ -193,6 +193,14 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<O
         .map_err(|error| Error::Corrupt { path: path.to_owned(), reason: error.to_string() })
 }
 
+/// What was read; nothing where it is damaged.
+pub(crate) fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Corrupt { .. }) => Ok(None),
+        other => other,
+    }
+}
+
 /// Writes JSON by [`replace`].
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec(value)

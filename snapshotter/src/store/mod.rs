@@ -17,6 +17,7 @@ mod recover;
 pub mod tags;
 pub(crate) mod trash;
 pub mod usage;
+mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
