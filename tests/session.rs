@@ -1,6 +1,6 @@
 //! Sessions of real clients: docker-buildx opens one, and what a build would ask of it is asked.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rbuild::daemon::session::{SessionClient, Sessions};
-use rbuild::engine::{pipe, Client, DeliveredTree, Delivery, Directory, LocalDirectory};
+use rbuild::engine::{pipe, Client, ClientBlob, DeliveredTree, Delivery, Directory, LocalDirectory};
 use rbuild::wire::proto::control::control_server::{Control, ControlServer};
 use rbuild::wire::proto::control::{
     BytesMessage, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, SolveRequest, SolveResponse,
@@ -21,7 +21,7 @@ use rbuild::wire::proto::control::{
 use rbuild::wire::proto::gateway::llb_bridge_server::{LlbBridge, LlbBridgeServer};
 use rbuild::wire::proto::gateway::{self, PingRequest, PongResponse, ReturnRequest, ReturnResponse};
 use rbuild::wire::proto::{apicaps, pb, worker};
-use snapshotter::Store;
+use snapshotter::{Digest, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{oneshot, watch, Notify};
 use tonic::codegen::BoxStream;
@@ -49,6 +49,8 @@ struct Daemon {
     /// Builds that have ended.
     ended: watch::Sender<HashSet<String>>,
     to_build: Mutex<Option<oneshot::Sender<SolveRequest>>>,
+    /// What the client's own frontend asks for, once.
+    to_solve: Mutex<Option<oneshot::Sender<BTreeMap<String, String>>>>,
 }
 
 #[tonic::async_trait]
@@ -112,19 +114,21 @@ impl LlbBridge for Daemon {
 struct Building {
     program: std::process::Child,
     client: SessionClient,
+    options: oneshot::Receiver<BTreeMap<String, String>>,
 }
 
 impl Building {
-    async fn begin(program: &Path, dir: &Path, sessions: &Sessions, args: &[&str]) -> Building {
+    async fn begin(program: &Path, dir: &Path, sessions: &Sessions, args: &[&str], input: Stdio) -> Building {
         let socket = dir.join("daemon.sock");
         let _ = fs::remove_file(&socket);
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let (to_build, asked) = oneshot::channel();
+        let ((to_build, asked), (to_solve, options)) = (oneshot::channel(), oneshot::channel());
         let daemon = Arc::new(Daemon {
             sessions: sessions.clone(),
             returned: Notify::new(),
             ended: watch::Sender::default(),
             to_build: Mutex::new(Some(to_build)),
+            to_solve: Mutex::new(Some(to_solve)),
         });
         let server = tonic::transport::Server::builder()
             .add_service(ControlServer::from_arc(Arc::clone(&daemon)))
@@ -145,11 +149,11 @@ impl Building {
         creating.args(create).stdout(Stdio::null()).stderr(Stdio::null());
         tokio::task::spawn_blocking(move || creating.status().unwrap()).await.unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
-        let program = command().args(["build", "--builder", "t"]).args(args).stderr(log).spawn().unwrap();
+        let program = command().args(["build", "--builder", "t"]).args(args).stdin(input).stderr(log).spawn().unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(20), asked).await;
         let asked = asked.unwrap_or_else(|_| panic!("{}", fs::read_to_string(dir.join("log")).unwrap())).unwrap();
         let client = sessions.client(&asked.session).await.unwrap();
-        Building { program, client }
+        Building { program, client, options }
     }
 }
 
@@ -211,7 +215,7 @@ async fn docker_buildx_is_asked_and_answers() {
         "app",
     ];
 
-    let building = Building::begin(&program, dir, &sessions, &args).await;
+    let building = Building::begin(&program, dir, &sessions, &args, Stdio::null()).await;
     let client = &building.client;
     let all = LocalDirectory::named("context");
     let directory = client.directory(&all).await.unwrap();
@@ -253,7 +257,7 @@ async fn docker_buildx_is_asked_and_answers() {
 
     // The same directory in another session: only what changed is sent.
     fs::write(context.join("src/b"), "changed").unwrap();
-    let building = Building::begin(&program, dir, &sessions, &args).await;
+    let building = Building::begin(&program, dir, &sessions, &args, Stdio::null()).await;
     let all = LocalDirectory::named("context");
     let directory = building.client.directory(&all).await.unwrap();
     assert_eq!(read(&directory, "src/b"), "changed");
@@ -263,4 +267,58 @@ async fn docker_buildx_is_asked_and_answers() {
     let client = building.client.clone();
     drop(building);
     tokio::time::timeout(Duration::from_secs(10), client.gone()).await.unwrap();
+}
+
+/// A layout with one image, of which only the manifest is there.
+fn layout(at: &Path) -> (Digest, Vec<u8>) {
+    let manifest =
+        br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[]}"#.to_vec();
+    let digest = Digest::of(&manifest);
+    let descriptor = serde_json::json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": digest.to_string(),
+        "size": manifest.len(),
+        "annotations": { "org.opencontainers.image.ref.name": "latest" },
+    });
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [descriptor] });
+    fs::create_dir_all(at.join("blobs/sha256")).unwrap();
+    fs::write(at.join("blobs/sha256").join(digest.hex()), &manifest).unwrap();
+    fs::write(at.join("index.json"), index.to_string()).unwrap();
+    fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    (digest, manifest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_buildx_uploads_its_standard_input_and_reads_layouts() {
+    let Some(program) = buildx() else { return };
+    let scratch = support::scratch();
+    let dir = scratch.path();
+    let sessions = Sessions::new(Store::open(&dir.join("store")).unwrap());
+    let (digest, manifest) = layout(&dir.join("layout"));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(12);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, "Dockerfile", &b"FROM scratch"[..]).unwrap();
+    let archive = archive.into_inner().unwrap();
+    fs::write(dir.join("context.tar"), &archive).unwrap();
+    let input = fs::File::open(dir.join("context.tar")).unwrap();
+    let args = ["--build-context", "base=oci-layout://layout:latest", "-"];
+    let mut building = Building::begin(&program, dir, &sessions, &args, input.into()).await;
+    let options = tokio::time::timeout(Duration::from_secs(20), &mut building.options).await.unwrap().unwrap();
+
+    let path = options["context"].strip_prefix("http://buildkit-session").unwrap();
+    let mut uploaded = Vec::new();
+    building.client.upload(path).await.unwrap().read_to_end(&mut uploaded).await.unwrap();
+    assert!(uploaded == archive, "{} bytes, not {}", uploaded.len(), archive.len());
+
+    let (store, _) = options["context:base"].strip_prefix("oci-layout://").unwrap().split_once('@').unwrap();
+    let store = store.split(':').next().unwrap().to_owned();
+    let blob = ClientBlob { session: None, store, digest };
+    assert_eq!(building.client.blob_size(&blob).await.unwrap(), Some(manifest.len() as u64));
+    let mut read = Vec::new();
+    building.client.read_blob(&blob, 1).await.unwrap().read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, manifest[1..]);
+    let absent = ClientBlob { digest: Digest::of(b"absent"), ..blob };
+    assert_eq!(building.client.blob_size(&absent).await.unwrap(), None);
 }
