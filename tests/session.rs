@@ -105,7 +105,10 @@ impl LlbBridge for Daemon {
         Ok(Response::new(ReturnResponse::default()))
     }
 
-    async fn solve(&self, _: Request<gateway::SolveRequest>) -> Result<Response<gateway::SolveResponse>, Status> {
+    async fn solve(&self, request: Request<gateway::SolveRequest>) -> Result<Response<gateway::SolveResponse>, Status> {
+        if let Some(to_solve) = self.to_solve.lock().unwrap().take() {
+            let _ = to_solve.send(request.into_inner().frontend_opt);
+        }
         std::future::pending().await
     }
 }
