@@ -25,6 +25,7 @@ pub use frontend::excerpt;
 mod failure;
 mod images;
 mod import;
+mod limits;
 mod name;
 mod owners;
 pub mod render;
@@ -43,6 +44,7 @@ use args::{Verb, ROOT};
 use failure::{chain, Failure};
 use snapshotter::Store;
 
+use crate::registry::helper;
 use crate::sandbox::rootless;
 
 /// Does what the command line says.
@@ -61,9 +63,15 @@ pub fn main() -> ExitCode {
     let root = command.global.root.unwrap_or_else(default_root);
     let done = match command.verb.uses_store() {
         // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
-        true => rootless::enter(&[(ROOT, root.as_os_str())]).map_err(Failure::from),
-        false => Ok(()),
+        true => rootless::enter(&[(ROOT, root.as_os_str())], helper::perform).map_err(Failure::from),
+        false => Ok(None),
     };
+    let done = done.map(|outside| {
+        if let Some(outside) = outside {
+            // In here the user is root, and a keyring would not know them.
+            helper::run_elsewhere(Box::new(move |request| outside.ask(request)));
+        }
+    });
     match done.and_then(|()| dispatch(command.verb, root)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

@@ -98,7 +98,7 @@ enum Stays {
 
 /// Makes what was asked for.
 pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
-    let (host, notes) = (job.host(), job.notes());
+    let (host, remote, notes) = (job.host(), job.bases().remote(), job.notes());
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
@@ -147,7 +147,7 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
             Kind::Image { push: true } => {
                 let own: Vec<String> = output.options.names.iter().map(ToString::to_string).collect();
                 for name in if own.is_empty() { &exports.names } else { &own } {
-                    push_one(host, job.bases().remote(), name, notes).await?;
+                    push_one(host, remote, name, notes).await?;
                 }
                 continue;
             }

@@ -35,6 +35,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use snapshotter::store::relief::{Relief, SpaceLimits};
 use snapshotter::Store;
 use solver::admit::Budget;
 use solver::drive::Solver;
@@ -54,6 +55,7 @@ pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
 pub use push::push;
 pub use recipe::{Dockerfile, Recipe};
+pub(crate) use remote::config_file;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
@@ -120,6 +122,12 @@ impl Engine {
     pub fn tidy(&self, limit: Duration) {
         // What stays is found by the next build.
         let _ = Store::open(&self.root).and_then(|store| store.tidy(limit));
+    }
+
+    /// Collects for at most `limit` if the store is beyond its limits; says what was done, if anything had to be.
+    pub fn relieve(&self, space: &SpaceLimits, limit: Duration) -> Option<Relief> {
+        // What cannot be done now is for the next build to do.
+        Store::open(&self.root).and_then(|store| store.relieve(space, limit)).ok().flatten()
     }
 
     /// What is at work, or what begins to work now.

@@ -249,7 +249,7 @@ fn keep_documents(
 
 /// The user's or the system's configuration file: `RBUILD_CONFIG`, `~/.config/rbuild/config.toml`,
 /// `/etc/rbuild/config.toml`.
-fn config_file() -> Option<PathBuf> {
+pub(crate) fn config_file() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(named) = variable("RBUILD_CONFIG") {
         return Some(named);

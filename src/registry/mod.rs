@@ -15,6 +15,7 @@ mod config;
 mod credentials;
 mod error;
 mod fetch;
+pub mod helper;
 mod holder;
 mod pipe;
 mod platform;

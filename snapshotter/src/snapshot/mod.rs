@@ -27,6 +27,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::digest::{DiffId, SnapshotId};
 use crate::error::{Doing, Error, Result};
 use crate::overlay::mount::{InUse, Mounted};
+use crate::store::gc::weight;
 use crate::store::layout::{ensure_directory, write_json};
 use crate::store::lease::{Held, Lease};
 use crate::store::{now, Store};
@@ -256,6 +257,10 @@ impl Store {
         match std::fs::rename(directory, &target) {
             // Another process has unpacked the same layer; ours goes when its tree is dropped.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => Ok(()),
+            Ok(()) => {
+                lease.adds(weight(info));
+                Ok(())
+            }
             other => other.doing("rename into", target),
         }
     }

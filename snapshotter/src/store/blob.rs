@@ -142,6 +142,7 @@ impl BlobWriter<'_> {
         if !there {
             fs::rename(&self.path, &target).doing("rename into", &target)?;
             self.is_done = true;
+            self.lease.adds(self.size);
         }
         self.arrival.end(End::Verified);
         Ok((digest, self.size))

@@ -40,7 +40,8 @@ pub(crate) const DIRECTORIES: [&str; 19] = [
 ];
 
 /// The files right below a store's root.
-pub(crate) const FILES: [&str; 6] = ["version", "gc.lock", "index.lock", "index.json", "oci-layout", "durable"];
+pub(crate) const FILES: [&str; 7] =
+    ["version", "gc.lock", "index.lock", "index.json", "oci-layout", "durable", "usage"];
 
 /// What everything in a store depends on; a store never mixes two of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

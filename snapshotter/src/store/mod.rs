@@ -14,6 +14,7 @@ pub mod lease;
 pub mod lock;
 pub mod record;
 mod recover;
+pub mod relief;
 pub mod tags;
 pub(crate) mod trash;
 pub mod usage;
