@@ -27,6 +27,11 @@ pub(super) struct LocalClient {
 }
 
 impl Client for LocalClient {
+    fn project(&self) -> String {
+        let Some(context) = self.directories.get("context") else { return String::new() };
+        std::fs::canonicalize(context).unwrap_or_else(|_| context.clone()).display().to_string()
+    }
+
     /// All of it, where it is: the build reads what it needs.
     fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory> {
         let found = self.directories.get(&wanted.name).map(Directory::at);

@@ -137,9 +137,12 @@ impl Job {
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         let submit = self.shift.number();
-        let _registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
+        let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await?;
+        for (vertex, text) in registered.remarks().await {
+            self.notes.remark(vertex, text);
+        }
         let outputs: Option<Vec<Output>> =
             solved.targets.iter().map(|target| self.host().result(target.result)).collect();
         // Not the same as empty trees, which have results too.

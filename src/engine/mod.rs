@@ -13,6 +13,7 @@ mod blocking;
 mod client;
 mod context;
 mod error;
+mod explain;
 mod finish;
 mod host;
 pub mod images;

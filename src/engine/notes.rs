@@ -37,6 +37,12 @@ impl Notes {
         Note { notes: self, vertex, ended: false }
     }
 
+    /// Says something of a vertex.
+    pub(crate) fn remark(&self, vertex: VertexId, short: String) {
+        let (detail, url, file, range) = Default::default();
+        self.emit(EventKind::Warning(Warning { vertex: Some(vertex), short, detail, url, file, range }));
+    }
+
     /// Passes on what is doubtful in a Dockerfile.
     pub(crate) fn lint(&self, source: &Source, lint: &Diagnostic) {
         let span = lint.span();

@@ -25,6 +25,14 @@ impl Files {
     pub(crate) fn of(snapshot: Option<SnapshotId>) -> Files {
         snapshot.map_or(Files::Empty, Files::Snapshot)
     }
+
+    /// The committed tree, if it is one.
+    pub(crate) fn snapshot(&self) -> Option<SnapshotId> {
+        match self {
+            Files::Snapshot(id) => Some(*id),
+            Files::Empty | Files::Context(_) => None,
+        }
+    }
 }
 
 /// One output of a record.

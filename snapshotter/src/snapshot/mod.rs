@@ -12,6 +12,7 @@
 //! writable again.
 
 pub(crate) mod below;
+mod changes;
 pub(crate) mod delta;
 mod driver;
 mod info;
@@ -31,6 +32,7 @@ use crate::store::gc::weight;
 use crate::store::layout::{ensure_directory, write_json};
 use crate::store::lease::{Held, Lease};
 use crate::store::{now, Store};
+pub use changes::Changes;
 pub use driver::{Driver, Wish};
 pub use info::{SnapshotInfo, WholeTree};
 

@@ -214,7 +214,8 @@ impl Check<'_> {
                 },
             }
         }
-        for name in fanned_names(&self.directory("results"))?.iter().filter(|name| !name.ends_with(".measured")) {
+        let is_record = |name: &&String| !name.ends_with(".measured") && !name.ends_with(".files");
+        for name in fanned_names(&self.directory("results"))?.iter().filter(is_record) {
             let path = self.store.layout().fanned("results", name);
             match name.parse::<RecordId>() {
                 Err(_) => self.problem(&path, "its name is no record's"),

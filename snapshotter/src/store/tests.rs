@@ -31,6 +31,7 @@ fn record(store: &Store, lease: &Lease, key: u8, snapshot: SnapshotId) -> Stored
         created: now(),
         boot_id: store.boot_id().to_owned(),
         step: format!("step {key}"),
+        step_aliases: Vec::new(),
     };
     store.put_record(lease, &record).unwrap();
     record
