@@ -196,7 +196,7 @@ async fn docker_buildx_is_asked_and_answers() {
     let Some(program) = buildx() else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
-    let sessions = Sessions::new(Store::open(&dir.join("store")).unwrap());
+    let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());
     let context = dir.join("app");
     fs::create_dir_all(context.join("src")).unwrap();
     fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY src /src\n").unwrap();
@@ -296,7 +296,7 @@ async fn docker_buildx_uploads_its_standard_input_and_reads_layouts() {
     let Some(program) = buildx() else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
-    let sessions = Sessions::new(Store::open(&dir.join("store")).unwrap());
+    let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());
     let (digest, manifest) = layout(&dir.join("layout"));
     let mut header = tar::Header::new_gnu();
     header.set_size(12);
