@@ -145,14 +145,14 @@ impl EngineHost {
         self.images.lock().unwrap_or_else(|e| e.into_inner()).get(top).cloned()
     }
 
-    /// Makes files available: those of an image that was only named may have to be fetched.
+    /// Makes files available: those of an image that was only named may have to be fetched, as `remote` may.
     ///
     /// # Errors
     /// They cannot be had.
-    pub(crate) async fn bring(&self, files: &Files) -> Result<(), super::images::Error> {
+    pub(crate) async fn bring(&self, files: &Files, remote: &Remote) -> Result<(), super::images::Error> {
         let Files::Snapshot(top) = files else { return Ok(()) };
         if let Some(image) = self.image_at(top) {
-            self.remote.fetch(&image).await?;
+            remote.fetch(&image).await?;
         }
         Ok(self.lease.hold_snapshot(top)?)
     }
