@@ -11,7 +11,8 @@ use support::{can_build, Rbuild};
 
 /// Runs `rbuild` with something on standard input.
 fn fed(rbuild: &Rbuild, args: &[&str], input: &[u8]) -> Output {
-    let mut child = rbuild.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        rbuild.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A program that refuses its arguments does not read.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
@@ -35,7 +36,8 @@ fn a_named_directory_has_its_own_ignore_file() {
     let named = format!("other={}", other.display());
     let replaced = format!("replaced={}", other.display());
     let images = "img=docker-image://busybox";
-    let tree = rbuild.tree(&context, &["--build-context", &named, "--build-context", &replaced, "--build-context", images]);
+    let tree =
+        rbuild.tree(&context, &["--build-context", &named, "--build-context", &replaced, "--build-context", images]);
     assert_eq!((tree.read("/b").as_str(), tree.read("/r").as_str()), ("of other", "of other"));
     assert!(tree.has("/bb"));
 }
@@ -109,7 +111,8 @@ fn checks_end_as_they_found_it() {
         return;
     }
     let rbuild = Rbuild::new();
-    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n"), ("Lower", "from busybox\nCMD a\n")]);
+    let context =
+        rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n"), ("Lower", "from busybox\nCMD a\n")]);
     let run = |args: &[&str]| {
         let mut all: Vec<&OsStr> = vec!["build".as_ref()];
         all.extend(args.iter().map(OsStr::new));
@@ -138,7 +141,9 @@ fn a_step_of_another_platform_says_what_is_missing() {
     if !can_build() {
         return;
     }
-    if fs::read_dir("/proc/sys/fs/binfmt_misc").is_ok_and(|entries| entries.flatten().any(|e| e.file_name() == "qemu-s390x")) {
+    if fs::read_dir("/proc/sys/fs/binfmt_misc")
+        .is_ok_and(|entries| entries.flatten().any(|e| e.file_name() == "qemu-s390x"))
+    {
         eprintln!("skipped: this machine can run programs for s390x");
         return;
     }
@@ -146,7 +151,10 @@ fn a_step_of_another_platform_says_what_is_missing() {
     // A program that this kernel cannot read.
     let context = rbuild.context(
         "c",
-        &[("Dockerfile", "FROM --platform=linux/s390x scratch\nCOPY --chmod=755 sh /bin/sh\nRUN true\n"), ("sh", "\u{1}no program")],
+        &[
+            ("Dockerfile", "FROM --platform=linux/s390x scratch\nCOPY --chmod=755 sh /bin/sh\nRUN true\n"),
+            ("sh", "\u{1}no program"),
+        ],
     );
     let said = rbuild.fails(1, ["build".as_ref(), "--platform=linux/s390x".as_ref(), context.as_os_str()]);
     assert!(said.contains("no interpreter for linux/s390x programs is registered"), "{said}");

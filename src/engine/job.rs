@@ -84,6 +84,11 @@ impl Job {
         &self.asker.bases
     }
 
+    /// Makes files available that may have to be fetched.
+    pub(crate) async fn bring(&self, files: &Files) -> Result<(), images::Error> {
+        self.host().bring(files, self.bases().remote()).await
+    }
+
     /// What is told of the build besides its vertices.
     pub fn notes(&self) -> &Notes {
         &self.notes
@@ -143,7 +148,7 @@ impl Job {
             shown => shown.to_string(),
         };
         let note = self.notes.begin(&shown);
-        let image = note.end_with(self.bases().get(&name, platform).await)?;
+        let image = note.end_with(self.bases().get(&name, platform, None).await)?;
         let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
         Ok((digest.to_string(), image.config_bytes))
     }
@@ -197,7 +202,7 @@ impl Tree {
     /// The files, made now if need be.
     pub(crate) async fn output(&self) -> Result<Output, BuildError> {
         let output = self.result().await?;
-        self.definition.job.host().bring(&output.files).await?;
+        self.definition.job.bring(&output.files).await?;
         Ok(output)
     }
 

@@ -23,6 +23,7 @@ mod layers;
 mod load;
 mod notes;
 mod outcome;
+mod pin;
 pub mod provenance;
 mod push;
 mod recipe;

@@ -24,6 +24,15 @@ pub(super) struct Used {
 
 /// The files of the build context.
 pub(super) fn main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
+    if let Some(known) = build.context {
+        return Ok(known);
+    }
+    let made = make_main(build, span)?;
+    build.context = Some(made);
+    Ok(made)
+}
+
+fn make_main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
     let options = build.scene.options;
     let keeps_git = options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
     let keeps_git = keeps_git.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));

@@ -14,6 +14,7 @@ mod expose;
 mod from;
 mod meta;
 mod mount;
+mod remote;
 mod run;
 mod signal;
 mod stage;

@@ -130,7 +130,9 @@ impl StageState {
             shown.clone_from(&self.env);
             hidden.iter().for_each(|name| set(&mut shown, name, "****".to_string()));
         }
-        let text = expand(text, if hidden.is_empty() { &self.env } else { &shown }, mode).map(|expanded| expanded.text).unwrap_or_else(|_| text.to_string());
+        let text = expand(text, if hidden.is_empty() { &self.env } else { &shown }, mode)
+            .map(|expanded| expanded.text)
+            .unwrap_or_else(|_| text.to_string());
         match text.split_once(' ') {
             Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
             None => text.to_uppercase(),

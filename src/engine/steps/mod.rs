@@ -3,6 +3,7 @@
 //! *Job*: from an op and the files of its inputs to committed snapshots. *Not its job*: whether it has to run at all
 //! (the solver's), and how records are kept (`host`). *Start reading at* [`execute`].
 
+mod diff;
 pub mod file;
 mod merge;
 mod run;
@@ -19,7 +20,7 @@ use super::client::Client;
 use super::request::Entitlements;
 use super::results::Output;
 use crate::sandbox::{self, Sandbox};
-pub(crate) use run::Emptied;
+pub(crate) use run::{Agent, Emptied};
 
 /// What steps work with.
 #[derive(Clone)]
@@ -132,6 +133,15 @@ pub enum StepFailure {
     /// The build context cannot be read.
     #[error(transparent)]
     Context(#[from] crate::source::local::Error),
+    /// A file of the web cannot be had.
+    #[error(transparent)]
+    Http(#[from] crate::source::http::Error),
+    /// A commit cannot be had.
+    #[error(transparent)]
+    Git(#[from] crate::source::git::Error),
+    /// An image of the client's cannot be used.
+    #[error(transparent)]
+    OciLayout(#[from] crate::source::oci_layout::Error),
     /// A base image cannot be used.
     #[error(transparent)]
     Image(#[from] super::images::Error),
@@ -201,7 +211,7 @@ pub(crate) async fn execute(
             let outputs: Option<Vec<Output>> = op.outputs.iter().map(pass).collect();
             outputs.ok_or(StepFailure::Unsupported("passing on an input that is not there"))
         }
-        Op::Diff(_) => Err(StepFailure::Unsupported("diff")),
+        Op::Diff(op) => diff::diff(cx, op, inputs).await,
         Op::Build(_) => Err(StepFailure::Unsupported("a definition in an input")),
         Op::Source(_) => Err(StepFailure::Unsupported("running a source")),
     }

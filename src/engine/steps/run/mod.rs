@@ -22,6 +22,7 @@ use super::{StepCx, StepFailure};
 use crate::engine::blocking::blocking;
 use crate::engine::results::Output;
 use crate::sandbox::{self, ProcessSpec};
+pub(crate) use agent::Agent;
 pub(crate) use caches::Emptied;
 use mounts::{Scene, Supplies};
 
