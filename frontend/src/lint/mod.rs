@@ -20,6 +20,7 @@ use crate::config::ImageConfig;
 use crate::diagnostic::{nearest, Diagnostic};
 use crate::source::Span;
 use crate::stages::Stage;
+use crate::variables::Variables;
 use solver::graph::Platform;
 
 /// Rules about what is written, before any variable has a value.
@@ -184,12 +185,12 @@ pub(crate) fn undefined_in_from<'a>(
 pub(crate) fn undefined<'a>(
     span: Span,
     names: impl Iterator<Item = &'a String>,
-    known: &[(String, String)],
+    known: &Variables,
     lints: &mut Vec<Diagnostic>,
 ) {
     for name in names.filter(|name| name.starts_with(|c: char| c.is_alphabetic() || c == '_')) {
         let mut lint = Diagnostic::warning("UndefinedVar", span, format!("Usage of undefined variable '${name}'"));
-        if let Some(near) = nearest(name, known.iter().map(|(name, _)| name.as_str())) {
+        if let Some(near) = nearest(name, known.iter().map(|(name, _)| name)) {
             lint.message.push_str(&format!(" (did you mean ${near}?)"));
         }
         // Every word of one instruction would say the same; they stand together.

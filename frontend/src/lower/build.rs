@@ -262,7 +262,7 @@ impl<'a> Build<'a> {
     pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
         let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
             .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-        let declared = |name: &&String| !state.args.iter().any(|(known, _)| known == *name);
+        let declared = |name: &&String| !state.arg_places.contains_key(*name);
         lint::undefined(at.place(word.span), expanded.undefined.iter().filter(declared), &state.env, &mut self.lints);
         Ok(expanded)
     }
