@@ -148,10 +148,8 @@ async fn answer(
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
                 let found = config_of(bases, client, &query, loaded.ask).await;
-                let config = note.end_with(found).map_err(|e| {
-                    let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
-                    wrong(loaded, vec![Diagnostic::error("no-image", query.span, message)])
-                })?;
+                let config =
+                    note.end_with(found).map_err(|e| wrong(loaded, vec![lowering.missing(&query, &chain(&e))]))?;
                 lowering.answer(&query, ImageAnswer { config, digest: None });
             }
         }

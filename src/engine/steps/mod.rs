@@ -58,6 +58,16 @@ pub enum StepFailure {
         #[source]
         source: sandbox::Error,
     },
+    /// The process is for another kind of machine.
+    #[error("process {command:?} did not complete successfully: exec format error: {missing}")]
+    Foreign {
+        /// Its words.
+        command: String,
+        /// The architecture of its platform.
+        architecture: String,
+        /// What this machine lacks.
+        missing: String,
+    },
     /// The user it should run as is not there.
     #[error(transparent)]
     User(sandbox::Error),
@@ -190,7 +200,10 @@ pub(crate) async fn execute(
     inputs: Vec<Output>,
 ) -> Result<Vec<Output>, StepFailure> {
     match &vertex.op {
-        Op::Run(op) => run::run(cx, at, op, &vertex.hints, inputs).await,
+        Op::Run(op) => {
+            let ran = run::run(cx, at, op, &vertex.hints, inputs).await;
+            ran.map_err(|failure| run::told_of_platform(failure, vertex.platform.as_ref()))
+        }
         Op::File(op) => file::step(cx, op, inputs).await,
         Op::Merge(op) => merge::merge(cx, op, inputs).await,
         Op::Passthrough(op) => {
