@@ -28,7 +28,7 @@ fn image() -> Image {
 }
 
 async fn pull(server: &Server, store: &Store) -> Result<(), String> {
-    let remote = Remote::new(store.clone(), Arc::new(store.lease().unwrap()));
+    let remote = Remote::new(store.clone(), Arc::new(store.lease().unwrap()), rbuild::registry::Credentials::default());
     let name = format!("{}/a:1", server.host());
     let image = remote.image(&name, &amd64(), Ask::Registry).await.map_err(|error| told(&error))?;
     remote.fetch(&image).await.map_err(|error| told(&error))
