@@ -25,7 +25,7 @@ use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
-use super::{finish, load, Built};
+use super::{finish, load, remote_context, Built};
 use crate::rfc3339::Time;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
@@ -107,6 +107,8 @@ impl Job {
     /// What is wrong with the Dockerfile, or with what it is built on.
     pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
         self.asks("dockerfile.v0", attrs::write(recipe));
+        let fetched = remote_context::read(self, recipe).await?;
+        let recipe = fetched.as_ref().unwrap_or(recipe);
         let loaded = load::load(recipe, &**self.client(), &self.notes).await?;
         let lowered = load::lower(self.bases(), recipe, &loaded, &**self.client(), &self.notes).await?;
         for lint in &lowered.lints {

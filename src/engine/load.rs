@@ -34,6 +34,9 @@ pub(crate) struct Loaded {
 /// # Errors
 /// Neither can be read or understood.
 pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
+    if recipe.options.context != frontend::MainContext::Local && matches!(recipe.dockerfile, Dockerfile::File(_)) {
+        return Err(BuildError::Unsupported("looking into a remote build context without building it"));
+    }
     let name = match &recipe.dockerfile {
         Dockerfile::File(name) => name.clone(),
         Dockerfile::Text(_) => "Dockerfile".to_string(),
@@ -73,6 +76,10 @@ fn unread(name: &str, error: &local::Error) -> String {
 }
 
 async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    // What comes from elsewhere comes whole.
+    if recipe.options.context != frontend::MainContext::Local {
+        return Ok(Vec::new());
+    }
     let wanted = LocalDirectory::files(&recipe.options.context_name, [".dockerignore".to_owned()]);
     let context = client.directory(&wanted).await?;
     let (_kept, dockerfile) = match &recipe.dockerfile {
