@@ -32,6 +32,7 @@ pub(super) async fn run(
     if !inputs.is_empty() {
         return Err(Failure::new(Code::Unimplemented, "inputs of frontends are not supported yet"));
     }
+    bridge.job().asks(name, options.clone());
     match (name, options.get("source").map(String::as_str)) {
         (DOCKERFILE, _) | (GATEWAY, Some(DOCKERFILE)) => dockerfile(bridge, &options).await,
         (GATEWAY, None | Some("")) => Err(Failure::new(Code::InvalidArgument, "no source specified for gateway")),
