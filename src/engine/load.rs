@@ -21,6 +21,8 @@ pub(crate) struct Loaded {
     pub source: Source,
     /// Patterns of what the context leaves out.
     pub ignore: Vec<String>,
+    /// Whom the client wants asked for base images, if it says so.
+    pub ask: Option<Ask>,
 }
 
 /// Reads Dockerfile and ignore file from the client's directories.
@@ -46,7 +48,8 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let note = notes.begin("[internal] load .dockerignore");
     let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
-    Ok(Loaded { source: Source::new(name, text), ignore })
+    let ask = Ask::by_mode(recipe.options.image_resolve_mode.as_deref());
+    Ok(Loaded { source: Source::new(name, text), ignore, ask })
 }
 
 /// The Dockerfile with the ignore file of its own.
@@ -140,7 +143,7 @@ async fn answer(
             }
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
-                let found = bases.get(&query.reference, &query.platform).await;
+                let found = bases.get(&query.reference, &query.platform, loaded.ask).await;
                 let image = note.end_with(found).map_err(|e| {
                     let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
                     wrong(loaded, vec![Diagnostic::error("no-image", query.span, message)])
