@@ -74,7 +74,8 @@ impl Config {
                 // Read where registries are spoken to.
                 "registry" => {}
                 "frontend" => config.frontend(section(key, value)?)?,
-                "history" | "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance" | "cachestorage" => {
+                "history" | "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance"
+                | "cachestorage" => {
                     config.no_effect(key);
                 }
                 _ => config.warn(format!("{key}: is not known")),
@@ -128,7 +129,8 @@ impl Config {
                 match key.as_str() {
                     "enabled" if boolean(&name, value)? => {}
                     "max-parallelism" => {
-                        let number = usize::try_from(integer(&name, value)?).map_err(|_| format!("{name}: is negative"))?;
+                        let number =
+                            usize::try_from(integer(&name, value)?).map_err(|_| format!("{name}: is negative"))?;
                         self.jobs = Some(number).filter(|number| *number > 0);
                     }
                     "labels" => {

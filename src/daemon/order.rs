@@ -246,9 +246,8 @@ mod tests {
         let exporter = |kind: &str, attrs| Exporter { r#type: kind.into(), attrs };
         assert!(refused(|r| r.r#ref.clear()).contains("a build needs a Ref"));
         assert!(refused(|r| r.compatibility_version = 7).contains("unsupported compatibility-version 7"));
-        assert!(refused(|r| r.entitlements = vec!["security.insecure".into()]).contains(
-            "granting entitlement security.insecure is not allowed by build daemon configuration"
-        ));
+        assert!(refused(|r| r.entitlements = vec!["security.insecure".into()])
+            .contains("granting entitlement security.insecure is not allowed by build daemon configuration"));
         assert!(refused(|r| r.entitlements = vec!["x".into()]).contains("unknown entitlement x"));
         assert!(refused(|r| r.entitlements = vec!["device=x".into()]).contains("devices"));
         assert!(refused(|r| r.frontend_attrs = map(&[("attest:x", "")])).contains("unknown attestation type x"));
@@ -280,6 +279,9 @@ mod tests {
         assert_eq!(order.work, Work::Frontend("dockerfile.v0".into()));
         assert!(order.rights.entitlements.network_host);
         let plain = request(|_| ()).unwrap();
-        assert_eq!((plain.work, plain.exports.outputs.first().map(|o| o.kind.clone())), (Work::Client, Some(Kind::CacheOnly)));
+        assert_eq!(
+            (plain.work, plain.exports.outputs.first().map(|o| o.kind.clone())),
+            (Work::Client, Some(Kind::CacheOnly))
+        );
     }
 }

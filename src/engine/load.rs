@@ -16,13 +16,21 @@ use super::remote::{Ask, Remote};
 use crate::source::local::{self, Context};
 
 /// The text of a build.
-pub(crate) struct Loaded {
+#[derive(Clone, Debug)]
+pub struct Loaded {
     /// The Dockerfile.
     pub source: Source,
     /// Patterns of what the context leaves out.
-    pub ignore: Vec<String>,
+    pub(crate) ignore: Vec<String>,
     /// Whom the client wants asked for base images, if it says so.
-    pub ask: Option<Ask>,
+    pub(crate) ask: Option<Ask>,
+}
+
+impl Loaded {
+    /// What the Dockerfile says after `# syntax=`.
+    pub fn syntax(&self) -> Option<String> {
+        frontend::parse(&self.source).0.directives.syntax.map(|syntax| syntax.text)
+    }
 }
 
 /// Reads Dockerfile and ignore file from the client's directories.
@@ -170,11 +178,24 @@ pub async fn inquire(
     let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
-    let mut lowering = lowering(recipe, &loaded);
+    let result = question(&bases, request, recipe, &loaded, client, &notes).await?;
+    Ok((loaded.source, result))
+}
+
+/// Answers a question about a Dockerfile that was read.
+pub(crate) async fn question(
+    bases: &Bases,
+    request: Request,
+    recipe: &Recipe,
+    loaded: &Loaded,
+    client: &dyn Client,
+    notes: &Notes,
+) -> Result<SubResult, BuildError> {
+    let mut lowering = lowering(recipe, loaded);
     loop {
-        match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(&loaded, findings))? {
-            SubStep::Done(result) => return Ok((loaded.source, result)),
-            SubStep::Need(queries) => answer(&bases, &loaded, client, &notes, &mut lowering, queries).await?,
+        match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(loaded, findings))? {
+            SubStep::Done(result) => return Ok(result),
+            SubStep::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
         }
     }
 }
