@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sandbox", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
-    ("source", &["image", "sandbox", "snapshotter", "solver"]),
+    ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
     // where the others meet
