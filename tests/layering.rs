@@ -14,8 +14,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("source", &["image", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
+    ("history", &["snapshotter", "solver"]),
     // where the others meet
-    ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    (
+        "engine",
+        &[
+            "registry",
+            "source",
+            "export",
+            "progress",
+            "history",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
     // the edge
     (
         "cli",
@@ -25,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "source",
             "export",
             "progress",
+            "history",
             "image",
             "sandbox",
             "snapshotter",

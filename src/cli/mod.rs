@@ -21,6 +21,7 @@ mod client;
 mod debug;
 pub mod excerpt;
 mod failure;
+mod history;
 mod images;
 mod import;
 mod name;
@@ -41,6 +42,7 @@ use args::{Verb, ROOT};
 use failure::{chain, Failure};
 use snapshotter::Store;
 
+use crate::history::History;
 use crate::sandbox::rootless;
 
 /// Does what the command line says.
@@ -93,6 +95,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Du { format } => space::usage(&open()?, format),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
+        Verb::History(verb) => history::history(&History::at(open()?.history_directory()), &verb),
+        Verb::Explain(args) => history::explain(&History::at(open()?.history_directory()), &args),
         Verb::Debug(args) => debug::debug(&args, &root),
     }
 }

@@ -52,6 +52,7 @@ pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
+use crate::history::History;
 use crate::sandbox::Sandbox;
 use host::EngineHost;
 use job::Shift;
@@ -108,6 +109,11 @@ impl Engine {
         let built = async { job.export(job.compile(&request.recipe).await?, &request.exports).await }.await;
         job.close(built.as_ref().err());
         built
+    }
+
+    /// The builds that were recorded in this store, and a place for more.
+    pub fn history(&self) -> History {
+        History::at(self.root.join("history"))
     }
 
     /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.
