@@ -31,10 +31,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "frontend",
         ],
     ),
-    // the edge
+    // the edges
     (
         "cli",
         &[
+            "registry",
+            "engine",
+            "source",
+            "export",
+            "progress",
+            "history",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "wire",
             "registry",
             "engine",
             "source",

@@ -105,9 +105,20 @@ pub enum Verb {
 /// Options of `build`.
 #[derive(Args, Debug)]
 pub struct Build {
-    /// Directory of the build context
+    /// The build context: a directory, the address of a repository or an archive, or - for a Dockerfile or an archive on
+    /// standard input
     #[arg(value_name = "PATH")]
     pub context: PathBuf,
+    /// Another context (NAME=DIRECTORY, docker-image://IMAGE, or an address), for FROM, COPY --from and mounts; may be
+    /// given several times
+    #[arg(long = "build-context", value_name = "NAME=WHERE")]
+    pub build_contexts: Vec<String>,
+    /// Tell what is doubtful in the Dockerfile and build nothing (as --call=check)
+    #[arg(long)]
+    pub check: bool,
+    /// What to do (build, check, outline, targets, each with ,format=json for programs)
+    #[arg(long, value_name = "METHOD", default_value = "build")]
+    pub call: String,
     /// Name of the image (NAME[:TAG]); may be given several times
     #[arg(short, long = "tag", value_name = "NAME")]
     pub tags: Vec<String>,
@@ -142,12 +153,18 @@ pub struct Build {
     /// Run every step of these stages anew
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
-    /// Platform of the image; only the host's so far
-    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH")]
-    pub platform: Option<String>,
+    /// Platforms of the image
+    #[arg(long = "platform", env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platforms: Vec<String>,
     /// Network of RUN steps
     #[arg(long, value_enum, default_value = "default")]
     pub network: Network,
+    /// Tell where the image comes from, as SLSA provenance beside it (true, false, or mode=min|max,version=v1|v0.2,…)
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub provenance: Option<String>,
+    /// Say something about the image (type=provenance,…)
+    #[arg(long = "attest", value_name = "OPTIONS")]
+    pub attests: Vec<String>,
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
@@ -352,7 +369,13 @@ pub enum Debug {
         /// Value of an ARG
         #[arg(long = "build-arg", value_name = "NAME=VALUE")]
         build_args: Vec<String>,
-        /// Directory of the build context
+        /// Another context
+        #[arg(long = "build-context", value_name = "NAME=WHERE")]
+        build_contexts: Vec<String>,
+        /// Platforms of the image
+        #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
+        platforms: Vec<String>,
+        /// The build context
         context: PathBuf,
     },
 }
@@ -382,10 +405,12 @@ impl Build {
         file: Option<PathBuf>,
         target: Option<String>,
         build_args: Vec<String>,
+        build_contexts: Vec<String>,
+        platforms: Vec<String>,
     ) -> Build {
         let words = ["rbuild", "build", "."].map(OsString::from).to_vec();
         let Ok(Command { verb: Verb::Build(plain), .. }) = parse(words) else { unreachable!("this is a command line") };
-        Build { context, file, target, build_args, ..*plain }
+        Build { context, file, target, build_args, build_contexts, platforms, ..*plain }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
@@ -14,6 +14,7 @@ use tokio::signal::unix::{signal, SignalKind};
 use super::args::{Build, Progress};
 use super::excerpt::{Excerpt, Span};
 use super::failure::{chain, Failure};
+use super::limits;
 use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
@@ -79,6 +80,7 @@ enum End {
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let (mut request, client) = from_args(args)?;
     check_writable(args)?;
+    let space = limits::of_environment()?;
     let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
     sandbox::private_mount_namespace()
@@ -95,6 +97,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let client = Arc::new(client);
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
+    let mut relieved = None;
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let recorder = record(&engine, args, &names, &screen);
@@ -105,7 +108,15 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
         if matches!(end, End::Built(_)) {
-            engine.tidy(TIDYING);
+            let began = Instant::now();
+            let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
+            engine.tidy(TIDYING.saturating_sub(began.elapsed()));
+            if let Some(relief) = relief {
+                match args.progress {
+                    Progress::Rawjson => screen.warn(limits::told(&relief)),
+                    _ => relieved = Some(limits::told(&relief)),
+                }
+            }
         }
         if let Some(recorder) = recorder {
             let (ending, result) = recorded(&end);
@@ -118,6 +129,9 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
     runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
+    if let Some(relieved) = relieved.filter(|_| !args.quiet) {
+        remark!("{relieved}");
+    }
     match end? {
         End::Signal(code) => {
             remark!("ERROR: interrupted");
@@ -147,7 +161,7 @@ fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> O
     };
     say("filename", args.file.as_ref().map(|file| file.display().to_string()));
     say("target", args.target.clone());
-    say("platform", args.platform.clone());
+    say("platform", Some(args.platforms.join(",")).filter(|platforms| !platforms.is_empty()));
     say("no-cache", args.no_cache.then(String::new));
     for word in &args.build_args {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -195,7 +209,12 @@ pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
     let store = snapshotter::Store::open(root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let lowered = runtime.block_on(engine::compile(store, &request.recipe, request.rights.ask, &client));
-    lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
+    lowered.map_err(|error| failed(&error))
+}
+
+/// Why nothing was built.
+pub(super) fn failed(error: &BuildError) -> Failure {
+    Failure { message: complaint(error, &View::default()), code: 1 }
 }
 
 /// What is wrong with a Dockerfile.

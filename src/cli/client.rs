@@ -11,8 +11,9 @@ use tokio::net::UnixStream;
 
 use super::failure::Failure;
 use super::request::reason;
-use crate::engine::{Answer, Client, ClientError, Connection, Secret, SECRET_LIMIT};
+use crate::engine::{Answer, Client, ClientError, Connection, Directory, LocalDirectory, Secret, SECRET_LIMIT};
 use crate::export::csv;
+use crate::registry::Credentials;
 
 /// What the command line offers to a build.
 #[derive(Default)]
@@ -21,6 +22,8 @@ pub(super) struct LocalClient {
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// What a directory was unpacked to, for as long as the build needs it.
+    pub _unpacked: Option<tempfile::TempDir>,
 }
 
 impl Client for LocalClient {
@@ -29,8 +32,10 @@ impl Client for LocalClient {
         std::fs::canonicalize(context).unwrap_or_else(|_| context.clone()).display().to_string()
     }
 
-    fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf> {
-        let found = self.directories.get(name).cloned().ok_or_else(|| ClientError::NoDirectory(name.to_string()));
+    /// All of it, where it is: the build reads what it needs.
+    fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory> {
+        let found = self.directories.get(&wanted.name).map(Directory::at);
+        let found = found.ok_or_else(|| ClientError::NoDirectory(wanted.name.clone()));
         Box::pin(async move { found })
     }
 
@@ -49,6 +54,10 @@ impl Client for LocalClient {
             let connection = connected.map_err(|source| ClientError::Agent { id: id.to_string(), source })?;
             Ok(Box::new(connection) as Box<dyn Connection>)
         })
+    }
+
+    fn credentials(&self) -> Credentials {
+        Credentials::from_environment()
     }
 }
 

@@ -17,13 +17,16 @@ macro_rules! remark {
 
 mod args;
 mod build;
+mod call;
 mod client;
+mod contexts;
 mod debug;
-pub mod excerpt;
+pub use frontend::excerpt;
 mod failure;
 mod history;
 mod images;
 mod import;
+mod limits;
 mod name;
 mod owners;
 pub mod render;
@@ -43,6 +46,7 @@ use failure::{chain, Failure};
 use snapshotter::Store;
 
 use crate::history::History;
+use crate::registry::helper;
 use crate::sandbox::rootless;
 
 /// Does what the command line says.
@@ -61,9 +65,15 @@ pub fn main() -> ExitCode {
     let root = command.global.root.unwrap_or_else(default_root);
     let done = match command.verb.uses_store() {
         // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
-        true => rootless::enter(&[(ROOT, root.as_os_str())]).map_err(Failure::from),
-        false => Ok(()),
+        true => rootless::enter(&[(ROOT, root.as_os_str())], helper::perform).map_err(Failure::from),
+        false => Ok(None),
     };
+    let done = done.map(|outside| {
+        if let Some(outside) = outside {
+            // In here the user is root, and a keyring would not know them.
+            helper::run_elsewhere(Box::new(move |request| outside.ask(request)));
+        }
+    });
     match done.and_then(|()| dispatch(command.verb, root)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -83,7 +93,10 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         })
     };
     match verb {
-        Verb::Build(args) => build::build(&args, &root),
+        Verb::Build(args) => match call::Call::from_args(&args)? {
+            Some(call) => call::call(call, &args, &root),
+            None => build::build(&args, &root),
+        },
         Verb::Images(args) => images::list(&open()?, &args),
         Verb::Inspect { names } => images::inspect(&open()?, &names),
         Verb::Tag { source, target } => images::tag(&open()?, &source, &target),

@@ -10,7 +10,7 @@ use super::failure::{chain, Failure};
 use super::request::platform;
 use crate::engine::images::Image;
 use crate::engine::{self, Ask, Remote};
-use crate::registry::PushEvent;
+use crate::registry::{Credentials, PushEvent};
 
 /// `rbuild pull`: prints the image id.
 pub(super) fn pull(store: Store, name: &str, wanted: Option<&str>) -> Result<u8, Failure> {
@@ -18,7 +18,7 @@ pub(super) fn pull(store: Store, name: &str, wanted: Option<&str>) -> Result<u8,
     let platform = wanted.map(platform).transpose()?.unwrap_or_else(Platform::host);
     let lease = Arc::new(store.lease()?);
     let image = runtime()?.block_on(async {
-        let remote = Remote::new(store.clone(), lease);
+        let remote = Remote::new(store.clone(), lease, Credentials::from_environment());
         let image = remote.image(&reference, &platform, Ask::Registry).await?;
         remote.fetch(&image).await?;
         Ok::<_, engine::images::Error>(image)
@@ -29,7 +29,7 @@ pub(super) fn pull(store: Store, name: &str, wanted: Option<&str>) -> Result<u8,
 
 /// Makes the files of an image available.
 pub(super) fn fetch(store: &Store, lease: &Arc<Lease>, image: &Image) -> Result<(), Failure> {
-    let remote = Remote::new(store.clone(), Arc::clone(lease));
+    let remote = Remote::new(store.clone(), Arc::clone(lease), Credentials::from_environment());
     Ok(runtime()?.block_on(remote.fetch(image))?)
 }
 
@@ -46,7 +46,7 @@ pub(super) fn push(store: Store, names: &[String]) -> Result<u8, Failure> {
             PushEvent::Sending(..) | PushEvent::Document(_) => {}
         });
         let pushed = runtime.block_on(async {
-            let remote = Remote::new(store.clone(), Arc::clone(&lease));
+            let remote = Remote::new(store.clone(), Arc::clone(&lease), Credentials::from_environment());
             engine::push(&store, &remote, &name, &(tell as _)).await
         })?;
         say!("{name}: digest: {}", pushed.digest);

@@ -21,6 +21,11 @@ impl Bases {
         Bases { remote, ask, known: Mutex::default() }
     }
 
+    /// The registries as whoever asked for the build may use them.
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
     /// The image of a normalised reference.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! A local context in use by a build: its digests once they are measured, so that a copy can be held against them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -10,6 +10,7 @@ use snapshotter::SnapshotId;
 use solver::graph::{PathSelector, Selector};
 use solver::key::ContentDigest;
 
+use super::client::Directory;
 use crate::source::local::{selection, Context, Error};
 
 /// So many files are remembered beside their digests; more are looked at again when a miss is explained.
@@ -21,6 +22,8 @@ const MOST_DESCRIPTORS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct UsedContext {
     pub context: Context,
+    /// Keeps it while it is read.
+    _directory: Directory,
     /// What its files contained when they were last read, by this or an earlier build.
     pub cache: StatCache,
     cache_file: PathBuf,
@@ -32,20 +35,18 @@ pub(crate) struct UsedContext {
 }
 
 impl UsedContext {
-    /// Opens a directory, less what the attributes of its source leave out. What is learned of its files is kept in
-    /// `caches`.
-    pub(crate) fn open(dir: &Path, attrs: &BTreeMap<String, String>, caches: &Path) -> Result<UsedContext, Error> {
-        let excluded: Vec<String> =
-            attrs.get("local.excludepatterns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    /// Opens a directory, less what `excluded` names. What is learned of its files is kept in `caches`.
+    pub(crate) fn open(directory: Directory, excluded: &[String], caches: &Path) -> Result<UsedContext, Error> {
+        let dir = directory.path();
         let ignore = || dir.join(".dockerignore");
-        let filter = Patterns::new(&excluded).map_err(|source| Error::Ignore { path: ignore(), source })?;
+        let filter = Patterns::new(excluded).map_err(|source| Error::Ignore { path: ignore(), source })?;
         let context = Context::open(dir)?.without(filter);
         let place = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
         let name = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
         let cache_file = caches.join(format!("{}.stat", &name[..32]));
         let cache = StatCache::load(&cache_file);
         let (measured, surveys, copies) = Default::default();
-        Ok(UsedContext { context, cache, cache_file, measured, surveys, copies })
+        Ok(UsedContext { context, _directory: directory, cache, cache_file, measured, surveys, copies })
     }
 
     /// The digest of selected files.

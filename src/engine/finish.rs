@@ -8,23 +8,28 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use serde_json::{json, Value};
-use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions};
+use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions, Pulled};
 use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
-use snapshotter::{Digest, Lease, SnapshotInfo, Store};
+use snapshotter::{DiffId, Digest, Lease, SnapshotInfo, Store};
 use solver::graph::Platform;
 
 use super::blocking::blocking;
 use super::error::BuildError;
 use super::host::EngineHost;
+use super::job::{Job, Tree};
+use super::layers::{Layers, Wanted};
 use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
+use super::provenance::{provenance, Account, Provenance, Story};
 use super::push::push;
+use super::remote::{Origin, Remote};
 use super::request::ExportRequest;
 use super::results::Files;
 use super::steps::StepFailure;
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{
-    assemble, assemble_index, Assembled, Assembly, Codec, Descriptor, ImageConfig, ImageName, LayerInfo,
+    assemble, assemble_index, attest, media_type, Assembled, Assembly, Attestation, Attested, Codec, Descriptor,
+    Family, ImageConfig, ImageName, LayerInfo,
 };
 use crate::registry::OnPush;
 use crate::rfc3339::Time;
@@ -51,6 +56,7 @@ struct Finishing {
     names: Vec<String>,
     epoch: Option<i64>,
     now: Time,
+    provenance: Option<(Provenance, Story)>,
 }
 
 /// The image for one platform, before it is one.
@@ -58,13 +64,19 @@ struct Part {
     platform: Platform,
     config: Value,
     base: Base,
-    /// Bottom first; the first ones are the base image's.
-    layers: Vec<SnapshotInfo>,
+    /// The first ones are the base image's.
+    layers: Layers,
+    /// Where those came from.
+    origin: Option<Origin>,
+    /// What makes the files.
+    tree: Option<Tree>,
 }
 
 /// Documents of images, and of the index that names them where one is wanted.
 struct Made {
     images: Vec<Assembled>,
+    /// What is said about the images, in their order.
+    attested: Vec<Attested>,
     index: Option<(Vec<u8>, Descriptor)>,
 }
 
@@ -75,16 +87,22 @@ impl Made {
     }
 }
 
+/// Where an image goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    /// To rbuild's store, and maybe from there to a registry.
+    InImageStore,
+    /// Into an archive or a directory.
+    Elsewhere,
+}
+
 /// Makes what was asked for.
-pub(crate) async fn finish(
-    host: &EngineHost,
-    exports: &ExportRequest,
-    outcome: Outcome,
-    notes: &Notes,
-) -> Result<Built, BuildError> {
+pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
+    let (host, remote, notes) = (job.host(), job.bases().remote(), job.notes());
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
-    let ready = outcome.products.into_iter().map(|product| part(&store, product));
+    let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
+    let ready = outcome.products.into_iter().map(|product| part(host, product, wanted));
     let parts = futures_util::future::try_join_all(ready).await?;
     if parts.is_empty() {
         return Err(BuildError::Unsupported("an outcome without any result"));
@@ -97,6 +115,7 @@ pub(crate) async fn finish(
         names: exports.names.clone(),
         epoch: exports.epoch,
         now: Time::now(),
+        provenance: exports.provenance.clone().map(|wanted| (wanted, job.story())),
     });
     let is_image =
         |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
@@ -106,7 +125,7 @@ pub(crate) async fn finish(
         let note = notes.begin("exporting to image");
         let (options, compressed) = (
             first.map_or_else(ImageOptions::default, |o| o.options.clone()),
-            exports.wants_manifest || is_pushed(exports) || index,
+            exports.wants_manifest || is_pushed(exports) || index || exports.provenance.is_some(),
         );
         let kept = {
             let finishing = Arc::clone(&finishing);
@@ -128,7 +147,7 @@ pub(crate) async fn finish(
             Kind::Image { push: true } => {
                 let own: Vec<String> = output.options.names.iter().map(ToString::to_string).collect();
                 for name in if own.is_empty() { &exports.names } else { &own } {
-                    push_one(host, name, notes).await?;
+                    push_one(host, remote, name, notes).await?;
                 }
                 continue;
             }
@@ -146,18 +165,24 @@ pub(crate) async fn finish(
 }
 
 /// Makes the files of one product.
-async fn part(store: &Store, product: Product) -> Result<Part, BuildError> {
+async fn part(host: &EngineHost, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
     let files = match &product.tree {
-        Some(tree) => tree.output().await?.files,
+        Some(tree) => tree.result().await?.files,
         None => Files::Empty,
     };
-    let layers = match files {
-        Files::Empty => Vec::new(),
-        Files::Snapshot(top) => store.chain(&top)?,
-        Files::Context(_) => return Err(BuildError::Unsupported("an image that is the build context")),
-    };
+    let layers = Layers::of(host, &files, wanted).await?;
+    let origin = layers.origin(host, product.base.layers);
     let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
-    Ok(Part { platform: product.platform, config, base: product.base, layers })
+    Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree })
+}
+
+/// Whether an output is made of files, not only of their names.
+fn needs_files(output: &export::Output) -> bool {
+    match output.kind {
+        Kind::Oci { .. } | Kind::Docker { .. } | Kind::Tar | Kind::Local => true,
+        Kind::Image { .. } => output.options.force_compression,
+        Kind::CacheOnly => false,
+    }
 }
 
 /// The configuration of an image of which a frontend said nothing.
@@ -183,9 +208,9 @@ fn epoch_of(options: &ImageOptions, of_build: Option<i64>) -> Option<i64> {
 }
 
 /// Pushes the image under one of its names.
-async fn push_one(host: &EngineHost, name: &str, notes: &Notes) -> Result<(), BuildError> {
+async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes) -> Result<(), BuildError> {
     let note = notes.begin(&format!("pushing {name}"));
-    let pushed = push(host.store(), host.remote(), name, &(Arc::new(|_| {}) as OnPush)).await;
+    let pushed = push(host.store(), remote, name, &(Arc::new(|_| {}) as OnPush)).await;
     if let Ok(pushed) = &pushed {
         note.part(&format!("pushing layers: {} sent", pushed.sent));
         note.part(&format!("pushing manifest for {name}@{}", pushed.digest));
@@ -197,7 +222,7 @@ async fn push_one(host: &EngineHost, name: &str, notes: &Notes) -> Result<(), Bu
 impl Finishing {
     /// Keeps the image in the store, under its names.
     fn keep(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
-        let made = self.assemble(options, compressed)?;
+        let made = self.assemble(options, compressed, Stays::InImageStore)?;
         let mut entries = Vec::new();
         for (image, part) in made.images.iter().zip(&self.parts) {
             entries.push(self.entry(image, part, options, compressed)?);
@@ -209,6 +234,12 @@ impl Finishing {
         if let Some((bytes, descriptor)) = &made.index {
             self.store.put_blob(&self.lease, bytes)?;
             entry.keeps.extend(entry.manifest.take().map(|manifest| manifest.digest));
+            for attested in &made.attested {
+                entry.keeps.push(self.store.put_blob(&self.lease, &attested.manifest)?);
+                for (_, bytes) in &attested.blobs {
+                    entry.keeps.push(self.store.put_blob(&self.lease, bytes)?);
+                }
+            }
             entry.manifest = Some(blob_ref(descriptor));
             entry.variants = entries;
         }
@@ -239,45 +270,133 @@ impl Finishing {
             None
         };
         let diff_ids = ImageConfig::parse(&image.config)?.diff_ids()?;
-        let layers = diff_ids.into_iter().zip(&part.layers).zip(&image.document.layers);
-        let layers = layers.map(|((diff_id, snapshot), blob)| LayerRef {
-            diff_id,
-            snapshot: Some(snapshot.id),
-            blob: compressed.then(|| blob_ref(blob)),
-        });
+        let blobs = &image.document.layers;
+        let layers: Vec<LayerRef> = match &part.layers {
+            Layers::Here(trees) => {
+                let layers = diff_ids.into_iter().zip(trees).zip(blobs);
+                let layer = |((diff_id, tree), blob): ((DiffId, &SnapshotInfo), &Descriptor)| LayerRef {
+                    diff_id,
+                    snapshot: Some(tree.id),
+                    blob: compressed.then(|| blob_ref(blob)),
+                };
+                layers.map(layer).collect()
+            }
+            Layers::Elsewhere(_) => {
+                diff_ids.into_iter().map(|diff_id| LayerRef { diff_id, snapshot: None, blob: None }).collect()
+            }
+        };
+        let (mut extra, mut keeps) = (serde_json::Map::new(), Vec::new());
+        if let Some(epoch) = epoch_of(options, self.epoch) {
+            extra.insert("epoch".into(), epoch.into());
+        }
+        if let Some((key, from, Some(manifest))) = part.origin.as_ref().map(Origin::remembered) {
+            // It may have been collected: then nobody can be told where the layers came from.
+            if self.lease.hold_blob(&manifest).is_ok() {
+                extra.insert(key.into(), from.into());
+                keeps.push(manifest);
+            }
+        }
         Ok(TagEntry {
             name: None,
             image: image.config_digest,
             manifest,
             platform: Some(image.platform.to_string()),
-            layers: layers.collect(),
+            layers,
             variants: Vec::new(),
-            keeps: Vec::new(),
+            keeps,
             created: self.now.seconds(),
-            extra: epoch_of(options, self.epoch).map_or(Value::Null, |epoch| json!({ "epoch": epoch })),
+            extra: if extra.is_empty() { Value::Null } else { extra.into() },
         })
     }
 
     /// Makes the documents; layers become blobs only when their digests are wanted.
-    fn assemble(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
+    fn assemble(&self, options: &ImageOptions, compressed: bool, stays: Stays) -> Result<Made, BuildError> {
         let images = self.parts.iter().map(|part| self.image(part, options, compressed));
         let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
-        let index = self.index.then(|| {
+        let attested = match &self.provenance {
+            Some((wanted, story)) if stays == Stays::InImageStore || !wanted.inline_only => {
+                self.attested(&images, options, wanted, story)?
+            }
+            _ => Vec::new(),
+        };
+        let index = (self.index || !attested.is_empty()).then(|| {
             let manifests = images.iter().map(|image| {
                 let mut descriptor = image.descriptor();
                 descriptor.platform = Some(image.platform.clone());
                 descriptor
             });
-            assemble_index(options.family, manifests.collect(), BTreeMap::new())
+            let attested = attested.iter().map(|attested| attested.descriptor.clone());
+            assemble_index(options.family, manifests.chain(attested).collect(), BTreeMap::new())
         });
-        Ok(Made { images, index })
+        Ok(Made { images, attested, index })
+    }
+
+    /// Says of each image where it comes from.
+    fn attested(
+        &self,
+        images: &[Assembled],
+        options: &ImageOptions,
+        wanted: &Provenance,
+        story: &Story,
+    ) -> Result<Vec<Attested>, BuildError> {
+        if options.family == Family::Docker {
+            return Err(BuildError::Refused("cannot export attestations with \"oci-mediatypes=false\"".to_string()));
+        }
+        let names = self.image_names(options);
+        let about = |(image, part): (&Assembled, &Part)| {
+            let said = self.provenance_of(part, wanted, story);
+            attest(&image.descriptor(), &image.platform, &names, &[said], options.artifact)
+        };
+        Ok(images.iter().zip(&self.parts).map(about).collect())
+    }
+
+    fn provenance_of(&self, part: &Part, wanted: &Provenance, story: &Story) -> Attestation {
+        let account = Account {
+            story,
+            graph: part.tree.as_ref().map(Tree::graph),
+            definition: part.tree.as_ref().map(Tree::definition).unwrap_or_default(),
+            finished: self.now,
+            platform: &Platform::host(),
+        };
+        provenance(wanted, &account)
+    }
+
+    fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
+        let mut names: BTreeSet<ImageName> = options.names.iter().cloned().collect();
+        for name in &self.names {
+            names.extend(name.parse::<ImageName>());
+        }
+        names.into_iter().collect()
     }
 
     /// The documents of the image for one platform.
     fn image(&self, part: &Part, options: &ImageOptions, compressed: bool) -> Result<Assembled, BuildError> {
+        let layers = match &part.layers {
+            Layers::Here(trees) => self.packed(part, trees, options, compressed)?,
+            Layers::Elsewhere(named) => named.iter().map(|(diff_id, blob)| as_named(*diff_id, blob, options)).collect(),
+        };
+        let how = Assembly {
+            family: options.family,
+            base_history: part.base.history,
+            epoch: options.epoch.or(self.epoch),
+            now: self.now,
+            annotations: options.annotations.clone(),
+        };
+        Ok(assemble(part.config.clone(), &layers, &how)?)
+    }
+
+    /// What the documents say of layers that are here.
+    fn packed(
+        &self,
+        part: &Part,
+        trees: &[SnapshotInfo],
+        options: &ImageOptions,
+        compressed: bool,
+    ) -> Result<Vec<LayerInfo>, BuildError> {
         let rewritten = epoch_of(options, self.epoch);
-        let mut layers = Vec::with_capacity(part.layers.len());
-        for (index, snapshot) in part.layers.iter().enumerate() {
+        let pulled = if options.force_compression { Pulled::Converted } else { Pulled::AsItCame };
+        let mut layers = Vec::with_capacity(trees.len());
+        for (index, snapshot) in trees.iter().enumerate() {
             // The base image's layers are what they are.
             let epoch = rewritten.filter(|_| index >= part.base.layers);
             let (diff_id, descriptor) = if compressed {
@@ -285,7 +404,7 @@ impl Finishing {
                     &self.store,
                     &self.lease,
                     &snapshot.id,
-                    &PackOptions { compression: compression(options), epoch },
+                    &PackOptions { compression: compression(options), epoch, pulled },
                 )?;
                 (
                     layer.diff_id,
@@ -298,20 +417,12 @@ impl Finishing {
             let created = Some(Time::since_1970(Duration::from_nanos(snapshot.created.unsigned_abs())));
             layers.push(LayerInfo { diff_id, descriptor, created, created_by: None });
         }
-        let how = Assembly {
-            family: options.family,
-            base_history: part.base.history,
-            epoch: options.epoch.or(self.epoch),
-            now: self.now,
-            annotations: options.annotations.clone(),
-        };
-        Ok(assemble(part.config.clone(), &layers, &how)?)
+        Ok(layers)
     }
 
     /// The files of one platform.
     fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
-        let top = part.layers.last().map(|snapshot| snapshot.id);
-        Ok(self.store.view(top.as_ref(), &self.lease)?)
+        Ok(self.store.view(part.layers.top().as_ref(), &self.lease)?)
     }
 
     /// Writes one output.
@@ -342,7 +453,18 @@ impl Finishing {
                     let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
                     // One directory for each platform, as other builders have it.
                     let own = self.index.then(|| dir.join(part.platform.to_string().replace('/', "_")));
-                    local::copy(root.as_fd(), own.as_ref().unwrap_or(dir), &options)?;
+                    let own = own.as_ref().unwrap_or(dir);
+                    local::copy(root.as_fd(), own, &options)?;
+                    if let Some((wanted, story)) = self.provenance.as_ref().filter(|(wanted, _)| !wanted.inline_only) {
+                        let said = self.provenance_of(part, wanted, story).predicate;
+                        // Plain JSON always serializes.
+                        let said = serde_json::to_vec_pretty(&said).unwrap_or_default();
+                        let dest = Dest::Path(own.join(&wanted.filename));
+                        export::dest::write(&dest, &mut |into| {
+                            let path = || own.join(&wanted.filename);
+                            into.write_all(&said).map_err(|source| export::Error::Write { path: path(), source })
+                        })?;
+                    }
                 }
                 Ok(())
             }
@@ -358,18 +480,19 @@ impl Finishing {
         tar: bool,
         dest: &Dest,
     ) -> Result<(), BuildError> {
-        let made = self.assemble(&output.options, true)?;
-        let mut names: BTreeSet<ImageName> = output.options.names.iter().cloned().collect();
-        for name in &self.names {
-            names.extend(name.parse::<ImageName>());
-        }
+        let made = self.assemble(&output.options, true, Stays::Elsewhere)?;
         let Some(created) = made.images.iter().map(|image| image.created).max() else { return Ok(()) };
         let bundle = match (made.index, made.images.as_slice()) {
             (None, [image]) => export::Bundle::single(image),
             (Some(index), images) => export::Bundle::multi(index, images),
             (None, _) => return Err(BuildError::Bug("several images without an index".to_string())),
         };
-        let bundle = bundle.named(names.into_iter().collect(), created);
+        let attested = made.attested.into_iter();
+        let bundle = attested.fold(bundle, |bundle, attested| {
+            let documents = attested.blobs.into_iter().map(|(descriptor, bytes)| (descriptor.digest, bytes));
+            bundle.with(documents.chain([(attested.descriptor.digest, attested.manifest)]))
+        });
+        let bundle = bundle.named(self.image_names(&output.options), created);
         let open = |digest: &Digest| -> io::Result<Box<dyn io::Read>> {
             let blob = self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?;
             Ok(Box::new(blob))
@@ -380,6 +503,15 @@ impl Finishing {
         }
         Ok(())
     }
+}
+
+/// What the documents say of a layer that nobody has fetched.
+fn as_named(diff_id: DiffId, blob: &Descriptor, options: &ImageOptions) -> LayerInfo {
+    let codec = media_type::layer(&blob.media_type).map(|layer| layer.codec);
+    // A layer of an unknown kind stays one.
+    let media_type = codec.map_or_else(|| blob.media_type.clone(), |codec| options.family.layer(codec));
+    let descriptor = Descriptor::new(media_type, blob.digest, blob.size);
+    LayerInfo { diff_id, descriptor, created: None, created_by: None }
 }
 
 fn blob_ref(descriptor: &Descriptor) -> BlobRef {

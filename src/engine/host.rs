@@ -1,7 +1,7 @@
 //! Answers the solver's questions with store, context and sandbox.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,16 +16,23 @@ use solver::key::{CacheKey, ContentDigest, DefinitionKey, RecordId, ResultRef};
 use solver::port::{AskCx, Host, Missed, Pin, Ran, Record, RunOrder, StepError};
 use tokio::task::JoinHandle;
 
+use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
+use super::client::LocalDirectory;
 use super::context::UsedContext;
 use super::explain::{self, Base, Kept, Origin, Place};
 use super::images::Image;
-use super::remote::{OnLayer, Remote};
+use super::provenance::Material;
+use super::remote::Remote;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
+use crate::registry::Credentials;
 use crate::sandbox::{self, Sandbox};
+
+/// How often it is told how much of a directory has come.
+const ARRIVING: Duration = Duration::from_millis(200);
 
 /// One graph that is being solved, and for whom.
 struct Submitted {
@@ -58,7 +65,7 @@ pub(crate) struct EngineHost {
     sandbox: Arc<OnceLock<Arc<Sandbox>>>,
     backlog: Arc<Backlog>,
     remote: Arc<Remote>,
-    /// Images whose files may still have to be fetched, by their snapshots.
+    /// Images that were named, by their snapshots: their files may still have to be fetched.
     images: Mutex<HashMap<SnapshotId, Image>>,
     submitted: Mutex<HashMap<BuildId, Arc<Submitted>>>,
     results: Arc<Results>,
@@ -99,7 +106,7 @@ impl EngineHost {
         sandbox: Arc<OnceLock<Arc<Sandbox>>>,
         backlog: Arc<Backlog>,
     ) -> EngineHost {
-        let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease)));
+        let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
         let (images, submitted, results, made) = Default::default();
         EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results, made }
     }
@@ -110,6 +117,10 @@ impl EngineHost {
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    pub(crate) fn results(&self) -> &Arc<Results> {
+        &self.results
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -127,6 +138,23 @@ impl EngineHost {
     /// One output of a record in use.
     pub(crate) fn result(&self, of: ResultRef) -> Option<Output> {
         self.results.get(of.record, of.output)
+    }
+
+    /// The image whose files are, or would be, this snapshot.
+    pub(crate) fn image_at(&self, top: &SnapshotId) -> Option<Image> {
+        self.images.lock().unwrap_or_else(|e| e.into_inner()).get(top).cloned()
+    }
+
+    /// Makes files available: those of an image that was only named may have to be fetched.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    pub(crate) async fn bring(&self, files: &Files) -> Result<(), super::images::Error> {
+        let Files::Snapshot(top) = files else { return Ok(()) };
+        if let Some(image) = self.image_at(top) {
+            self.remote.fetch(&image).await?;
+        }
+        Ok(self.lease.hold_snapshot(top)?)
     }
 
     /// The graph of a question, with the asker whose files and rights may be used.
@@ -213,11 +241,14 @@ impl EngineHost {
         let image = submitted.asker.bases.get(source.reference(), &platform).await?;
         let base = base_of(&image, source.reference(), &platform);
         submitted.images.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, base);
+        submitted.asker.made_of(Material::image(source.reference(), &platform, &image));
         let identity = identity_of(&image);
         let output = Output { files: Files::of(image.top()), identity };
-        if let Some(top) = image.top().filter(|top| self.lease.hold_snapshot(top).is_err()) {
+        if let Some(top) = image.top() {
+            self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image.clone());
+        }
+        if image.top().is_some_and(|top| self.lease.hold_snapshot(&top).is_err()) {
             // Its layers are fetched when somebody needs files.
-            self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image);
             return Ok(self.known(RecordId(StoredId::random().0), vec![output]));
         }
         let key = CacheKey(hashed("rbuild image record", &[&identity.0]).0);
@@ -234,9 +265,10 @@ impl EngineHost {
         let asker = &submitted.asker;
         let place = asker.context(source);
         let open = || async {
-            let dir: PathBuf = asker.client.directory(source.reference()).await?;
-            let (attrs, caches) = (source.attrs.clone(), self.store.context_directory());
-            let used = blocking(move || UsedContext::open(&dir, &attrs, &caches)).await?;
+            let wanted = LocalDirectory::of(source)?;
+            let dir = arriving(at, &wanted, asker.client.directory(&wanted)).await?;
+            let caches = self.store.context_directory();
+            let used = blocking(move || UsedContext::open(dir, &wanted.exclude, &caches)).await?;
             Ok::<_, StepFailure>(Arc::new(used))
         };
         let context = Arc::clone(place.get_or_try_init(open).await?);
@@ -251,7 +283,10 @@ impl EngineHost {
             hashed("rbuild unread context", &[&CacheKey(random()).0])
         };
         let output = Output { files: Files::Context(context), identity };
-        Ok(self.known(RecordId(StoredId::random().0), vec![output]))
+        let id = RecordId(StoredId::random().0);
+        let record = self.known(id, vec![output]);
+        asker.own.keep(id);
+        Ok(record)
     }
 
     /// Measures a digest on files, and keeps it with their record.
@@ -341,6 +376,27 @@ impl EngineHost {
         let known = |input: &ResultRef| self.results.get(input.record, input.output);
         let outputs: Option<Vec<Output>> = inputs.iter().map(known).collect();
         outputs.ok_or(StepFailure::Unsupported("an input that nobody made"))
+    }
+}
+
+/// Waits for a directory and tells how much of it has come.
+async fn arriving<T>(at: &AskCx, wanted: &LocalDirectory, coming: impl Future<Output = T>) -> T {
+    let name = format!("transferring {}:", wanted.name);
+    let tell = |done| {
+        let bytes = wanted.arrived.load(Ordering::Relaxed) as i64;
+        if bytes > 0 {
+            at.progress(&name, bytes, 0, done);
+        }
+    };
+    let mut coming = std::pin::pin!(coming);
+    loop {
+        tokio::select! {
+            come = &mut coming => {
+                tell(true);
+                return come;
+            }
+            () = tokio::time::sleep(ARRIVING) => tell(false),
+        }
     }
 }
 
@@ -453,13 +509,13 @@ impl Host for EngineHost {
         let outputs = self.results.all(record).unwrap_or_default();
         for output in &outputs {
             let Files::Snapshot(id) = &output.files else { continue };
-            let image = self.images.lock().unwrap_or_else(|e| e.into_inner()).get(id).cloned();
-            if let Some(image) = image {
+            if let Some(image) = self.image_at(id) {
                 let progress = at.clone();
                 let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
                     progress.progress(&digest.to_string(), current as i64, total as i64, done);
                 });
-                self.remote.files(&image, &on_layer).await.map_err(StepError::new)?;
+                let asker = self.asker(at).map_err(StepError::new)?;
+                asker.bases.remote().files(&image, &on_layer).await.map_err(StepError::new)?;
             }
         }
         let lease = Arc::clone(&self.lease);

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use frontend::{ImageAnswer, Lowered, Lowering, Source, Step};
+use frontend::diagnostic::Diagnostic;
+use frontend::{ImageAnswer, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep};
 use snapshotter::Store;
 
 use super::bases::Bases;
 use super::blocking::blocking;
-use super::client::Client;
+use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
 use super::notes::Notes;
 use super::recipe::{Dockerfile, Recipe};
@@ -35,8 +36,8 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
         Dockerfile::File(name) => {
-            let path = client.directory(&recipe.dockerfile_dir).await?.join(name);
-            let shown = name.clone();
+            let directory = client.directory(&of_dockerfile(recipe, name)).await?;
+            let (path, shown) = (directory.path().join(name), name.clone());
             blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
         }
     };
@@ -46,6 +47,11 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
     Ok(Loaded { source: Source::new(name, text), ignore })
+}
+
+/// The Dockerfile with the ignore file of its own.
+fn of_dockerfile(recipe: &Recipe, name: &str) -> LocalDirectory {
+    LocalDirectory::files(&recipe.dockerfile_dir, [name.to_owned(), format!("{name}.dockerignore")])
 }
 
 /// Why a Dockerfile cannot be read, in the words that users know.
@@ -60,12 +66,28 @@ fn unread(name: &str, error: &local::Error) -> String {
 }
 
 async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let context = client.directory(&recipe.options.context_name).await?;
-    let dockerfile = match &recipe.dockerfile {
-        Dockerfile::File(name) => Some(client.directory(&recipe.dockerfile_dir).await?.join(name)),
-        Dockerfile::Text(_) => None,
+    let wanted = LocalDirectory::files(&recipe.options.context_name, [".dockerignore".to_owned()]);
+    let context = client.directory(&wanted).await?;
+    let (_kept, dockerfile) = match &recipe.dockerfile {
+        Dockerfile::File(name) => {
+            let directory = client.directory(&of_dockerfile(recipe, name)).await?;
+            let path = directory.path().join(name);
+            (Some(directory), Some(path))
+        }
+        Dockerfile::Text(_) => (None, None),
     };
-    let found = blocking(move || Context::open(&context)?.read_ignore(dockerfile.as_deref())).await?;
+    let path = context.path().to_owned();
+    let found = blocking(move || Context::open(&path)?.read_ignore(dockerfile.as_deref())).await?;
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let file = found.path.display().to_string();
+    frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
+}
+
+/// What the ignore file of a named context says; none is none.
+async fn read_named_ignore(directory: &str, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    let context = client.directory(&LocalDirectory::files(directory, [".dockerignore".to_owned()])).await?;
+    let path = context.path().to_owned();
+    let found = blocking(move || Context::open(&path)?.read_ignore(None)).await?;
     let Some(found) = found else { return Ok(Vec::new()) };
     let file = found.path.display().to_string();
     frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
@@ -79,26 +101,77 @@ pub(crate) async fn lower(
     bases: &Bases,
     recipe: &Recipe,
     loaded: &Loaded,
+    client: &dyn Client,
     notes: &Notes,
 ) -> Result<Lowered, BuildError> {
-    let wrong = |findings| BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings };
-    let options = frontend::Options { ignore_patterns: loaded.ignore.clone(), ..recipe.options.clone() };
-    let (ast, _) = frontend::parse(&loaded.source);
-    let mut lowering = Lowering::new(&loaded.source, ast, options);
+    let mut lowering = lowering(recipe, loaded);
     loop {
-        match lowering.step().map_err(wrong)? {
+        match lowering.step().map_err(|findings| wrong(loaded, findings))? {
             Step::Done(lowered) => return Ok(lowered),
-            Step::Need(queries) => {
-                for query in queries {
-                    let note = notes.begin(&format!("[internal] load metadata for {}", query.reference));
-                    let found = bases.get(&query.reference, &query.platform).await;
-                    let image = note.end_with(found).map_err(|e| {
-                        let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
-                        wrong(vec![frontend::diagnostic::Diagnostic::error("no-image", query.span, message)])
-                    })?;
-                    lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
-                }
+            Step::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
+        }
+    }
+}
+
+fn lowering(recipe: &Recipe, loaded: &Loaded) -> Lowering {
+    let options = frontend::Options { ignore_patterns: loaded.ignore.clone(), ..recipe.options.clone() };
+    Lowering::new(&loaded.source, frontend::parse(&loaded.source).0, options)
+}
+
+fn wrong(loaded: &Loaded, findings: Vec<Diagnostic>) -> BuildError {
+    BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings }
+}
+
+/// Finds out what a lowering must know.
+async fn answer(
+    bases: &Bases,
+    loaded: &Loaded,
+    client: &dyn Client,
+    notes: &Notes,
+    lowering: &mut Lowering,
+    queries: Vec<Query>,
+) -> Result<(), BuildError> {
+    for query in queries {
+        match query {
+            Query::Ignore(query) => {
+                let note = notes.begin(&query.title);
+                let patterns = note.end_with(read_named_ignore(&query.directory, client).await)?;
+                lowering.answer_ignore(&query, patterns);
             }
+            Query::Image(query) => {
+                let note = notes.begin(&query.title);
+                let found = bases.get(&query.reference, &query.platform).await;
+                let image = note.end_with(found).map_err(|e| {
+                    let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
+                    wrong(loaded, vec![Diagnostic::error("no-image", query.span, message)])
+                })?;
+                lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Answers a question about a Dockerfile, without building anything.
+///
+/// # Errors
+/// As a build's before its first step, but for what a check is there to tell.
+pub async fn inquire(
+    store: Store,
+    request: Request,
+    recipe: &Recipe,
+    ask: Ask,
+    client: &dyn Client,
+) -> Result<(Source, SubResult), BuildError> {
+    let lease = Arc::new(store.lease()?);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
+    let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
+    let loaded = load(recipe, client, &notes).await?;
+    let mut lowering = lowering(recipe, &loaded);
+    loop {
+        match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(&loaded, findings))? {
+            SubStep::Done(result) => return Ok((loaded.source, result)),
+            SubStep::Need(queries) => answer(&bases, &loaded, client, &notes, &mut lowering, queries).await?,
         }
     }
 }
@@ -109,8 +182,8 @@ pub(crate) async fn lower(
 /// As a build's before its first step.
 pub async fn compile(store: Store, recipe: &Recipe, ask: Ask, client: &dyn Client) -> Result<Lowered, BuildError> {
     let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease)), ask);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
-    lower(&bases, recipe, &loaded, &notes).await
+    lower(&bases, recipe, &loaded, client, &notes).await
 }

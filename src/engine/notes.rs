@@ -50,18 +50,11 @@ impl Notes {
             line: source.line_of(offset) as i32,
             character: source.column_of(offset) as i32,
         };
-        let kebab: String = lint.code.chars().enumerate().fold(String::new(), |mut text, (at, c)| {
-            if c.is_ascii_uppercase() && at > 0 {
-                text.push('-');
-            }
-            text.push(c.to_ascii_lowercase());
-            text
-        });
         self.emit(EventKind::Warning(Warning {
             vertex: None,
             short: format!("{}: {} (line {})", lint.code, lint.message, lint.line(source)),
             detail: lint.help.iter().cloned().collect(),
-            url: format!("https://docs.docker.com/go/dockerfile/rule/{kebab}/"),
+            url: frontend::rule(lint.code).map(|rule| rule.url.to_string()).unwrap_or_default(),
             file: Some(source.name().to_string()),
             range: Some(Range { start: at(span.start), end: at(span.end) }),
         }));

@@ -63,6 +63,13 @@ impl Bundle {
         Bundle { names, created: created.whole(), ..self }
     }
 
+    /// The bundle with further documents, which its index names.
+    #[must_use]
+    pub fn with(mut self, documents: impl IntoIterator<Item = (Digest, Vec<u8>)>) -> Bundle {
+        self.documents.extend(documents);
+        self
+    }
+
     fn empty(root: Descriptor) -> Bundle {
         let (documents, blobs) = (BTreeMap::new(), BTreeMap::new());
         Bundle { root, documents, blobs, native: None, names: Vec::new(), created: Time::default() }

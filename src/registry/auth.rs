@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::challenge::{checked_realm, Challenge};
 use super::credentials::Credential;
 use super::error::{Error, Result};
+use super::holder::{HeldToken, TokenRequest};
 use super::secret::Secret;
 use super::transport::{Body, Host, Request};
 use super::Registry;
@@ -141,32 +142,45 @@ impl Registry {
     /// refusal no further token is fetched.
     pub(super) async fn learn(&self, refused: Refused<'_>) -> Result<()> {
         let Refused { host, need, with, challenges, request, said, refusals } = refused;
-        let who = match self.credential(host, need).await? {
+        let give_up = || async {
+            let who = self.who(host, need, with).await?;
+            let said = if said.is_empty() { who } else { format!("{said} ({who})") };
+            Err(Error::Unauthorized { request: request.to_owned(), said })
+        };
+        let Some(challenge) = challenges.first() else { return give_up().await };
+        let is_hopeless = match (with, challenge) {
+            (Some(Introduction::Password { .. }), Challenge::Basic) => true,
+            (None, Challenge::Basic) => self.credential(host, need).await?.is_none(),
+            _ => refusals >= 3,
+        };
+        {
+            let mut known = host.auth.known();
+            known.challenge = Some(challenge.clone());
+            if let Some(Introduction::Token(used)) = with {
+                // Another transfer may have renewed it meanwhile; that one stays.
+                known.tokens.retain(|_, token| token.secret != *used);
+            }
+        }
+        if is_hopeless {
+            return give_up().await;
+        }
+        Ok(())
+    }
+
+    /// As whom a refused request was made.
+    async fn who(&self, host: &Host, need: &Need, with: Option<&Introduction>) -> Result<String> {
+        let known = host.auth.known().credentials.get(&need.repository).cloned();
+        let credential = match (known, with) {
+            (Some(known), _) => known,
+            // Nobody showed us more than the token.
+            (None, Some(Introduction::Token(_))) => return Ok("with a token of the client's".to_owned()),
+            (None, _) => self.credential(host, need).await?,
+        };
+        Ok(match credential {
             None => format!("no credentials for {} are known", host.name),
             Some(Credential::Password { user, .. }) => format!("as user {user:?}"),
             Some(Credential::IdentityToken(_)) => "with an identity token".to_owned(),
-        };
-        let is_anonymous = host.auth.known().credentials.get(&need.repository).is_none_or(Option::is_none);
-        let give_up = || {
-            let said = if said.is_empty() { who.clone() } else { format!("{said} ({who})") };
-            Error::Unauthorized { request: request.to_owned(), said }
-        };
-        let Some(challenge) = challenges.first() else { return Err(give_up()) };
-        let is_hopeless = match (with, challenge) {
-            (Some(Introduction::Password { .. }), Challenge::Basic) => true,
-            (None, Challenge::Basic) => is_anonymous,
-            _ => refusals >= 3,
-        };
-        let mut known = host.auth.known();
-        known.challenge = Some(challenge.clone());
-        if let Some(Introduction::Token(used)) = with {
-            // Another transfer may have renewed it meanwhile; that one stays.
-            known.tokens.retain(|_, token| token.secret != *used);
-        }
-        if is_hopeless {
-            return Err(give_up());
-        }
-        Ok(())
+        })
     }
 
     /// What the user has for a repository; asked for once, since a helper may take seconds.
@@ -174,9 +188,7 @@ impl Registry {
         if let Some(found) = host.auth.known().credentials.get(&need.repository) {
             return Ok(found.clone());
         }
-        let (all, name, repository) = (self.credentials(), host.name.clone(), need.repository.clone());
-        let found = tokio::task::spawn_blocking(move || all.find(&name, &repository)).await;
-        let found = found.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+        let found = self.credentials().find(&host.name, host.address(), &need.repository).await?;
         host.auth.known().credentials.insert(need.repository.clone(), found.clone());
         Ok(found)
     }
@@ -191,8 +203,21 @@ impl Registry {
     ) -> Result<Token> {
         let realm = checked_realm(realm, base, |at| self.may_be_http(at))
             .map_err(|reason| Error::Refused { request: format!("log in to {}", host.name), reason })?;
-        let credential = self.credential(host, need).await?;
         let asked = Instant::now();
+        let wanted = TokenRequest {
+            host: host.address().to_owned(),
+            realm: realm.to_string(),
+            service: service.unwrap_or_default().to_owned(),
+            scopes: need.scopes.iter().cloned().collect(),
+        };
+        if let Some(HeldToken { secret, life }) = self.credentials().token(&wanted).await? {
+            let refused = |reason: &str| Error::Credentials { host: host.name.clone(), reason: reason.to_owned() };
+            if !is_sendable(secret.expose()) {
+                return Err(refused("the client gave no usable token"));
+            }
+            return Ok(Token { secret, until: asked + usable(life.map(|life| life.as_secs())) });
+        }
+        let credential = self.credential(host, need).await?;
         let bytes = match &credential {
             Some(Credential::IdentityToken(identity)) => {
                 match self.exchange_identity(host, &realm, service, need, identity).await {
@@ -215,13 +240,10 @@ impl Registry {
         let answer: TokenAnswer =
             serde_json::from_slice(&bytes).map_err(|_| misses("the answer of the token server is no JSON"))?;
         let text = if answer.token.is_empty() { answer.access_token } else { answer.token };
-        // Anything else would split the header in which it is sent.
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !is_sendable(&text) {
             return Err(misses("the answer of the token server holds no usable token"));
         }
-        // A tenth is kept back for the way and for clocks that differ.
-        let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).clamp(1, 365 * 86_400);
-        Ok(Token { secret: Secret::new(text), until: asked + Duration::from_secs(life) * 9 / 10 })
+        Ok(Token { secret: Secret::new(text), until: asked + usable(answer.expires_in) })
     }
 
     /// <https://distribution.github.io/distribution/spec/auth/token/#requesting-a-token>
@@ -314,6 +336,16 @@ pub(super) struct Refused<'a> {
     pub said: &'a str,
     /// How often it was refused by now.
     pub refusals: u32,
+}
+
+/// Whether a token can stand in a header: anything else would split it.
+fn is_sendable(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// How long a token is used that lives for so many seconds. A tenth is kept back for the way and for clocks that differ.
+fn usable(life: Option<u64>) -> Duration {
+    Duration::from_secs(life.unwrap_or(DEFAULT_LIFE).clamp(1, 365 * 86_400)) * 9 / 10
 }
 
 fn shown(url: &Url) -> String {

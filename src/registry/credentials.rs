@@ -5,18 +5,19 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde_json::Value;
 
 use super::error::{Error, Result};
+use super::helper;
+use super::holder::{HeldToken, Holder, TokenRequest};
 use super::secret::Secret;
 
 /// The names under which Docker Hub's credentials may be filed, the usual one first.
 const DOCKER_HUB_KEYS: [&str; 4] =
     ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"];
-/// What is not among a helper's words when it simply has nothing.
-const HELPER_HAS_NOTHING: [&str; 2] = ["credentials not found", "no credentials"];
 
 /// How the user proves to be somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum CredentialSource {
     File(PathBuf),
     /// The text of such a file.
     Text(Secret),
+    /// Somebody else, who is asked.
+    Holder(Arc<dyn Holder>),
 }
 
 impl Credentials {
@@ -79,21 +82,23 @@ impl Credentials {
         Credentials(sources)
     }
 
-    /// What is known for a repository of a host. Blocks: files are read, helpers run.
+    /// What is known for a repository of a host, which holders know by its address.
     ///
     /// # Errors
-    /// [`Error::Credentials`] when a helper fails or an entry cannot be read: going on anonymously would only produce a
-    /// riddle later.
-    pub fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
+    /// [`Error::Credentials`] when a helper or a holder fails or an entry cannot be read: going on anonymously would only
+    /// produce a riddle later.
+    pub async fn find(&self, host: &str, address: &str, repository: &str) -> Result<Option<Credential>> {
         for source in &self.0 {
             let found = match source {
-                CredentialSource::Fixed { host: of, credential } => (of == host).then(|| credential.clone()),
-                CredentialSource::Text(text) => in_text(text.expose(), "DOCKER_AUTH_CONFIG", host, repository)?,
-                CredentialSource::File(path) => match std::fs::read_to_string(path) {
-                    Ok(text) => in_text(&text, &path.display().to_string(), host, repository)?,
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                    Err(error) => return Err(failed(host, format!("{}: {error}", path.display()))),
-                },
+                CredentialSource::Holder(holder) => {
+                    holder.credential(address).await.map_err(|error| failed(host, chain(&*error)))?
+                }
+                own => {
+                    let (own, host, repository) = (own.clone(), host.to_owned(), repository.to_owned());
+                    // Files are read, helpers run.
+                    let found = tokio::task::spawn_blocking(move || own.find(&host, &repository)).await;
+                    found.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?
+                }
             };
             if found.is_some() {
                 return Ok(found);
@@ -101,6 +106,44 @@ impl Credentials {
         }
         Ok(None)
     }
+
+    /// A token from the first holder that fetches it itself.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`] with what a holder said.
+    pub async fn token(&self, wanted: &TokenRequest) -> Result<Option<HeldToken>> {
+        for source in &self.0 {
+            let CredentialSource::Holder(holder) = source else { continue };
+            let token = holder.token(wanted).await.map_err(|error| failed(&wanted.host, chain(&*error)))?;
+            if token.is_some() {
+                return Ok(token);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl CredentialSource {
+    /// What is known for a repository of a host. Blocks: files are read, helpers run.
+    fn find(&self, host: &str, repository: &str) -> Result<Option<Credential>> {
+        match self {
+            CredentialSource::Fixed { host: of, credential } => Ok((of == host).then(|| credential.clone())),
+            CredentialSource::Text(text) => in_text(text.expose(), "DOCKER_AUTH_CONFIG", host, repository),
+            CredentialSource::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => in_text(&text, &path.display().to_string(), host, repository),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failed(host, format!("{}: {error}", path.display()))),
+            },
+            CredentialSource::Holder(_) => Ok(None),
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes: Vec<String> =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    causes.join(": ")
 }
 
 fn in_text(text: &str, name: &str, host: &str, repository: &str) -> Result<Option<Credential>> {
@@ -117,7 +160,14 @@ fn in_text(text: &str, name: &str, host: &str, repository: &str) -> Result<Optio
     let key = keys.iter().find(|key| has("credHelpers", key)).or_else(|| keys.iter().find(|key| has("auths", key)));
     // Entries written as URLs, and the helper for all hosts, go by the host alone.
     let key = key.map_or(keys_for(host, "").swap_remove(0), Clone::clone);
-    match docker_credential::get_credential_from_reader(text.as_bytes(), &key) {
+    let ask = |helper: &str| helper::ask(helper, &key).map_err(|reason| failed(host, reason));
+    let named =
+        |value: Option<&Value>| value.and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
+    if let Some(helper) = named(entries.get("credHelpers").and_then(|helpers| helpers.get(&key))) {
+        return ask(&helper);
+    }
+    let (store, text) = (named(entries.get("credsStore")), without_helpers(entries));
+    match docker_credential::get_credential_from_reader(text.expose().as_bytes(), &key) {
         Ok(DockerCredential::UsernamePassword(user, password)) if user.is_empty() && password.is_empty() => Ok(None),
         Ok(DockerCredential::UsernamePassword(user, password)) => {
             // The Docker client pads passwords with NULs.
@@ -125,18 +175,18 @@ fn in_text(text: &str, name: &str, host: &str, repository: &str) -> Result<Optio
             Ok(Some(Credential::Password { user, password }))
         }
         Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credential::IdentityToken(Secret::new(token)))),
-        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
-        Err(CredentialRetrievalError::HelperFailure { helper, stdout, stderr }) => {
-            let said = format!("{stdout}{stderr}").to_lowercase();
-            if HELPER_HAS_NOTHING.iter().any(|words| said.contains(words)) {
-                return Ok(None);
-            }
-            // Standard output may be half a password; standard error is meant for people.
-            let said: String = stderr.trim().chars().take(300).collect();
-            Err(failed(host, format!("{helper} failed: {said}")))
-        }
+        Err(CredentialRetrievalError::NoCredentialConfigured) => store.map_or(Ok(None), |store| ask(&store)),
         Err(other) => Err(failed(host, format!("{name}: {}", other.to_string().to_lowercase()))),
     }
+}
+
+/// The same file for the library that reads it: which helpers are run, and by whom, is not its business.
+fn without_helpers(mut entries: Value) -> Secret {
+    if let Some(entries) = entries.as_object_mut() {
+        entries.shift_remove("credHelpers");
+        entries.shift_remove("credsStore");
+    }
+    Secret::new(entries.to_string())
 }
 
 /// Under which keys credentials may be filed, the most telling first: podman files them by repository too.
@@ -168,7 +218,7 @@ mod tests {
     }
 
     fn find(text: &str, host: &str, repository: &str) -> Result<Option<Credential>> {
-        Credentials(vec![CredentialSource::Text(Secret::new(text))]).find(host, repository)
+        CredentialSource::Text(Secret::new(text)).find(host, repository)
     }
 
     // dTpw is u:p, YTpi is a:b.
@@ -215,6 +265,7 @@ mod tests {
                 CredentialSource::File(path) => path.display().to_string(),
                 CredentialSource::Text(_) => "text".to_owned(),
                 CredentialSource::Fixed { host, .. } => host,
+                CredentialSource::Holder(_) => "holder".to_owned(),
             };
             Credentials::from_variables(value).0.into_iter().map(shown).collect()
         };
@@ -241,15 +292,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_first_source_that_knows_wins() {
+    #[tokio::test]
+    async fn the_first_source_that_knows_wins() {
         let fixed = |host: &str, user: &str| CredentialSource::Fixed {
             host: host.into(),
             credential: password(user, "p").unwrap(),
         };
         let absent = CredentialSource::File("/nonexistent/config.json".into());
         let all = Credentials(vec![absent, fixed("other.io", "o"), fixed("h.io", "one"), fixed("h.io", "two")]);
-        assert_eq!(all.find("h.io", "app").unwrap(), password("one", "p"));
-        assert_eq!(Credentials::default().find("h.io", "app").unwrap(), None);
+        assert_eq!(all.find("h.io", "h.io", "app").await.unwrap(), password("one", "p"));
+        assert_eq!(Credentials::default().find("h.io", "h.io", "app").await.unwrap(), None);
     }
 }

@@ -15,6 +15,8 @@ mod config;
 mod credentials;
 mod error;
 mod fetch;
+pub mod helper;
+mod holder;
 mod pipe;
 mod platform;
 mod pull;
@@ -33,9 +35,10 @@ use transport::{Clients, Host};
 pub use config::{Config, HostConfig, KeyPair, Limits, Scheme};
 pub use credentials::{Credential, CredentialSource, Credentials};
 pub use error::{Error, Fault, Result};
+pub use holder::{Held, HeldToken, Holder, TokenRequest};
 pub use pipe::{BlobReader, Opener};
 pub use pull::{Known, Resolved};
-pub use push::{Blob, Content, OnPush, PushEvent, Pushed};
+pub use push::{Blob, Bring, Content, OnPush, PushEvent, Pushed};
 pub use reference::{InvalidReference, Reference};
 pub use secret::Secret;
 
@@ -48,10 +51,10 @@ pub struct Registry(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    config: Arc<Config>,
     credentials: Credentials,
     limits: Limits,
-    clients: Clients,
+    clients: Arc<Clients>,
     hosts: Mutex<BTreeMap<String, Arc<Host>>>,
 }
 
@@ -76,16 +79,24 @@ impl Endpoint {
 impl Registry {
     /// No connection is made before something is asked for.
     pub fn new(config: Config, credentials: Credentials, limits: Limits) -> Registry {
-        let (clients, hosts) = (Clients::default(), Mutex::default());
+        let (config, clients, hosts) = (Arc::new(config), Arc::default(), Mutex::default());
         Registry(Arc::new(Inner { config, credentials, limits, clients, hosts }))
+    }
+
+    /// The same registries for somebody else: connections are shared, and nothing that credentials have opened.
+    #[must_use]
+    pub fn with(&self, credentials: Credentials) -> Registry {
+        let Inner { config, limits, clients, .. } = &*self.0;
+        let (config, limits, clients) = (Arc::clone(config), limits.clone(), Arc::clone(clients));
+        Registry(Arc::new(Inner { config, credentials, limits, clients, hosts: Mutex::default() }))
     }
 
     fn limits(&self) -> &Limits {
         &self.0.limits
     }
 
-    fn credentials(&self) -> Credentials {
-        self.0.credentials.clone()
+    fn credentials(&self) -> &Credentials {
+        &self.0.credentials
     }
 
     fn clients(&self) -> &Clients {

@@ -49,6 +49,11 @@ impl Host {
         Host { name, address, about, slots, scheme: OnceCell::new(), auth: Auth::default() }
     }
 
+    /// What is connected to, by name: `docker.io` has another than references give it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub fn mirrors(&self) -> &[String] {
         &self.about.mirrors
     }

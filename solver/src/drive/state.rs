@@ -428,11 +428,11 @@ impl<H: Host> State<H> {
     }
 }
 
-/// The targets, if all of their files are here.
+/// The targets, if all are there as they are wanted.
 fn targets(live: &Live) -> Option<Vec<Target>> {
     let target = |(at, target): (&usize, &OutputRef)| {
         let facts = &live.sheet.all()[*at];
-        let record = facts.record.clone().filter(|_| facts.files == Files::Here)?;
+        let record = facts.record.clone().filter(|_| facts.files == Files::Here || live.submit.is_named_only(*at))?;
         Some(Target { result: record.output(target.output), record })
     };
     let targets = live.submit.targets.iter().zip(live.submit.graph.targets());

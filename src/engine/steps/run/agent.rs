@@ -131,18 +131,21 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::engine::client::{Answer, ClientError};
+    use crate::engine::client::{Answer, ClientError, Directory, LocalDirectory};
     use crate::engine::secret::Secret;
+    use crate::registry::Credentials;
 
     /// A client whose agent answers each request with its own bytes, and stops at one that would change it.
     struct Echo;
 
     impl Client for Echo {
-        fn directory<'a>(&'a self, name: &'a str) -> Answer<'a, PathBuf> {
-            Box::pin(async move { Err(ClientError::NoDirectory(name.to_owned())) })
+        fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory> {
+            Box::pin(async move { Err(ClientError::NoDirectory(wanted.name.clone())) })
+        }
+
+        fn credentials(&self) -> Credentials {
+            Credentials::default()
         }
 
         fn secret<'a>(&'a self, _: &'a str) -> Answer<'a, Option<Secret>> {

@@ -1,0 +1,290 @@
+//! The options of `dockerfile.v0` as clients write them: text by name.
+//!
+//! Names and forms are those of BuildKit's frontend; its clients send them with a solve. What changes nothing about a
+//! build here is told as unused, and what cannot be done is refused: nothing is dropped in silence.
+
+use std::collections::BTreeMap;
+
+use frontend::RunNetwork;
+use solver::graph::op::Ulimit;
+use solver::graph::Platform;
+
+use super::recipe::{Dockerfile, Recipe};
+use crate::export::csv;
+
+/// The client's directory with the Dockerfile, unless it says otherwise.
+pub const DOCKERFILE_DIR: &str = "dockerfile";
+/// The name of the Dockerfile, unless the client says otherwise.
+pub const DOCKERFILE: &str = "Dockerfile";
+
+/// Options that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttrError {
+    /// A value that makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// What cannot be done.
+    #[error("option {0} is not supported")]
+    Unsupported(String),
+}
+
+/// What options say.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// What is to be compiled.
+    pub recipe: Recipe,
+    /// Names of options that say nothing to this frontend.
+    pub unused: Vec<String>,
+}
+
+/// Reads options.
+///
+/// # Errors
+/// [`AttrError`], in the words of BuildKit's frontend where it has some.
+pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
+    let mut options = frontend::Options::default();
+    let (mut file, mut directory) = (DOCKERFILE.to_string(), DOCKERFILE_DIR.to_string());
+    let (mut unused, mut multi) = (Vec::new(), None);
+    for (key, value) in attrs {
+        if let Some(name) = key.strip_prefix("build-arg:") {
+            options.build_args.insert(name.to_string(), value.clone());
+            continue;
+        }
+        if let Some(name) = key.strip_prefix("label:") {
+            options.labels.push((name.to_string(), value.clone()));
+            continue;
+        }
+        if let Some(name) = key.strip_prefix("context:") {
+            options.contexts.insert(name.to_string(), value.clone());
+            continue;
+        }
+        match key.as_str() {
+            "filename" => file.clone_from(value),
+            "dockerfilekey" => directory.clone_from(value),
+            "contextkey" => options.context_name.clone_from(value),
+            "target" => options.target = Some(value.clone()).filter(|target| !target.is_empty()),
+            "no-cache" if value.is_empty() => options.no_cache = true,
+            "no-cache" => options.no_cache_filter = list(key, value)?,
+            "platform" => options.platforms = platforms(value)?,
+            "multi-platform" => multi = Some(boolean(key, value)?),
+            "image-resolve-mode" => options.image_resolve_mode = resolve_mode(value)?,
+            "add-hosts" => options.extra_hosts = hosts(value)?,
+            "force-network-mode" => options.network = network(value)?,
+            "shm-size" => options.shm_size = number(key, value)?,
+            "ulimit" => options.ulimits = ulimits(value)?,
+            "cgroup-parent" => options.cgroup_parent.clone_from(value),
+            "hostname" => options.hostname = Some(value.clone()),
+            "override-copy-image"
+            | "memory"
+            | "memswap"
+            | "cpushares"
+            | "cpuperiod"
+            | "cpuquota"
+            | "cpusetcpus"
+            | "cpusetmems"
+                if !value.is_empty() =>
+            {
+                return Err(AttrError::Unsupported(key.clone()));
+            }
+            // Whoever drives the frontend looks at these.
+            "cmdline" | "source" | "frontend.caps" | "cache-imports" | "cache-from" | "requestid" => {}
+            _ if ["local-sessionid:", "sharedkey:", "attest:"].iter().any(|prefix| key.starts_with(prefix)) => {}
+            _ if key == "context" || key.starts_with("input") => {
+                return Err(AttrError::Unsupported(key.clone()));
+            }
+            _ => unused.push(key.clone()),
+        }
+    }
+    if let Some(hostname) = options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty()) {
+        options.hostname = Some(hostname.clone());
+    }
+    let by_arg = options.build_args.get("BUILDKIT_MULTI_PLATFORM").map(|value| boolean("multi-platform", value));
+    options.multi_platform = by_arg.transpose()?.or(multi).unwrap_or(false);
+    Ok(Read { recipe: Recipe { dockerfile: Dockerfile::File(file), dockerfile_dir: directory, options }, unused })
+}
+
+/// Writes options that [`read`] reads to the same recipe. A Dockerfile that is text is called [`DOCKERFILE`]; its text is
+/// for the caller to serve.
+pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
+    let options = &recipe.options;
+    let plain = frontend::Options::default();
+    let mut attrs = BTreeMap::new();
+    let mut put = |key: &str, value: String| drop(attrs.insert(key.to_string(), value));
+    match &recipe.dockerfile {
+        Dockerfile::File(name) => put("filename", name.clone()),
+        Dockerfile::Text(_) => put("filename", DOCKERFILE.to_string()),
+    }
+    if recipe.dockerfile_dir != DOCKERFILE_DIR {
+        put("dockerfilekey", recipe.dockerfile_dir.clone());
+    }
+    if options.context_name != plain.context_name {
+        put("contextkey", options.context_name.clone());
+    }
+    if let Some(target) = &options.target {
+        put("target", target.clone());
+    }
+    options.build_args.iter().for_each(|(name, value)| put(&format!("build-arg:{name}"), value.clone()));
+    options.labels.iter().for_each(|(name, value)| put(&format!("label:{name}"), value.clone()));
+    match (options.no_cache, options.no_cache_filter.is_empty()) {
+        (true, _) => put("no-cache", String::new()),
+        (false, false) => put("no-cache", options.no_cache_filter.join(",")),
+        (false, true) => {}
+    }
+    options.contexts.iter().for_each(|(name, value)| put(&format!("context:{name}"), value.clone()));
+    if !options.platforms.is_empty() {
+        put("platform", options.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(","));
+    }
+    if options.multi_platform {
+        put("multi-platform", "true".to_string());
+    }
+    if let Some(mode) = &options.image_resolve_mode {
+        put("image-resolve-mode", mode.clone());
+    }
+    if !options.extra_hosts.is_empty() {
+        let hosts = options.extra_hosts.iter().map(|(name, address)| format!("{name}={address}"));
+        put("add-hosts", hosts.collect::<Vec<_>>().join(","));
+    }
+    match options.network {
+        RunNetwork::Default => {}
+        RunNetwork::Host => put("force-network-mode", "host".to_string()),
+        RunNetwork::None => put("force-network-mode", "none".to_string()),
+    }
+    if options.shm_size != 0 {
+        put("shm-size", options.shm_size.to_string());
+    }
+    if !options.ulimits.is_empty() {
+        let limits = options.ulimits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard));
+        put("ulimit", limits.collect::<Vec<_>>().join(","));
+    }
+    if !options.cgroup_parent.is_empty() {
+        put("cgroup-parent", options.cgroup_parent.clone());
+    }
+    if let Some(hostname) = &options.hostname {
+        put("hostname", hostname.clone());
+    }
+    attrs
+}
+
+fn invalid(text: String) -> AttrError {
+    AttrError::Invalid(text)
+}
+
+fn list(key: &str, value: &str) -> Result<Vec<String>, AttrError> {
+    csv::fields(value).map_err(|error| invalid(format!("invalid {key} value {value:?}: {error}")))
+}
+
+fn number(key: &str, value: &str) -> Result<i64, AttrError> {
+    let number = value.parse::<i64>().ok().filter(|number| *number >= 0);
+    number.ok_or_else(|| invalid(format!("invalid {key} value: {value}: it is no number of bytes")))
+}
+
+/// The words Go's `strconv.ParseBool` takes.
+fn boolean(key: &str, value: &str) -> Result<bool, AttrError> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(invalid(format!("invalid boolean value for {key}: {value:?}"))),
+    }
+}
+
+fn platforms(value: &str) -> Result<Vec<Platform>, AttrError> {
+    let platform = |one: &str| {
+        frontend::parse_platform(one, &Platform::host())
+            .map_err(|error| invalid(format!("failed to parse target platform {one}: {error}")))
+    };
+    value.split(',').filter(|one| !one.is_empty()).map(platform).collect()
+}
+
+fn resolve_mode(value: &str) -> Result<Option<String>, AttrError> {
+    match value {
+        "" | "default" => Ok(None),
+        "pull" | "local" => Ok(Some(value.to_string())),
+        _ => Err(invalid(format!("invalid image-resolve-mode: {value}"))),
+    }
+}
+
+fn hosts(value: &str) -> Result<Vec<(String, String)>, AttrError> {
+    let fields = list("add-hosts", value)?;
+    let host = |field: &String| {
+        let (name, address) =
+            field.split_once('=').ok_or_else(|| invalid(format!("invalid key-value pair {field}")))?;
+        match address.parse::<std::net::IpAddr>() {
+            Ok(_) => Ok((name.to_lowercase(), address.to_string())),
+            Err(_) => Err(invalid(format!("failed to parse IP {address}"))),
+        }
+    };
+    fields.iter().map(host).collect()
+}
+
+fn network(value: &str) -> Result<RunNetwork, AttrError> {
+    match value {
+        "" | "default" | "sandbox" => Ok(RunNetwork::Default),
+        "host" => Ok(RunNetwork::Host),
+        "none" => Ok(RunNetwork::None),
+        _ => Err(invalid(format!("invalid netmode {value}"))),
+    }
+}
+
+fn ulimits(value: &str) -> Result<Vec<Ulimit>, AttrError> {
+    let limit = |field: &String| {
+        let read = || {
+            let (name, limits) = field.split_once('=')?;
+            let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+            Some(Ulimit { name: name.to_string(), soft: soft.parse().ok()?, hard: hard.parse().ok()? })
+        };
+        read().ok_or_else(|| invalid(format!("invalid ulimit argument: {field}")))
+    };
+    list("ulimit", value)?.iter().map(limit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attrs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        let given = attrs(&[
+            ("filename", "sub/Dockerfile.dev"),
+            ("dockerfilekey", "files"),
+            ("contextkey", "tree"),
+            ("target", "build"),
+            ("build-arg:A", "1=2"),
+            ("label:x.y", "z"),
+            ("no-cache", "a,b"),
+            ("platform", "linux/arm64"),
+            ("image-resolve-mode", "pull"),
+            ("add-hosts", "db=10.0.0.2,six=::1"),
+            ("force-network-mode", "none"),
+            ("shm-size", "1024"),
+            ("ulimit", "nofile=1:2"),
+            ("cgroup-parent", "/p"),
+            ("hostname", "h"),
+        ]);
+        let read = read(&given).unwrap();
+        assert_eq!(write(&read.recipe), given);
+        assert!(read.unused.is_empty());
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused_in_familiar_words() {
+        for (key, value, want) in [
+            ("image-resolve-mode", "x", "invalid image-resolve-mode: x"),
+            ("add-hosts", "x", "invalid key-value pair x"),
+            ("add-hosts", "x=y", "failed to parse IP y"),
+            ("force-network-mode", "x", "invalid netmode x"),
+            ("memory", "1", "option memory is not supported"),
+            ("ulimit", "x", "invalid ulimit argument: x"),
+        ] {
+            assert_eq!(read(&attrs(&[(key, value)])).unwrap_err().to_string(), want);
+        }
+    }
+
+    #[test]
+    fn unknown_options_are_told() {
+        assert_eq!(read(&attrs(&[("new-thing", "1")])).unwrap().unused, ["new-thing"]);
+    }
+}
