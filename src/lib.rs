@@ -11,6 +11,7 @@
 //! tree), *layer* (a diff as OCI blob), *lease* (what keeps things alive), *selector* (the part of an input that an op
 //! reads).
 
+pub mod cache;
 pub mod cli;
 pub mod daemon;
 pub mod engine;

@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("source", &["image", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
+    ("cache", &["image", "snapshotter", "solver"]),
     ("history", &["snapshotter", "solver"]),
     // where the others meet
     (
@@ -24,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "export",
             "progress",
             "history",
+            "cache",
             "image",
             "sandbox",
             "snapshotter",
@@ -41,6 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "export",
             "progress",
             "history",
+            "cache",
             "image",
             "sandbox",
             "snapshotter",
@@ -58,6 +61,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "export",
             "progress",
             "history",
+            "cache",
             "image",
             "sandbox",
             "snapshotter",

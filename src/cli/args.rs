@@ -150,6 +150,12 @@ pub struct Build {
     /// Run every step anew
     #[arg(long)]
     pub no_cache: bool,
+    /// Cache to use (type=registry|local,…; a name alone is a registry's reference); may be given several times
+    #[arg(long = "cache-from", value_name = "CACHE")]
+    pub cache_from: Vec<String>,
+    /// Where to write a cache to (type=registry|local|inline,mode=min|max,…); may be given several times
+    #[arg(long = "cache-to", value_name = "CACHE")]
+    pub cache_to: Vec<String>,
     /// Run every step of these stages anew
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,

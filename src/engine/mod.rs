@@ -10,6 +10,7 @@ pub mod attrs;
 mod backlog;
 mod bases;
 mod blocking;
+pub mod cache;
 mod client;
 mod context;
 mod error;
@@ -115,7 +116,10 @@ impl Engine {
         events: EventSink,
     ) -> Result<Built, BuildError> {
         let job = self.job(client, request.rights, events)?;
+        job.import_caches(&request.cache_from).await;
         let built = async { job.export(job.compile(&request.recipe).await?, &request.exports).await }.await;
+        let cached = job.export_caches(&request.exports.cache_to, built.is_err()).await;
+        let built = built.and_then(|built| cached.map(|()| built));
         job.close(built.as_ref().err());
         built
     }

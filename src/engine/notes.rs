@@ -37,6 +37,12 @@ impl Notes {
         Note { notes: self, vertex, ended: false }
     }
 
+    /// Says something that no step is to blame for.
+    pub(crate) fn warn(&self, short: String) {
+        let (detail, url, file, range) = Default::default();
+        self.emit(EventKind::Warning(Warning { vertex: None, short, detail, url, file, range }));
+    }
+
     /// Says something of a vertex.
     pub(crate) fn remark(&self, vertex: VertexId, short: String) {
         let (detail, url, file, range) = Default::default();
