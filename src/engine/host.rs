@@ -36,6 +36,11 @@ use crate::sandbox::{self, Sandbox};
 /// How often it is told how much of a directory has come.
 const ARRIVING: Duration = Duration::from_millis(200);
 
+/// Of larger graphs durations are not looked up.
+const MOST_WEIGHED: usize = 1000;
+/// Milliseconds that a step takes of which nothing is known.
+const UNKNOWN_COST: u64 = 1000;
+
 /// One graph that is being solved, and for whom.
 struct Submitted {
     graph: Arc<Graph>,
@@ -675,11 +680,29 @@ impl Host for EngineHost {
         .await
     }
 
+    async fn costs(&self, submit: BuildId) -> Option<Vec<u64>> {
+        let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&submit).cloned()?;
+        if submitted.graph.vertices().len() > MOST_WEIGHED {
+            return None;
+        }
+        let store = self.store.clone();
+        let graph = Arc::clone(&submitted.graph);
+        let cost = move |vertex: &Vertex| {
+            if matches!(vertex.op, Op::Source(_)) {
+                return 1;
+            }
+            let earlier = store.newest_record_of(&submitted.place(vertex).name()).ok().flatten();
+            earlier
+                .map_or(UNKNOWN_COST, |record| u64::try_from(record.cost.as_millis()).unwrap_or(u64::MAX / 1024).max(1))
+        };
+        blocking(move || Some(graph.vertices().iter().map(cost).collect())).await
+    }
+
     fn used(&self, submit: BuildId, vertex: &Vertex, record: RecordId) {
         let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&submit).cloned();
         let Some(submitted) = submitted else { return };
-        submitted.records.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, record);
-        if explain::secret_ids(vertex).is_empty() {
+        let before = submitted.records.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, record);
+        if before == Some(record) || explain::secret_ids(vertex).is_empty() {
             return;
         }
         let (store, client, vertex) = (self.store.clone(), Arc::clone(&submitted.asker.client), vertex.id);

@@ -65,7 +65,12 @@ pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<(
             };
             let layers = config.layers.iter().map(|layer| &layer.blob);
             let mut blobs: Vec<Blob> = layers
-                .map(|blob| Blob { descriptor: blob.clone(), open: opener(blob.digest), also_in: Vec::new(), bring: None })
+                .map(|blob| Blob {
+                    descriptor: blob.clone(),
+                    open: opener(blob.digest),
+                    also_in: Vec::new(),
+                    bring: None,
+                })
                 .collect();
             let own = bytes.clone();
             let open: Opener = Arc::new(move || Ok(Box::new(io::Cursor::new(own.clone()))));
