@@ -16,6 +16,7 @@ pub mod cli;
 pub mod daemon;
 pub mod engine;
 pub mod export;
+pub mod gateway;
 pub mod history;
 pub mod image;
 pub mod progress;

@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sandbox", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
-    ("source", &["image", "sandbox", "snapshotter", "solver"]),
+    ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
     ("cache", &["image", "snapshotter", "solver"]),
@@ -37,6 +37,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "daemon",
+            "gateway",
             "registry",
             "engine",
             "source",
@@ -51,9 +53,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "frontend",
         ],
     ),
+    ("gateway", &["wire", "engine", "snapshotter", "solver", "frontend"]),
     (
         "daemon",
         &[
+            "gateway",
             "wire",
             "registry",
             "engine",
@@ -76,7 +80,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("solver::port", &["engine"]),
     ("solver::drive", &["engine"]),
     ("solver::Solver", &["engine"]),
-    ("frontend::", &["engine", "cli"]),
+    ("frontend::", &["engine", "gateway", "cli"]),
 ];
 
 /// Where `unsafe` may stand; everywhere else it fails the test.

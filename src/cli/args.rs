@@ -23,6 +23,9 @@ pub struct Command {
 /// The environment variable that says where the store is.
 pub const ROOT: &str = "RBUILD_ROOT";
 
+/// The environment variable that says where a daemon serves.
+pub const ADDRESS: &str = "RBUILD_SERVE_ADDR";
+
 /// Options of every command.
 #[derive(Args, Debug)]
 pub struct Global {
@@ -97,9 +100,51 @@ pub enum Verb {
     History(History),
     /// Say why steps of a build had to run
     Explain(Explain),
+    /// Serve builds to docker buildx, buildctl and other clients of BuildKit
+    Serve(Serve),
+    /// Connect standard input and output to a daemon, as clients do over ssh
+    DialStdio(DialStdio),
     /// Look inside: what a Dockerfile means to the builder
     #[command(subcommand)]
     Debug(Debug),
+}
+
+/// Options of `serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Where clients come in (unix://PATH, tcp://HOST:PORT, fd://); may be given several times [default:
+    /// unix:///run/rbuild/rbuild.sock, or the same below XDG_RUNTIME_DIR for an ordinary user]
+    #[arg(long = "addr", env = ADDRESS, value_delimiter = ',', value_name = "ADDRESS")]
+    pub addresses: Vec<String>,
+    /// Group whose members may connect to the socket too
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// The configuration file, as of buildkitd [default: /etc/rbuild/buildkitd.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Tell more
+    #[arg(long)]
+    pub debug: bool,
+    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure)
+    #[arg(long = "allow-insecure-entitlement", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub allow: Vec<String>,
+    /// Certificate for TCP
+    #[arg(long, value_name = "FILE", requires = "tlskey", requires = "tlscacert")]
+    pub tlscert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "tlscert")]
+    pub tlskey: Option<PathBuf>,
+    /// Certificate of whoever signs those of clients
+    #[arg(long, value_name = "FILE", requires = "tlscert")]
+    pub tlscacert: Option<PathBuf>,
+}
+
+/// Options of `dial-stdio`.
+#[derive(Args, Debug)]
+pub struct DialStdio {
+    /// The daemon (unix://PATH)
+    #[arg(long = "addr", env = "BUILDKIT_HOST", value_name = "ADDRESS")]
+    pub address: Option<String>,
 }
 
 /// Options of `build`.
@@ -400,7 +445,7 @@ pub enum LlbFormat {
 impl Verb {
     /// Whether it reads or writes files of the store, whose owners mean something in its namespace only.
     pub fn uses_store(&self) -> bool {
-        !matches!(self, Verb::Debug(Debug::DumpAst { .. }))
+        !matches!(self, Verb::Debug(Debug::DumpAst { .. }) | Verb::DialStdio(_))
     }
 }
 

@@ -33,9 +33,11 @@ pub mod render;
 mod request;
 mod run;
 mod screen;
+mod serve;
 mod space;
 mod transfer;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -51,8 +53,8 @@ use crate::sandbox::rootless;
 
 /// Does what the command line says.
 ///
-/// Exit codes: 0, 1 when it fails, 2 when the command line is wrong, 130 and 143 when interrupted; `run` gives the
-/// command's own.
+/// Exit codes: 0, 1 when it fails, 2 when what was typed makes no sense by itself, 130 and 143 when interrupted; `run`
+/// gives the command's own.
 pub fn main() -> ExitCode {
     args::forget_empty_variables();
     let command = match args::parse(std::env::args_os().collect()) {
@@ -65,7 +67,12 @@ pub fn main() -> ExitCode {
     let root = command.global.root.unwrap_or_else(default_root);
     let done = match command.verb.uses_store() {
         // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
-        true => rootless::enter(&[(ROOT, root.as_os_str())], helper::perform).map_err(Failure::from),
+        true => {
+            let address = serve::default_address();
+            let settled = [(ROOT, root.as_os_str()), (args::ADDRESS, OsStr::new(&address))];
+            let more = if matches!(&command.verb, Verb::Serve(serve) if serve.addresses.is_empty()) { 2 } else { 1 };
+            rootless::enter(settled.get(..more).unwrap_or_default(), helper::perform).map_err(Failure::from)
+        }
         false => Ok(None),
     };
     let done = done.map(|outside| {
@@ -110,6 +117,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Fsck => space::check(&open()?),
         Verb::History(verb) => history::history(&History::at(open()?.history_directory()), &verb),
         Verb::Explain(args) => history::explain(&History::at(open()?.history_directory()), &args),
+        Verb::Serve(args) => serve::serve(args, &root),
+        Verb::DialStdio(args) => serve::dial_stdio(&args),
         Verb::Debug(args) => debug::debug(&args, &root),
     }
 }

@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::Engine as _;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{json, Value};
 use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions, Pulled};
@@ -14,6 +16,7 @@ use snapshotter::{DiffId, Digest, Lease, SnapshotInfo, Store};
 use solver::graph::Platform;
 
 use super::blocking::blocking;
+use super::deliver;
 use super::error::BuildError;
 use super::host::EngineHost;
 use super::job::{Job, Tree};
@@ -45,24 +48,48 @@ pub struct Built {
     pub image: Option<Digest>,
     /// The image's manifest or index, where its layers were compressed.
     pub manifest: Option<Descriptor>,
+    /// The image's names.
+    pub names: Vec<String>,
+}
+
+impl Built {
+    /// What was made, as BuildKit's exporters tell it.
+    ///
+    /// <https://github.com/moby/buildkit/blob/v0.29.0/exporter/containerimage/exptypes/types.go>
+    pub fn response(&self) -> BTreeMap<String, String> {
+        let mut response = BTreeMap::new();
+        let mut put = |key: &str, value: String| drop(response.insert(key.to_string(), value));
+        if let Some(manifest) = &self.manifest {
+            put("containerimage.digest", manifest.digest.to_string());
+            // A descriptor is plain data with text keys: it always serializes.
+            put("containerimage.descriptor", BASE64.encode(serde_json::to_vec(manifest).unwrap_or_default()));
+        }
+        if let Some(image) = &self.image {
+            put("containerimage.config.digest", image.to_string());
+        }
+        if !self.names.is_empty() {
+            put("image.name", self.names.join(","));
+        }
+        response
+    }
 }
 
 /// Everything that the outputs are made of.
-struct Finishing {
+pub(super) struct Finishing {
     store: Store,
     lease: Arc<Lease>,
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// An index is wanted.
-    index: bool,
-    names: Vec<String>,
-    epoch: Option<i64>,
+    pub(super) index: bool,
+    pub(super) names: Vec<String>,
+    pub(super) epoch: Option<i64>,
     now: Time,
     provenance: Option<(Provenance, Story)>,
 }
 
 /// The image for one platform, before it is one.
-struct Part {
-    platform: Platform,
+pub(super) struct Part {
+    pub(super) platform: Platform,
     config: Value,
     base: Base,
     /// The first ones are the base image's.
@@ -74,7 +101,7 @@ struct Part {
 }
 
 /// Documents of images, and of the index that names them where one is wanted.
-struct Made {
+pub(super) struct Made {
     images: Vec<Assembled>,
     /// What is said about the images, in their order.
     attested: Vec<Attested>,
@@ -84,13 +111,22 @@ struct Made {
 impl Made {
     fn root(&self) -> Option<Descriptor> {
         let index = self.index.as_ref().map(|(_, descriptor)| descriptor.clone());
-        index.or_else(|| self.images.first().map(Assembled::descriptor))
+        index.or_else(|| self.images.first().map(|image| image.descriptor().on(image.platform.clone())))
+    }
+
+    /// What is told of them; without manifests where their layers have no blobs.
+    pub(super) fn built(&self, names: &[String], compressed: bool) -> Built {
+        let image = match (self.images.as_slice(), &self.index) {
+            ([image], None) => Some(image.config_digest),
+            _ => None,
+        };
+        Built { image, manifest: self.root().filter(|_| compressed), names: names.to_vec() }
     }
 }
 
 /// Where an image goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stays {
+pub(super) enum Stays {
     /// To rbuild's store, and maybe from there to a registry.
     InImageStore,
     /// Into an archive or a directory.
@@ -100,10 +136,11 @@ enum Stays {
 /// Makes what was asked for.
 pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
     let (host, remote, notes) = (job.host(), job.bases().remote(), job.notes());
+    let client = &**job.client();
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
-    let ready = outcome.products.into_iter().map(|product| part(host, product, wanted));
+    let ready = outcome.products.into_iter().map(|product| part(job, product, wanted));
     let parts = futures_util::future::try_join_all(ready).await?;
     if parts.is_empty() {
         return Err(BuildError::Unsupported("an outcome without any result"));
@@ -129,10 +166,12 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
         now: Time::now(),
         provenance: exports.provenance.clone().map(|wanted| (wanted, job.story())),
     });
-    let is_image =
-        |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
-    let first = exports.outputs.iter().find(is_image);
-    let mut built = Built { image: None, manifest: None };
+    let is_kept = |output: &&export::Output| {
+        let is_image = matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
+        is_image && !matches!(output.dest, Some(Dest::Asker(_)))
+    };
+    let first = exports.outputs.iter().find(is_kept);
+    let mut built = Built { image: None, manifest: None, names: Vec::new() };
     if exports.outputs.is_empty() || first.is_some() || !exports.names.is_empty() {
         let note = notes.begin("exporting to image");
         let (options, compressed) = (
@@ -147,10 +186,7 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
             note.part("exporting layers");
             kept.images.iter().for_each(|image| note.part(&format!("writing image {}", image.config_digest)));
             exports.names.iter().for_each(|name| note.part(&format!("naming to {name}")));
-            if let ([image], false) = (kept.images.as_slice(), index) {
-                built.image = Some(image.config_digest);
-            }
-            built.manifest = kept.root().filter(|_| compressed || first.is_some());
+            built = kept.built(&exports.names, compressed || first.is_some());
         }
         note.end_with(kept)?;
     }
@@ -170,20 +206,28 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
             Kind::Local => "exporting to client directory",
         };
         let note = notes.begin(name);
-        let (finishing, output) = (Arc::clone(&finishing), output.clone());
-        note.end_with(blocking(move || finishing.export(&output)).await)?;
+        let (finishing, given) = (Arc::clone(&finishing), output.clone());
+        match output.dest {
+            Some(Dest::Asker(exporter)) => {
+                let given = deliver::deliver(finishing, given, exporter, client, &note).await;
+                if let Some(made) = note.end_with(given)? {
+                    built = made;
+                }
+            }
+            _ => note.end_with(blocking(move || finishing.export(&given)).await)?,
+        }
     }
     Ok(built)
 }
 
 /// Makes the files of one product.
-async fn part(host: &EngineHost, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
+async fn part(job: &Job, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
     let files = match &product.tree {
         Some(tree) => tree.result().await?.files,
         None => Files::Empty,
     };
-    let layers = Layers::of(host, &files, wanted).await?;
-    let origin = layers.origin(host, product.base.layers);
+    let layers = Layers::of(job, &files, wanted).await?;
+    let origin = layers.origin(job.host(), product.base.layers);
     let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
     Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree })
 }
@@ -322,7 +366,7 @@ impl Finishing {
     }
 
     /// Makes the documents; layers become blobs only when their digests are wanted.
-    fn assemble(&self, options: &ImageOptions, compressed: bool, stays: Stays) -> Result<Made, BuildError> {
+    pub(super) fn assemble(&self, options: &ImageOptions, compressed: bool, stays: Stays) -> Result<Made, BuildError> {
         let images = self.parts.iter().map(|part| self.image(part, options, compressed));
         let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
         let attested = match &self.provenance {
@@ -373,7 +417,7 @@ impl Finishing {
         provenance(wanted, &account)
     }
 
-    fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
+    pub(super) fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
         let mut names: BTreeSet<ImageName> = options.names.iter().cloned().collect();
         for name in &self.names {
             names.extend(name.parse::<ImageName>());
@@ -433,7 +477,7 @@ impl Finishing {
     }
 
     /// The files of one platform.
-    fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
+    pub(super) fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
         Ok(self.store.view(part.layers.top().as_ref(), &self.lease)?)
     }
 
@@ -493,7 +537,18 @@ impl Finishing {
         dest: &Dest,
     ) -> Result<(), BuildError> {
         let made = self.assemble(&output.options, true, Stays::Elsewhere)?;
-        let Some(created) = made.images.iter().map(|image| image.created).max() else { return Ok(()) };
+        let bundle = self.bundle(output, made)?;
+        match (tar, dest) {
+            (false, Dest::Path(dir)) => layout::write_directory(&bundle, flavour, &|digest| self.open(digest), dir)?,
+            _ => layout::write_archive(&bundle, flavour, &|digest| self.open(digest), dest)?,
+        }
+        Ok(())
+    }
+
+    /// Images with their documents, as they leave in a layout.
+    pub(super) fn bundle(&self, output: &export::Output, made: Made) -> Result<export::Bundle, BuildError> {
+        let created = made.images.iter().map(|image| image.created).max();
+        let created = created.ok_or_else(|| BuildError::Bug("an image without documents".to_string()))?;
         let bundle = match (made.index, made.images.as_slice()) {
             (None, [image]) => export::Bundle::single(image),
             (Some(index), images) => export::Bundle::multi(index, images),
@@ -504,16 +559,12 @@ impl Finishing {
             let documents = attested.blobs.into_iter().map(|(descriptor, bytes)| (descriptor.digest, bytes));
             bundle.with(documents.chain([(attested.descriptor.digest, attested.manifest)]))
         });
-        let bundle = bundle.named(self.image_names(&output.options), created);
-        let open = |digest: &Digest| -> io::Result<Box<dyn io::Read>> {
-            let blob = self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?;
-            Ok(Box::new(blob))
-        };
-        match (tar, dest) {
-            (false, Dest::Path(dir)) => layout::write_directory(&bundle, flavour, &open, dir)?,
-            _ => layout::write_archive(&bundle, flavour, &open, dest)?,
-        }
-        Ok(())
+        Ok(bundle.named(self.image_names(&output.options), created))
+    }
+
+    /// Opens a layer's blob.
+    pub(super) fn open(&self, digest: &Digest) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?))
     }
 }
 

@@ -1,28 +1,31 @@
 //! One build while it lives: what a frontend may ask of the engine.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
-use solver::graph::Graph;
+use solver::graph::{Graph, Platform};
 use solver::llb::pb;
 use tokio::sync::OnceCell;
 
 use super::asker::Asker;
 use super::attrs;
 use super::bases::Bases;
+use super::blocking::blocking;
 use super::cache::{self, Import, ToExport};
 use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
+use super::images;
 use super::notes::Notes;
 use super::outcome::Outcome;
 use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
-use super::results::{Output, OwnRecords};
+use super::results::{Files, Output, OwnRecords};
 use super::{finish, load, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::rfc3339::Time;
@@ -93,6 +96,11 @@ impl Job {
         &self.asker.bases
     }
 
+    /// Makes files available that may have to be fetched.
+    pub(crate) async fn bring(&self, files: &Files) -> Result<(), images::Error> {
+        self.host().bring(files, self.bases().remote()).await
+    }
+
     /// What is told of the build besides its vertices.
     pub fn notes(&self) -> &Notes {
         &self.notes
@@ -134,6 +142,29 @@ impl Job {
         Story { frontend, args, materials: self.asker.materials(), invocation, began: self.began }
     }
 
+    /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
+    /// image's name.
+    ///
+    /// # Errors
+    /// The image cannot be had.
+    pub async fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        shown: &str,
+    ) -> Result<(String, Vec<u8>), images::Error> {
+        let name = frontend::normalise_reference(reference)
+            .map_err(|e| images::Error::BadName { name: reference.to_string(), reason: e.to_string() })?;
+        let shown = match shown {
+            "" => format!("resolve image config for docker-image://{reference}"),
+            shown => shown.to_string(),
+        };
+        let note = self.notes.begin(&shown);
+        let image = note.end_with(self.bases().get(&name, platform, None).await)?;
+        let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
+        Ok((digest.to_string(), image.config_bytes))
+    }
+
     /// Makes the files of an outcome and from them what was asked for.
     ///
     /// # Errors
@@ -156,9 +187,11 @@ impl Job {
                     note.part(&format!("inferred cache manifest {}", import.digest));
                     self.host().import(Arc::new(import));
                 }
-                Err(error) => {
-                    self.notes.warn(format!("the cache {} is not used: {}", name_of(&from.place), error::chain(&error)))
-                }
+                Err(error) => self.notes.caution(format!(
+                    "the cache {} is not used: {}",
+                    name_of(&from.place),
+                    error::chain(&error)
+                )),
             }
             note.end_with(Ok::<(), BuildError>(())).unwrap_or_default();
         }
@@ -179,7 +212,7 @@ impl Job {
             match done {
                 Err(error) if failed || to.ignore_error => {
                     let (place, why) = (name_of(&to.place), error::chain(&error));
-                    self.notes.warn(format!("the cache {place} is not written: {why}"));
+                    self.notes.caution(format!("the cache {place} is not written: {why}"));
                     note.end_with(Ok::<(), BuildError>(()))?;
                 }
                 other => {
@@ -244,7 +277,7 @@ impl Tree {
     /// The files, made now if need be.
     pub(crate) async fn output(&self) -> Result<Output, BuildError> {
         let output = self.result().await?;
-        self.definition.job.host().bring(&output.files).await?;
+        self.definition.job.bring(&output.files).await?;
         Ok(output)
     }
 
@@ -254,6 +287,29 @@ impl Tree {
         let outputs = solved.get_or_init(|| job.solve(graph)).await.clone().map_err(BuildError::from)?;
         let output = outputs.into_iter().nth(self.target);
         output.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))
+    }
+
+    /// Makes the files and lets somebody look at them, from their root directory on.
+    ///
+    /// # Errors
+    /// A step failed, or the store.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(BorrowedFd<'_>) -> T + Send + 'static,
+    ) -> Result<T, BuildError> {
+        let files = self.output().await?.files;
+        let host = Arc::clone(self.definition.job.host());
+        blocking(move || {
+            let id = match &files {
+                Files::Context(used) => return Ok(look(used.context.root().as_fd())),
+                Files::Snapshot(id) => Some(*id),
+                Files::Empty => None,
+            };
+            let view = host.store().view(id.as_ref(), host.lease())?;
+            let mounted = view.mount()?;
+            Ok(look(mounted.root()))
+        })
+        .await
     }
 
     /// The graph that the files come from, maybe with others.

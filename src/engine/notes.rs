@@ -38,15 +38,20 @@ impl Notes {
     }
 
     /// Says something that no step is to blame for.
-    pub(crate) fn warn(&self, short: String) {
+    pub(crate) fn caution(&self, short: String) {
         let (detail, url, file, range) = Default::default();
         self.emit(EventKind::Warning(Warning { vertex: None, short, detail, url, file, range }));
+    }
+
+    /// Tells the user something.
+    pub fn warn(&self, warning: Warning) {
+        self.emit(EventKind::Warning(warning));
     }
 
     /// Says something of a vertex.
     pub(crate) fn remark(&self, vertex: VertexId, short: String) {
         let (detail, url, file, range) = Default::default();
-        self.emit(EventKind::Warning(Warning { vertex: Some(vertex), short, detail, url, file, range }));
+        self.warn(Warning { vertex: Some(vertex), short, detail, url, file, range });
     }
 
     /// Passes on what is doubtful in a Dockerfile.

@@ -1,5 +1,7 @@
 //! What a user writes after `-o`.
 
+use std::collections::BTreeMap;
+
 use super::options::{self, ImageOptions};
 use super::{csv, Dest, Error};
 
@@ -8,7 +10,7 @@ use super::{csv, Dest, Error};
 pub struct Output {
     /// What is made.
     pub kind: Kind,
-    /// Where it goes. Only `docker` may lack it: then it goes to Docker's engine.
+    /// Where it goes; archives without a word on it go to standard output, which may not be a terminal.
     pub dest: Option<Dest>,
     /// About the image; of `tar` and `local` only the epoch.
     pub options: ImageOptions,
@@ -66,6 +68,28 @@ impl Output {
         read(value).map_err(|reason| Error::Output { value: value.to_owned(), reason })
     }
 
+    /// Reads what a client of the daemon asks for: the same attributes by name, without a destination, since what goes
+    /// anywhere goes to the client.
+    ///
+    /// # Errors
+    /// As [`parse`](Output::parse).
+    pub fn of_request(kind: &str, attributes: &BTreeMap<String, String>, exporter: u32) -> Result<Output, Error> {
+        let read = || {
+            let mut made = kind_of(kind)?;
+            let list: Vec<_> = attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let options = options::read(&mut made, &list)?;
+            let dest = match made {
+                Kind::Image { .. } | Kind::CacheOnly => None,
+                Kind::Oci { tar: false } | Kind::Docker { tar: false } => {
+                    return Err("tar=false to a client is not supported yet; leave it out and unpack the archive".into())
+                }
+                _ => Some(Dest::Asker(exporter)),
+            };
+            Ok(Output { kind: made, dest, options })
+        };
+        read().map_err(|reason: String| Error::Output { value: kind.to_owned(), reason })
+    }
+
     /// Whether it is bytes on standard output.
     pub fn is_to_stdout(&self) -> bool {
         self.dest == Some(Dest::Stdout)
@@ -112,11 +136,13 @@ fn with(mut kind: Kind, dest: Option<&str>, attributes: &[(String, String)]) -> 
             return Err(format!("type {} has no dest: it stays in the store", kind.word()));
         }
         (Kind::Local, None) => return Err("dest is required for local exporter".into()),
-        (Kind::Local, Some(Dest::Stdout)) => return Err("files cannot go to standard output; use type=tar".into()),
+        (Kind::Local, Some(Dest::Stdout | Dest::Asker(_))) => {
+            return Err("files cannot go to standard output; use type=tar".into())
+        }
         (Kind::Oci { tar: false } | Kind::Docker { tar: false }, None | Some(Dest::Stdout)) => {
             return Err("tar=false makes a directory: say which with dest".into());
         }
-        (Kind::Oci { .. } | Kind::Tar, None) => Some(Dest::Stdout),
+        (Kind::Oci { .. } | Kind::Docker { .. } | Kind::Tar, None) => Some(Dest::Stdout),
         (_, dest) => dest,
     };
     Ok(Output { kind, dest, options })
@@ -161,7 +187,7 @@ mod tests {
             (r#"type=local,"dest=a,b""#, Kind::Local, at("a,b")),
             ("TYPE=oci, Dest =x.tar", Kind::Oci { tar: true }, at("x.tar")),
             ("type=oci,tar=false,dest=x", Kind::Oci { tar: false }, at("x")),
-            ("type=docker", Kind::Docker { tar: true }, None),
+            ("type=docker", Kind::Docker { tar: true }, Some(Dest::Stdout)),
             ("type=image,push=true", Kind::Image { push: true }, None),
             ("type=registry", Kind::Image { push: true }, None),
             ("type=cacheonly", Kind::CacheOnly, None),
