@@ -53,7 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "frontend",
         ],
     ),
-    ("gateway", &["wire", "engine", "snapshotter", "solver", "frontend"]),
+    ("gateway", &["wire", "cache", "engine", "snapshotter", "solver", "frontend"]),
     (
         "daemon",
         &[

@@ -53,6 +53,8 @@ pub struct Job {
     asker: Arc<Asker>,
     notes: Notes,
     began: Time,
+    /// The caches it uses.
+    imported: Mutex<Vec<CacheFrom>>,
     /// The results it has, to be exported.
     results: Mutex<Vec<ToExport>>,
     /// The frontend that was asked, with its options.
@@ -73,6 +75,7 @@ impl Job {
             asker,
             notes,
             began: Time::now(),
+            imported: Mutex::default(),
             results: Mutex::default(),
             asked: Mutex::default(),
         })
@@ -178,9 +181,20 @@ impl Job {
         self.results.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    fn is_new(&self, from: &CacheFrom) -> bool {
+        let mut imported = self.imported.lock().unwrap_or_else(|e| e.into_inner());
+        let is_new = !imported.contains(from);
+        imported.extend(is_new.then(|| from.clone()));
+        is_new
+    }
+
     /// Has results from elsewhere used. What is wrong with a cache is warned of.
     pub async fn import_caches(&self, caches: &[CacheFrom]) {
         for from in caches {
+            // A client may name one for the build and for each of its frontend's calls.
+            if !self.is_new(from) {
+                continue;
+            }
             let note = self.notes.begin(&format!("importing cache manifest from {}", name_of(&from.place)));
             match Import::open(&self.bases().remote(), from).await {
                 Ok(import) => {
