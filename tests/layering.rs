@@ -14,8 +14,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
+    ("cache", &["image", "snapshotter", "solver"]),
+    ("history", &["snapshotter", "solver"]),
     // where the others meet
-    ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    (
+        "engine",
+        &[
+            "registry",
+            "source",
+            "export",
+            "progress",
+            "history",
+            "cache",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
     // the edges
     (
         "cli",
@@ -27,6 +44,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "source",
             "export",
             "progress",
+            "history",
+            "cache",
             "image",
             "sandbox",
             "snapshotter",
@@ -34,7 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "frontend",
         ],
     ),
-    ("gateway", &["wire", "engine", "snapshotter", "solver", "frontend"]),
+    ("gateway", &["wire", "cache", "engine", "snapshotter", "solver", "frontend"]),
     (
         "daemon",
         &[
@@ -45,6 +64,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "source",
             "export",
             "progress",
+            "history",
+            "cache",
             "image",
             "sandbox",
             "snapshotter",
