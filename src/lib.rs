@@ -12,6 +12,7 @@
 //! reads).
 
 pub mod cli;
+pub mod courier;
 pub mod engine;
 pub mod export;
 pub mod image;

@@ -16,10 +16,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("progress", &["solver"]),
     // where the others meet
     ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    // beside it: builds that somebody else does
+    ("courier", &["wire", "engine", "export", "image", "registry", "solver"]),
     // the edge
     (
         "cli",
         &[
+            "courier",
+            "wire",
             "registry",
             "engine",
             "source",

@@ -25,6 +25,7 @@ mod images;
 mod import;
 mod name;
 mod owners;
+mod remote;
 pub mod render;
 mod request;
 mod run;
@@ -56,13 +57,26 @@ pub fn main() -> ExitCode {
             return if said.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
+    let mut command = command;
+    let daemon = match remote::asked(&mut command) {
+        Ok(daemon) => daemon,
+        Err(failure) => return end(Err(failure)),
+    };
+    if let Some(daemon) = daemon {
+        return end(remote::dispatch(command.verb, &daemon));
+    }
     let root = command.global.root.unwrap_or_else(default_root);
     let done = match command.verb.uses_store() {
         // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
         true => rootless::enter(&[(ROOT, root.as_os_str())]).map_err(Failure::from),
         false => Ok(()),
     };
-    match done.and_then(|()| dispatch(command.verb, root)) {
+    end(done.and_then(|()| dispatch(command.verb, root)))
+}
+
+/// Says why it did not go well, if that was not said.
+fn end(done: Result<u8, Failure>) -> ExitCode {
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -90,7 +104,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
-        Verb::Du { format } => space::usage(&open()?, format),
+        Verb::Du(args) => space::usage(&open()?, args.format),
+        Verb::Workers(_) => Err(Failure::misuse("workers are a daemon's: say which with --addr".to_string())),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
         Verb::Debug(args) => debug::debug(&args, &root),

@@ -84,7 +84,7 @@ fn policy(args: &Prune) -> Result<PrunePolicy, Failure> {
 }
 
 /// Reads a duration as Go writes it: `24h`, `1h30m`, `90s`; days too.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut seconds = 0u64;
     let mut rest = text;
     while !rest.is_empty() {
@@ -104,7 +104,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads a size as docker does: `10GB`, `512mb`, `1.5g`, bytes without a unit; units are powers of 1024.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..end].parse().ok()?;
     let shift = match text[end..].trim().to_ascii_lowercase().as_str() {
