@@ -161,6 +161,14 @@ fn complaint(error: &Error, view: &View) -> String {
     let mut failure = failed(chain(error), view);
     let Error::Said(said) = error else {
         failure.doing = "build".to_string();
+        if let Error::NoDaemon { address, .. } = error {
+            // An engine's socket speaks another language until it is asked for its BuildKit.
+            failure.help.extend(
+                address
+                    .strip_prefix("unix://")
+                    .map(|path| format!("if that is the socket of a Docker engine, write docker+unix://{path}")),
+            );
+        }
         return failure.to_string();
     };
     for detail in &said.details {

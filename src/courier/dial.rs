@@ -63,7 +63,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
 
 async fn dial(address: &Address, tls: &Tls) -> Result<Box<dyn Line>, Error> {
     let failed = |source| Error::Connect { address: address.to_string(), source };
-    let broken = |error: std::io::Error| failed(error.into());
+    // The system's words, without their number.
+    let broken = |error: std::io::Error| {
+        let text = error.to_string();
+        failed(text.split(" (os error").next().unwrap_or(&text).to_lowercase().into())
+    };
     match address {
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(broken)?)),
         Address::Engine(path) => {

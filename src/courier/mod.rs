@@ -41,3 +41,5 @@ pub use offer::Offer;
 pub use order::Order;
 pub use tls::Tls;
 pub use upkeep::{Clearing, Kept, Worker};
+#[cfg(test)]
+mod tests;
