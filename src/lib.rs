@@ -13,8 +13,10 @@
 
 pub mod cli;
 pub mod courier;
+pub mod daemon;
 pub mod engine;
 pub mod export;
+pub mod gateway;
 pub mod image;
 pub mod progress;
 pub mod registry;

@@ -16,13 +16,33 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("progress", &["solver"]),
     // where the others meet
     ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
-    // beside it: builds that somebody else does
+    // builds that somebody else does
     ("courier", &["wire", "engine", "export", "image", "registry", "solver"]),
-    // the edge
+    // the edges
     (
         "cli",
         &[
             "courier",
+            "wire",
+            "daemon",
+            "gateway",
+            "registry",
+            "engine",
+            "source",
+            "export",
+            "progress",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
+    ("gateway", &["wire", "engine", "snapshotter", "solver", "frontend"]),
+    (
+        "daemon",
+        &[
+            "gateway",
             "wire",
             "registry",
             "engine",
@@ -43,7 +63,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("solver::port", &["engine"]),
     ("solver::drive", &["engine"]),
     ("solver::Solver", &["engine"]),
-    ("frontend::", &["engine", "cli"]),
+    ("frontend::", &["engine", "gateway", "cli"]),
 ];
 
 /// Where `unsafe` may stand; everywhere else it fails the test.

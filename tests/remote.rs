@@ -284,3 +284,203 @@ fn the_store_is_asked_first_and_the_registry_with_pull() {
     drop(registry);
     assert_eq!(rbuild.tree(&context, &[]).read("/id"), tree.read("/id"), "the registry is not needed any more");
 }
+
+#[test]
+fn a_pushed_image_tells_where_it_comes_from_when_that_is_asked_for() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::new();
+    let dockerfile = format!("FROM {base}\nARG A=1\nRUN --mount=type=secret,id=s echo $A > /made\n");
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
+    let app = registry.name("app:1");
+    let args = ["--provenance=mode=max", "--build-arg", "A=2", "--push", "-t", &app, context.to_str().unwrap()];
+    rbuild.ok(args);
+
+    let raw = |name: &str| -> serde_json::Value {
+        let text = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+        serde_json::from_str(&text).unwrap()
+    };
+    let index = raw(&app);
+    let manifests = index["manifests"].as_array().unwrap();
+    assert_eq!(manifests.len(), 2, "{index:#}");
+    let [image, said] = [&manifests[0], &manifests[1]];
+    assert_eq!(said["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+    let manifest = raw(&format!("{}@{}", registry.name("app"), said["digest"].as_str().unwrap()));
+    let digest = manifest["layers"][0]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_string();
+    let blob = registry.dir.path().join("data/docker/registry/v2/blobs/sha256").join(&digest[..2]);
+    let statement = fs::read(blob.join(&digest).join("data")).unwrap();
+    let statement: serde_json::Value = serde_json::from_slice(&statement).unwrap();
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], image["digest"].as_str().unwrap()["sha256:".len()..]);
+    let build = &statement["predicate"]["buildDefinition"];
+    let request = &build["externalParameters"]["request"];
+    assert_eq!(request["args"]["build-arg:A"], "2");
+    assert_eq!(request["secrets"][0]["id"], "s");
+    let material = build["resolvedDependencies"][0]["uri"].as_str().unwrap();
+    assert!(
+        material.starts_with(&format!("pkg:docker/{base_name}@latest", base_name = registry.name("library/busybox")))
+    );
+    let steps = build["internalParameters"]["buildConfig"]["llbDefinition"].as_array().unwrap();
+    assert!(steps.iter().any(|step| step["op"]["Op"]["exec"]["meta"]["args"][2] == "echo $A > /made"), "{steps:#?}");
+
+    // Whoever pulls it gets the image, not what is said about it.
+    let other = Rbuild::empty();
+    other.ok(["pull", &app]);
+    assert_eq!(other.ok(["run", &app, "cat", "/made"]), "2\n");
+}
+
+/// How many layers and configs anybody has fetched.
+fn fetched(registry: &Registry) -> usize {
+    registry.requests("GET", "/blobs/")
+}
+
+#[test]
+fn an_image_that_only_says_more_of_its_base_is_made_and_pushed_without_a_layer() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let uploads = |registry: &Registry| registry.requests("PUT", "/blobs/uploads/");
+    let rbuild = Rbuild::empty();
+    let dockerfile = format!("FROM {base}\nENV A=1\nLABEL b=2\nCMD [\"echo\", \"hello\"]\n");
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
+    let path = context.to_str().unwrap();
+
+    let name = registry.name("team/said:1");
+    rbuild.ok(["-t", &name, path]);
+    assert_eq!(fetched(&registry), 1, "the base's config alone");
+    let sent = uploads(&registry);
+    rbuild.ok(["push", &name]);
+    assert_eq!((fetched(&registry), uploads(&registry) - sent), (1, 1), "the layer is mounted, the new config sent");
+    let again = registry.name("team/said:2");
+    rbuild.ok(["-t", &again, "--push", path]);
+    assert_eq!((fetched(&registry), uploads(&registry) - sent), (1, 1));
+
+    // Another registry has nothing to mount it from: then it is fetched, once.
+    let other = Registry::start();
+    let far = other.name("said:1");
+    rbuild.ok(["tag", &name, &far]);
+    rbuild.ok(["push", &far]);
+    assert_eq!(fetched(&registry), 2);
+    assert_eq!(uploads(&other), 2, "a config and a layer");
+    rbuild.ok(["push", &far]);
+    assert_eq!((fetched(&registry), uploads(&other)), (2, 2));
+
+    // What all of them say is the same image, and it runs.
+    assert_eq!(rbuild.ok(["run", &name]).trim(), "hello");
+    for (registry, name) in [(&registry, &name), (&registry, &again), (&other, &far)] {
+        let puller = Rbuild::empty();
+        puller.ok(["pull", name]);
+        assert_eq!(puller.ok(["run", name]).trim(), "hello", "{}", registry.address);
+        puller.ok(["fsck"]);
+    }
+    rbuild.ok(["fsck"]);
+}
+
+#[test]
+fn an_export_fetches_what_a_build_has_left_where_it_was() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let context = rbuild.context("c", &[("Dockerfile", &format!("FROM {base}\nENV A=1\n"))]);
+    rbuild.ok(["-t", "x", context.to_str().unwrap()]);
+    let lazy = rbuild.ok(["inspect", "x"]);
+    assert_eq!(fetched(&registry), 1);
+    // A collection keeps what is needed to fetch the rest.
+    rbuild.ok(["prune", "--all", "--force"]);
+    let tree = rbuild.tree(&context, &[]);
+    assert!(tree.has("/bin/busybox"));
+    assert_eq!(fetched(&registry), 2);
+    rbuild.ok(["-t", "x", context.to_str().unwrap()]);
+    let id = |inspected: &str| serde_json::from_str::<serde_json::Value>(inspected).unwrap()[0]["Id"].clone();
+    assert_eq!(id(&rbuild.ok(["inspect", "x"])), id(&lazy), "where its layers are makes no other image of it");
+    rbuild.ok(["fsck"]);
+}
+
+#[test]
+fn images_of_several_platforms_live_under_one_name() {
+    if !ready() || !have("curl") {
+        return;
+    }
+    let registry = Registry::start();
+    let maker = Rbuild::empty();
+    let base = registry.name("base:1");
+    let context = maker.context("c", &[("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "1")]);
+    let host = solver::graph::Platform::host().architecture;
+    let other = if host == "arm64" { "amd64" } else { "arm64" };
+    let entry = |architecture: &str| {
+        let (name, platform) = (registry.name(&format!("base:{architecture}")), format!("linux/{architecture}"));
+        fs::write(context.join("f"), architecture).unwrap();
+        maker.ok(["-t", &name, "--push", "--platform", &platform, context.to_str().unwrap()]);
+        let raw = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+        serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": rbuild::image::Digest::of(raw.as_bytes()),
+            "size": raw.len(),
+            "platform": { "architecture": architecture, "os": "linux" },
+        })
+    };
+
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "manifests": [entry(other), entry(&host)] });
+    let (file, url) = (maker.path("index"), format!("http://{}/v2/base/manifests/1", registry.address));
+    fs::write(&file, index.to_string()).unwrap();
+    let (header, body) = (format!("Content-Type: {kind}"), format!("@{}", file.display()));
+    run("curl", &["-sSf", "-X", "PUT", "-H", &header, "--data-binary", &body, &url]);
+
+    let rbuild = Rbuild::empty();
+    let dockerfile =
+        format!("FROM --platform=linux/{other} {base} AS other\nFROM {base} AS host\nCOPY --from=other /f /g\n");
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
+    for _ in 0..2 {
+        let tree = rbuild.tree(&context, &[]);
+        assert_eq!((tree.read("/f"), tree.read("/g")), (host.clone(), other.to_string()));
+    }
+    assert_eq!(rbuild.ok(["images"]).lines().filter(|line| line.contains("/base ")).count(), 2);
+    drop(registry);
+    assert!(rbuild.tree(&context, &["--no-cache"]).has("/g"), "both are here");
+    rbuild.ok(["fsck"]);
+    let id = rbuild.ok(["inspect", &base]);
+    let id = serde_json::from_str::<serde_json::Value>(&id).unwrap()[0].clone();
+    assert_eq!(id["Architecture"], host, "a name without a platform is this machine's");
+    rbuild.ok(["rmi", id["Id"].as_str().unwrap()]);
+    assert_eq!(rbuild.ok(["images"]).lines().filter(|line| line.contains("/base ")).count(), 1);
+    rbuild.ok(["rmi", &base]);
+    rbuild.ok(["fsck"]);
+}
+
+#[test]
+fn skopeo_reads_the_store_as_a_layout() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    rbuild.ok(["pull", &base]);
+    let inspect = |name: &str| {
+        let image = format!("oci:{}:{name}", rbuild.root().display());
+        Command::new("skopeo").args(["inspect", &image]).stdin(Stdio::null()).output().unwrap()
+    };
+    let seen = inspect(&base);
+    assert!(seen.status.success(), "{}", text(&seen.stderr));
+    let seen: serde_json::Value = serde_json::from_slice(&seen.stdout).unwrap();
+    let there = run("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{base}")]);
+    let there: serde_json::Value = serde_json::from_str(&there).unwrap();
+    assert_eq!((&seen["Digest"], &seen["Layers"]), (&there["Digest"], &there["Layers"]));
+    // An image whose layers are trees only is not shown; exported as blobs it is.
+    let context = context(&rbuild, &base);
+    rbuild.ok(["-t", "app", context.to_str().unwrap()]);
+    let name = "docker.io/library/app:latest";
+    assert!(!inspect(name).status.success());
+    let metadata = format!("--metadata-file={}", rbuild.path("metadata").display());
+    rbuild.ok(["-t", "app", &metadata, context.to_str().unwrap()]);
+    assert!(inspect(name).status.success());
+    rbuild.ok(["rmi", "app", &base]);
+    rbuild.ok(["prune", "--all", "--force"]);
+    assert!(!inspect(name).status.success() && !inspect(&base).status.success());
+    rbuild.ok(["fsck"]);
+    drop(registry);
+}

@@ -1,5 +1,8 @@
 //! Builds of an ordinary user: the same command lines, the same results, and nothing left behind.
 
+#[path = "registry/server.rs"]
+#[allow(dead_code, reason = "only what a push needs")]
+mod server;
 mod support;
 
 use std::collections::BTreeMap;
@@ -605,4 +608,47 @@ fn steps_see_nothing_of_the_user() {
     let fds = tree.read("/fds");
     assert_eq!(fds.lines().count(), 5, "a heading, three descriptors and the one that lists them: {fds}");
     assert!(!fds.contains(rbuild.dir.path().to_str().unwrap()), "{fds}");
+}
+
+#[test]
+fn credential_helpers_are_run_by_the_user_themselves() {
+    use base64::Engine as _;
+    let Some(rbuild) = users_rbuild() else { return };
+    let registry = server::Server::start();
+    let user = rbuild.user.unwrap().0;
+    let introduction = base64::engine::general_purpose::STANDARD.encode(format!("me:secret-of-{user}"));
+    registry.state().asks = server::Asks::Basic(introduction.leak());
+
+    let (bin, config) = (rbuild.path("bin"), rbuild.path("docker"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&config).unwrap();
+    // What a keyring does: it looks who asks.
+    let helper = "#!/bin/sh\nread server\necho \"helper for $server of $(id -u)\" >&2\n\
+                  echo \"{\\\"ServerURL\\\":\\\"$server\\\",\\\"Username\\\":\\\"me\\\",\\\"Secret\\\":\\\"secret-of-$(id -u)\\\"}\"\n";
+    let path = bin.join("docker-credential-whoami");
+    fs::write(&path, helper).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(config.join("config.json"), r#"{"credsStore":"whoami"}"#).unwrap();
+
+    let name = format!("{}/team/app:1", registry.host());
+    rbuild.ok(["tag", "busybox", &name]);
+    let with_helper = |args: &[&str]| {
+        let mut command = rbuild.command(args);
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+        let output = command.env("DOCKER_CONFIG", &config).env("PATH", path).output().unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, said) = with_helper(&["push", &name]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("secret-of"), "{said}");
+
+    fs::write(&path, "#!/bin/sh\necho \"no keyring of $(id -u)\" >&2\nexit 1\n").unwrap();
+    let (code, said) = with_helper(&["push", &name]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&format!("docker-credential-whoami failed: no keyring of {user}")), "{said}");
+
+    fs::write(&path, "#!/bin/sh\nyes secret-of-nobody\n").unwrap();
+    let (code, said) = with_helper(&["push", &name]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("more than 64 KiB") && !said.contains("secret-of"), "{said}");
 }

@@ -153,3 +153,35 @@ fn prune_keeps_what_its_options_say() {
         assert!(row["Type"].is_string() && row["Count"].is_u64() && row["Size"].is_u64(), "{row}");
     }
 }
+
+#[test]
+fn a_build_beyond_the_limit_collects_what_was_used_longest_ago() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let build = |number: usize, gc: &str| {
+        let dockerfile =
+            format!("FROM busybox\nRUN dd if=/dev/urandom of=/noise bs=1M count=4 2>/dev/null # {number}\n");
+        let context = rbuild.context(&format!("c{number}"), &[("Dockerfile", &dockerfile)]);
+        let mut command = rbuild.command(["build", "--progress=plain", "-t"]);
+        let output = command.arg(format!("app{}", number % 2)).arg(context).env("RBUILD_GC", gc).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let small = "max-used-space=16MB,reserved-space=0,min-free-space=0";
+    for number in 0..6 {
+        assert!(!build(number, "off").contains("removed"), "nothing is collected");
+    }
+    let said = build(6, small);
+    let lines: Vec<_> = said.lines().filter(|line| line.starts_with("removed ")).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].contains("the store took ") && lines[0].contains("may take 16.8MB"), "{}", lines[0]);
+    assert!(!build(6, small).contains("removed "), "there is nothing more to collect");
+    assert!(build(6, small).contains("CACHED"), "what was used last is here");
+    assert!(!build(0, "off").contains("RUN dd if=/dev/urandom of=/noise bs=1M count=4 2>/dev/null # 0\n#5 CACHED"));
+    let refused = rbuild.command(["build", "."]).env("RBUILD_GC", "sometimes").output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("RBUILD_GC"));
+    rbuild.ok(["fsck"]);
+}

@@ -14,8 +14,11 @@
 
 pub mod ast;
 pub mod config;
+mod context;
 pub mod diagnostic;
+pub mod excerpt;
 pub mod expand;
+mod git_ref;
 mod ignore;
 mod lint;
 mod lower;
@@ -25,14 +28,19 @@ mod platform;
 mod reference;
 mod source;
 mod stages;
+mod subrequest;
 
 pub use ast::{dump, Ast};
 pub use config::ImageConfig;
+pub use context::{context_name, ContextInput, MainContext};
 pub use diagnostic::{Diagnostic, Severity};
+pub use git_ref::{GitRef, GitRefError};
 pub use ignore::{dockerignore, IgnoreError};
-pub use lower::{ImageAnswer, ImageQuery, Lowered, Lowering, Step, Target};
+pub use lint::{rule, Rule, RULES};
+pub use lower::{IgnoreQuery, ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Step, Target};
 pub use options::{Options, RunNetwork};
 pub use parser::parse;
 pub use platform::{parse_platform, PlatformError};
 pub use reference::{normalise_reference, ReferenceError};
 pub use source::{Source, Span, Spanned};
+pub use subrequest::{subrequest, Request, SubResult, SubStep};

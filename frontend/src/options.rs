@@ -6,6 +6,7 @@ use solver::graph::op::Ulimit;
 use solver::graph::Platform;
 
 pub use crate::ast::RunNetwork;
+use crate::context::{ContextInput, MainContext};
 
 /// What a build is asked for.
 #[derive(Clone, Debug)]
@@ -20,9 +21,9 @@ pub struct Options {
     pub labels: Vec<(String, String)>,
     /// The platform of the machine that builds.
     pub build_platform: Platform,
-    /// The platform to build for, if one was asked for; otherwise that of the machine.
-    pub target_platform: Option<Platform>,
-    /// Several platforms are built at once, so names say which.
+    /// The platforms to build for, if any were asked for; otherwise that of the machine.
+    pub platforms: Vec<Platform>,
+    /// Names say the platform, though there may be only one.
     pub multi_platform: bool,
     /// Take nothing from caches.
     pub no_cache: bool,
@@ -34,6 +35,13 @@ pub struct Options {
     pub ignore_patterns: Vec<String>,
     /// The name of the local source that is the build context.
     pub context_name: String,
+    /// Where the build context is.
+    pub context: MainContext,
+    /// Named contexts: `name` or `name::platform`, and `docker-image://…`, `local:…`, `oci-layout://…`, `input:…`, or
+    /// the address of a repository or a file.
+    pub contexts: BTreeMap<String, String>,
+    /// What came with the build, for contexts that are `input:…`.
+    pub inputs: BTreeMap<String, ContextInput>,
     /// The shell of shell forms where neither image nor Dockerfile sets one.
     pub shell: Vec<String>,
     /// Host name of processes; `None` is the builder's default.
@@ -60,13 +68,16 @@ impl Default for Options {
             build_args: BTreeMap::new(),
             labels: Vec::new(),
             build_platform: Platform::host(),
-            target_platform: None,
+            platforms: Vec::new(),
             multi_platform: false,
             no_cache: false,
             no_cache_filter: Vec::new(),
             source_date_epoch: None,
             ignore_patterns: Vec::new(),
             context_name: "context".into(),
+            context: MainContext::default(),
+            contexts: BTreeMap::new(),
+            inputs: BTreeMap::new(),
             shell: vec!["/bin/sh".into(), "-c".into()],
             hostname: None,
             extra_hosts: Vec::new(),
@@ -80,9 +91,19 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The platform to build for.
+    /// The platform to build for, the first one of several.
     pub(crate) fn platform(&self) -> &Platform {
-        self.target_platform.as_ref().unwrap_or(&self.build_platform)
+        self.platforms.first().unwrap_or(&self.build_platform)
+    }
+
+    /// The same build for each platform alone.
+    pub(crate) fn for_each_platform(&self) -> Vec<Options> {
+        if self.platforms.len() < 2 {
+            return vec![self.clone()];
+        }
+        let only =
+            |platform: &Platform| Options { platforms: vec![platform.clone()], multi_platform: true, ..self.clone() };
+        self.platforms.iter().map(only).collect()
     }
 
     /// The variables that every build has without declaring them; build arguments are stronger.

@@ -40,10 +40,10 @@ pub fn normalise_reference(name: &str) -> Result<String, ReferenceError> {
         Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
         _ => (rest, None),
     };
-    if path.to_lowercase() != path {
-        return Err(ReferenceError::Uppercase(path.into()));
-    }
     let path = if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path.into() };
+    if path.to_lowercase() != path {
+        return Err(ReferenceError::Uppercase(path));
+    }
     let fits = is_registry(registry)
         && path.split('/').all(is_component)
         && tag.is_none_or(is_tag)
@@ -62,6 +62,15 @@ pub fn normalise_reference(name: &str) -> Result<String, ReferenceError> {
         full.push_str(&format!("@{digest}"));
     }
     Ok(full)
+}
+
+/// A full name as people write it: without the registry and the folder that are meant anyway.
+pub(crate) fn familiar(full: &str) -> &str {
+    let name = full.strip_prefix("docker.io/").unwrap_or(full);
+    match name.strip_prefix("library/") {
+        Some(official) if name.len() < full.len() && !official.contains('/') => official,
+        _ => name,
+    }
 }
 
 /// `reference` (in full form) fixed to a digest.
@@ -152,7 +161,7 @@ mod tests {
             ("https://x/y", ReferenceError::Format),
             ("$x", ReferenceError::Format),
             ("é", ReferenceError::Format),
-            ("Ubuntu", ReferenceError::Uppercase("Ubuntu".into())),
+            ("Ubuntu", ReferenceError::Uppercase("library/Ubuntu".into())),
             ("ghcr.io/Me/x:y", ReferenceError::Uppercase("Me/x".into())),
             (&"a".repeat(64), ReferenceError::Id("a".repeat(64))),
             ("a/".repeat(130).trim_end_matches("/"), ReferenceError::Long),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ast::{quote, Ast, From, Instruction, Kind};
+use crate::context::{Context, Contexts};
 use crate::diagnostic::{nearest, Diagnostic};
 use crate::expand::{expand, Mode};
 use crate::lint;
@@ -25,6 +26,9 @@ pub(crate) struct Stages {
     pub globals: Vec<(String, String)>,
     /// What these are without build arguments.
     defaults: Vec<(String, String)>,
+    contexts: Contexts,
+    /// For which contexts are looked up where a FROM says nothing else.
+    platform: Platform,
 }
 
 /// One stage.
@@ -45,6 +49,8 @@ pub(crate) struct Stage {
     pub base_span: Span,
     /// Its instructions after FROM.
     pub commands: Vec<Command>,
+    /// A named context has the stage's name, and is used instead of it.
+    pub is_replaced: bool,
 }
 
 /// An instruction of a stage.
@@ -72,14 +78,22 @@ pub(crate) enum Base {
     Stage(usize),
     /// An image, by its full name.
     Image(String),
+    /// A named context.
+    Context(Box<Context>),
 }
 
 impl Stages {
     /// Finds the stages of `ast`.
     pub fn resolve(ast: &Ast, options: &Options, lints: &mut Vec<Diagnostic>) -> Result<Stages, Vec<Diagnostic>> {
         let mut errors = Vec::new();
-        let mut stages =
-            Stages { all: Vec::new(), target: 0, globals: options.automatic(), defaults: options.automatic() };
+        let mut stages = Stages {
+            all: Vec::new(),
+            target: 0,
+            globals: options.automatic(),
+            defaults: options.automatic(),
+            contexts: Contexts::new(&options.contexts),
+            platform: options.platform().clone(),
+        };
         let mode = Mode::words(ast.directives.escape);
         let mut declared_empty = Vec::new();
         for instruction in &ast.instructions {
@@ -97,6 +111,8 @@ impl Stages {
                     }
                 }
                 _ => match stages.all.last_mut() {
+                    // A context took its place.
+                    Some(stage) if stage.is_replaced => {}
                     Some(stage) => {
                         stage.commands.push(Command { instruction: instruction.clone(), trigger: None });
                     }
@@ -194,11 +210,32 @@ impl Stages {
         }
         lint::platform_flag(from, lints);
         self.check_default(from, mode, lints);
+        let platform = stage.platform.as_ref().unwrap_or(&self.platform);
+        if let Some((own, span)) = stage.name.as_ref().zip(from.name.as_ref().map(|name| name.span)) {
+            if let Some(context) = self.context(own, platform, span)? {
+                stage.base = Base::Context(Box::new(context));
+                stage.is_replaced = true;
+                return Ok(stage);
+            }
+        }
         stage.base = match self.find(&name, self.all.len()) {
             Some(earlier) => Base::Stage(earlier),
-            None => image(&name, from.base.span)?,
+            None => self.outside(&name, platform, from.base.span)?,
         };
         Ok(stage)
+    }
+
+    /// What a name means that is no stage's: a named context, or else an image.
+    fn outside(&self, name: &str, platform: &Platform, span: Span) -> Result<Base, Diagnostic> {
+        let image = image(name, span)?;
+        match self.context(name, platform, span)? {
+            Some(context) => Ok(Base::Context(Box::new(context))),
+            None => Ok(image),
+        }
+    }
+
+    fn context(&self, name: &str, platform: &Platform, span: Span) -> Result<Option<Context>, Diagnostic> {
+        self.contexts.find(name, platform).map_err(|message| Diagnostic::error("invalid-context", span, message))
     }
 
     /// Whether the base has a name also where no build argument is given.
@@ -228,7 +265,7 @@ impl Stages {
         self.all[..before.min(self.all.len())].iter().rposition(|stage| stage.name.as_ref() == Some(&name))
     }
 
-    /// What `--from` in stage `at` means: an index (only of COPY), a stage, or an image.
+    /// What `--from` in stage `at` means: an index (only of COPY), a stage, a named context, or an image.
     ///
     /// The stage can be `at` itself or a later one; that is for the caller to refuse.
     pub fn source(&self, from: &str, at: usize, span: Span, indexes: bool) -> Result<Base, Diagnostic> {
@@ -240,7 +277,7 @@ impl Stages {
         }
         match self.find(from, at).or_else(|| self.find(from, self.all.len())) {
             Some(stage) => Ok(Base::Stage(stage)),
-            None => image(from, span),
+            None => self.outside(from, &self.platform, span),
         }
     }
 
@@ -262,6 +299,7 @@ impl Stage {
             span: instruction.statement.span,
             base_span: from.base.span,
             commands: Vec::new(),
+            is_replaced: false,
         }
     }
 }

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use frontend::{dump, parse, parse_platform, Diagnostic, ImageAnswer, Lowering, Options, Source, Step};
+use frontend::{
+    dump, parse, parse_platform, Diagnostic, GitRef, ImageAnswer, Lowering, MainContext, Options, Query, Source, Step,
+};
 use serde_json::{json, Value};
 
 fn corpus() -> PathBuf {
@@ -53,12 +55,24 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
     let mut files = BTreeMap::from([("ast.txt", dump(&ast))]);
     let mut lowering = Lowering::new(&source, ast, options(case));
     let images = read_json(&case.join("images.json"));
+    let ignores: BTreeMap<String, Vec<String>> = read_json(&case.join("options.json"))
+        .get("ignores")
+        .map(|ignores| serde_json::from_value(ignores.clone()).unwrap())
+        .unwrap_or_default();
     let lowered = loop {
         match lowering.step() {
             Ok(Step::Done(lowered)) => break Some(lowered),
             Ok(Step::Need(queries)) => {
                 assert!(!queries.is_empty());
                 for query in queries {
+                    let query = match query {
+                        Query::Image(query) => query,
+                        Query::Ignore(query) => {
+                            let patterns = ignores.get(&query.directory).cloned().unwrap_or_default();
+                            lowering.answer_ignore(&query, patterns);
+                            continue;
+                        }
+                    };
                     let config = images
                         .get(&query.reference)
                         .cloned()
@@ -78,16 +92,17 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
     if let Some(lowered) = lowered {
         diagnostics.extend(lowered.lints.iter().cloned());
         graph = show::graph(&lowered.graph);
-        let target = &lowered.targets[0];
-        config = serde_json::to_string_pretty(&json!({
-            "platform": target.platform.to_string(),
-            "empty": target.output.is_none(),
-            "base_layers": target.base_layers,
-            "base_history": target.base_history,
-            "config": target.config,
-        }))
-        .unwrap()
-            + "\n";
+        for target in &lowered.targets {
+            let document = json!({
+                "platform": target.platform.to_string(),
+                "empty": target.output.is_none(),
+                "base_layers": target.base_layers,
+                "base_history": target.base_history,
+                "config": target.config,
+            });
+            config.push_str(&serde_json::to_string_pretty(&document).unwrap());
+            config.push('\n');
+        }
     }
     files.insert("graph.txt", graph);
     files.insert("config.json", config);
@@ -106,7 +121,22 @@ fn options(case: &Path) -> Options {
     options.target = text("target");
     options.build_args = strings("build_args");
     options.labels = strings("labels").into_iter().collect();
-    options.target_platform = text("platform").map(|platform| parse_platform(&platform, &build_platform).unwrap());
+    let platforms = text("platform").unwrap_or_default();
+    options.platforms = platforms
+        .split(',')
+        .filter(|platform| !platform.is_empty())
+        .map(|platform| parse_platform(platform, &build_platform).unwrap())
+        .collect();
+    options.contexts = strings("contexts");
+    options.context = match text("context") {
+        None => MainContext::Local,
+        Some(address) => match GitRef::parse(&address).unwrap() {
+            Some(git) => MainContext::Git(git),
+            None if address.ends_with(".tar") => MainContext::Archive(address),
+            None => MainContext::File(address),
+        },
+    };
+    options.all_stages = given.get("all_stages").is_some();
     options.no_cache = given.get("no_cache").is_some();
     options.ignore_patterns =
         given.get("ignore").map(|list| serde_json::from_value(list.clone()).unwrap()).unwrap_or_default();

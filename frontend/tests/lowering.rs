@@ -1,6 +1,8 @@
 //! What a lowering asks for, refuses, and never does.
 
-use frontend::{parse, parse_platform, Diagnostic, ImageAnswer, ImageQuery, Lowered, Lowering, Options, Source, Step};
+use frontend::{
+    parse, parse_platform, Diagnostic, ImageAnswer, ImageQuery, Lowered, Lowering, Options, Query, Source, Step,
+};
 use proptest::prelude::*;
 use solver::graph::Platform;
 
@@ -34,6 +36,7 @@ fn lower(text: &str, options: Options, image: &str) -> (Vec<ImageQuery>, Result<
             Ok(Step::Done(lowered)) => return (asked, Ok(lowered)),
             Ok(Step::Need(queries)) => {
                 for query in queries {
+                    let Query::Image(query) = query else { panic!("{query:?}") };
                     assert!(!asked.contains(&query), "{query:?} is asked again");
                     lowering.answer(&query, answer(image));
                     asked.push(query);
@@ -51,7 +54,7 @@ fn asked(text: &str, options: Options, image: &str) -> Vec<String> {
 
 #[test]
 fn only_needed_images_are_asked_for() {
-    let arm = Options { target_platform: Some(platform("linux/arm64")), ..options() };
+    let arm = Options { platforms: vec![platform("linux/arm64")], ..options() };
     let target = Options { target: Some("B".into()), ..options() };
     for (text, options, expected) in [
         ("FROM a\nFROM b", options(), vec!["docker.io/library/b:latest linux/amd64"]),
@@ -140,7 +143,7 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
             "frontends other than docker/dockerfile are not supported yet: vendor/frontend:2",
             "vendor/frontend:2 x",
         ),
-        ("# check=foo=bar\nFROM a", "invalid check option \"foo=bar\"", "foo=bar"),
+        ("# check=foo=bar\nFROM a", "failed to parse check options: invalid check option \"foo\"", "foo=bar"),
     ] {
         let (_, result) = lower(text, options(), SMALL);
         let errors: Vec<(String, String)> = result

@@ -8,13 +8,14 @@ use std::os::unix::fs::{symlink, FileExt, FileTypeExt, MetadataExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, XattrFlags, CWD};
-use snapshotter::layer::{apply_layer, diff_id, import_rootfs, pack, write_tar, Compression, PackOptions};
+use snapshotter::layer::{apply_layer, diff_id, import_rootfs, pack, write_tar, Compression, PackOptions, Pulled};
 use snapshotter::store::fsck::Depth;
 use snapshotter::store::gc::{Keep, PrunePolicy};
 use snapshotter::{Digest, Driver, Lease, Mounted, SnapshotId, SnapshotInfo, Store, Wish};
 
 const DRIVERS: [Wish; 2] = [Wish::Overlay, Wish::Native];
-const PLAIN: PackOptions = PackOptions { compression: Compression::Uncompressed, epoch: Some(0) };
+const PLAIN: PackOptions =
+    PackOptions { compression: Compression::Uncompressed, epoch: Some(0), pulled: Pulled::Converted };
 
 /// Whether this process may mount and make devices; in CI it must.
 fn is_able() -> bool {

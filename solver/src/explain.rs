@@ -14,33 +14,10 @@ const SHOWN: usize = 60;
 ///
 /// `names` are what a person calls the inputs, in the order of the new key; missing ones are numbered.
 pub fn differences(old: &KeyParts, new: &KeyParts, names: &[String]) -> Vec<String> {
-    let mut causes = Vec::new();
-    // Parts may share a name (a variable set twice), so each is matched only once.
-    let mut before: HashMap<&str, VecDeque<&Part>> = HashMap::new();
-    old.op.iter().for_each(|part| before.entry(&part.name).or_default().push_back(part));
-    for part in &new.op {
-        match before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front) {
-            None => causes.push(format!("{} is new: {}", title(&part.name), shown(&part.value))),
-            Some(earlier) if earlier.value != part.value => changes(&mut causes, earlier, part),
-            Some(_) => {}
-        }
-    }
-    for part in &old.op {
-        if before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front).is_some() {
-            causes.push(format!("{} is gone", title(&part.name)));
-        }
-    }
-
+    let mut causes = op_differences(&old.op, &new.op);
     for (index, input) in new.inputs.iter().enumerate() {
-        let name = || match names.get(index) {
-            Some(name) => name.clone(),
-            None => format!("input {index}"),
-        };
-        match old.inputs.get(index) {
-            None => causes.push(format!("{} is a new input", name())),
-            Some(earlier) if earlier != input => causes.push(format!("{}{}", name(), input_change(earlier, input))),
-            Some(_) => {}
-        }
+        let name = names.get(index).cloned().unwrap_or_else(|| format!("input {index}"));
+        causes.extend(input_difference(old.inputs.get(index), input, &name));
     }
     if old.inputs.len() > new.inputs.len() {
         causes.push(format!("{} inputs instead of {}", new.inputs.len(), old.inputs.len()));
@@ -51,12 +28,62 @@ pub fn differences(old: &KeyParts, new: &KeyParts, names: &[String]) -> Vec<Stri
     causes
 }
 
+/// The settings of an op that are not as they were, one line each.
+pub fn op_differences(old: &[Part], new: &[Part]) -> Vec<String> {
+    let mut causes = Vec::new();
+    // Parts may share a name (a variable set twice), so each is matched only once.
+    let mut before: HashMap<&str, VecDeque<&Part>> = HashMap::new();
+    old.iter().for_each(|part| before.entry(&part.name).or_default().push_back(part));
+    for part in new {
+        match before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front) {
+            None => causes.push(match secret(part) {
+                Some(secret) => format!("{secret} was not given before"),
+                None => format!("{} is new: {}", title(&part.name), shown(&part.value)),
+            }),
+            Some(earlier) if earlier.value != part.value => changes(&mut causes, earlier, part),
+            Some(_) => {}
+        }
+    }
+    for part in old {
+        if before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front).is_some() {
+            causes.push(match secret(part) {
+                Some(secret) => format!("{secret} is not given any more"),
+                None => format!("{} is gone", title(&part.name)),
+            });
+        }
+    }
+    causes
+}
+
+/// How an input is not as it was, if it is not; `None` of the old one is an input that was not there.
+pub fn input_difference(old: Option<&InputPart>, new: &InputPart, name: &str) -> Option<String> {
+    match old {
+        None => Some(format!("{name} is a new input")),
+        Some(earlier) if earlier != new => Some(format!("{name}{}", input_change(earlier, new))),
+        Some(_) => None,
+    }
+}
+
 fn input_change(old: &InputPart, new: &InputPart) -> String {
     match (&old.via, &new.via) {
         (Via::Identity, Via::Identity) => ": its files changed".into(),
         (Via::Content(before), Via::Content(now)) if before == now => format!("{}: content changed", paths(now)),
         (_, Via::Content(now)) => format!("{}: other files are read than before", paths(now)),
         (_, Via::Identity) => ": all of it counts now".into(),
+    }
+}
+
+/// What a person calls a part that gives a secret or an agent.
+fn secret(part: &Part) -> Option<String> {
+    let id = |value: &Value| Some(value.get("id")?.as_str()?.to_owned());
+    if part.name.starts_with("secret variable ") {
+        return Some(format!("secret {}", id(&part.value)?));
+    }
+    let kind = part.value.get("kind")?;
+    match kind.get("type")?.as_str()? {
+        "secret" => Some(format!("secret {}", id(kind)?)),
+        "ssh" => Some(format!("ssh agent {}", id(kind)?)),
+        _ => None,
     }
 }
 
@@ -76,13 +103,39 @@ fn changes(causes: &mut Vec<String>, old: &Part, new: &Part) {
     };
     for (field, value) in now {
         let earlier = before.get(field).unwrap_or(&Value::Null);
-        if earlier != value {
-            causes.push(format!("{}: {field} {} → {}", title(&new.name), shown(earlier), shown(value)));
+        if earlier == value {
+            continue;
         }
+        causes.push(match field.as_str() {
+            "owner" => format!("owner {} → {}", owner(earlier), owner(value)),
+            "mode" if new.name.starts_with("action ") => format!("mode {} → {}", mode(earlier), mode(value)),
+            "symbolic mode" => format!("mode {} → {}", shown(earlier), shown(value)),
+            _ => format!("{}: {field} {} → {}", title(&new.name), shown(earlier), shown(value)),
+        });
     }
     for field in before.keys().filter(|field| !now.contains_key(*field)) {
         causes.push(format!("{}: {field} is gone", title(&new.name)));
     }
+}
+
+/// `1000:1000`, `app:app`; without an owner files are root's.
+fn owner(value: &Value) -> String {
+    let one = |value: &Value| match value {
+        Value::Null => None,
+        Value::Object(named) => named.get("name").and_then(Value::as_str).map(str::to_owned),
+        other => Some(other.to_string()),
+    };
+    let field = |name: &str| value.get(name).and_then(one);
+    match (field("user"), field("group")) {
+        (None, None) => "(none)".into(),
+        (user, None) => user.unwrap_or_default(),
+        (user, Some(group)) => format!("{}:{group}", user.unwrap_or_default()),
+    }
+}
+
+/// Permissions as `chmod` has them.
+fn mode(value: &Value) -> String {
+    value.as_u64().map_or_else(|| shown(value), |mode| format!("{mode:o}"))
 }
 
 /// A variable may come from either instruction.
@@ -154,7 +207,7 @@ mod tests {
             [
                 "command make all → make install",
                 "ARG/ENV VERSION 1.2 → 1.3",
-                "action 0 copy: mode 420 → (none)",
+                "mode 644 → (none)",
                 "network is new: host",
                 "ARG/ENV GONE is gone",
                 "alpine:3: its files changed",

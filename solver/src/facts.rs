@@ -106,7 +106,7 @@ pub fn facts(submit: &Submit, known: &Answers) -> Vec<Facts> {
 /// The facts of one vertex; `all` holds those of its inputs.
 pub(crate) fn facts_of(submit: &Submit, at: usize, all: &[Facts], known: &Answers) -> Facts {
     match submit.steps[at].kind {
-        StepKind::Source { local } => source_facts(submit, at, local, known),
+        StepKind::Source { local, .. } => source_facts(submit, at, local, known),
         StepKind::Work => step_facts(submit, at, all, known),
     }
 }

@@ -52,7 +52,8 @@ pub struct Failure {
 
 /// The questions about `submit` worth answering, given the answers so far.
 ///
-/// Needs go from users to inputs. The first rule settles a vertex; of the others all that apply do.
+/// Targets are needed with their files, but for images: whoever takes one may need none of them. Needs go from users to
+/// inputs. The first rule settles a vertex; of the others all that apply do.
 ///
 /// | # | when | then |
 /// |---|---|---|
@@ -75,7 +76,7 @@ pub fn plan(submit: &Submit, known: &Answers) -> Plan {
 pub fn plan_on(submit: &Submit, facts: &[Facts], known: &Answers) -> Plan {
     let mut planning = Planning { submit, facts, known, need: vec![Need::Nothing; facts.len()], plan: Plan::default() };
     for target in &submit.targets {
-        planning.need[*target] = Need::Files;
+        planning.need[*target] = if submit.is_named_only(*target) { Need::Result } else { Need::Files };
     }
     // Users come after inputs, so going backwards a vertex's need is final when it is visited.
     for at in (0..facts.len()).rev() {

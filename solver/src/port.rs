@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::event::BuildId;
 use crate::graph::{OutputIndex, Selector, Vertex};
 use crate::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, ResultRef};
 
@@ -57,8 +58,11 @@ pub trait Host: Send + Sync + 'static {
     /// Runs a step and keeps its record under its key; its files are then available.
     fn run(&self, at: &AskCx, order: RunOrder<'_>) -> impl Future<Output = Result<Ran, StepError>> + Send;
 
-    /// The key parts of the newest record of the same step, to explain a miss.
-    fn nearest(&self, vertex: &Vertex) -> impl Future<Output = Option<KeyParts>> + Send;
+    /// Why a step is in no cache, one line per cause; nothing when nothing like it was ever built.
+    fn explain(&self, missed: Missed<'_>) -> impl Future<Output = Vec<String>> + Send;
+
+    /// A vertex of a submit uses a record that was found. Told beside everything else; nobody waits for it.
+    fn used(&self, _submit: BuildId, _vertex: &Vertex, _record: RecordId) {}
 
     /// How long a vertex takes when it runs, in any unit, from history where there is one.
     fn cost(&self, _vertex: &Vertex) -> u64 {
@@ -71,6 +75,21 @@ pub trait Host: Send + Sync + 'static {
 pub struct Pin {
     /// The record its files are in, once fetched.
     pub record: Record,
+}
+
+/// A step that no cache has.
+#[derive(Clone, Debug)]
+pub struct Missed<'m> {
+    /// In which submitted graph.
+    pub submit: BuildId,
+    /// Which.
+    pub vertex: &'m Vertex,
+    /// What its key is made of.
+    pub parts: &'m KeyParts,
+    /// The results it would work on, in the order of the vertex's inputs. Their files may be elsewhere.
+    pub inputs: &'m [ResultRef],
+    /// What a person calls the inputs.
+    pub names: &'m [String],
 }
 
 /// A step to run.

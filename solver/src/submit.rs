@@ -41,6 +41,8 @@ pub(crate) enum StepKind {
     Source {
         /// It is named, not versioned: its definition does not change with its content.
         local: bool,
+        /// It can be had from elsewhere at any time: as a target it is only named, and fetched by who needs its files.
+        image: bool,
     },
     /// By a cache or by running.
     Work,
@@ -52,7 +54,10 @@ impl Submit {
         let steps = graph.vertices().iter().map(|vertex| Step {
             op: OpKey::of(vertex),
             kind: match &vertex.op {
-                Op::Source(source) => StepKind::Source { local: source.scheme() == "local" },
+                Op::Source(source) => {
+                    let scheme = source.scheme();
+                    StepKind::Source { local: scheme == "local", image: scheme == "docker-image" }
+                }
                 _ => StepKind::Work,
             },
             outputs: vertex.op.outputs(),
@@ -73,6 +78,11 @@ impl Submit {
             graph.inputs_of(at).iter().for_each(|input| users[*input].push(at));
         }
         Submit { build, number, graph, no_cache, steps, targets, users }
+    }
+
+    /// Whether a target is solved once its record is known, wherever its files are.
+    pub(crate) fn is_named_only(&self, target: usize) -> bool {
+        matches!(self.steps[target].kind, StepKind::Source { image: true, .. })
     }
 
     /// Takes no result from a cache.

@@ -28,6 +28,9 @@ pub struct Command {
 /// The environment variable that says where the store is.
 pub const ROOT: &str = "RBUILD_ROOT";
 
+/// The environment variable that says where a daemon serves.
+pub const ADDRESS: &str = "RBUILD_SERVE_ADDR";
+
 /// Options of every command.
 #[derive(Args, Debug)]
 pub struct Global {
@@ -135,9 +138,51 @@ pub enum Verb {
     Workers(Workers),
     /// Check the store for damage
     Fsck,
+    /// Serve builds to docker buildx, buildctl and other clients of BuildKit
+    Serve(Serve),
+    /// Connect standard input and output to a daemon, as clients do over ssh
+    DialStdio(DialStdio),
     /// Look inside: what a Dockerfile means to the builder
     #[command(subcommand)]
     Debug(Debug),
+}
+
+/// Options of `serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Where clients come in (unix://PATH, tcp://HOST:PORT, fd://); may be given several times [default:
+    /// unix:///run/rbuild/rbuild.sock, or the same below XDG_RUNTIME_DIR for an ordinary user]
+    #[arg(long = "addr", env = ADDRESS, value_delimiter = ',', value_name = "ADDRESS")]
+    pub addresses: Vec<String>,
+    /// Group whose members may connect to the socket too
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// The configuration file, as of buildkitd [default: /etc/rbuild/buildkitd.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Tell more
+    #[arg(long)]
+    pub debug: bool,
+    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure)
+    #[arg(long = "allow-insecure-entitlement", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub allow: Vec<String>,
+    /// Certificate for TCP
+    #[arg(long, value_name = "FILE", requires = "tlskey", requires = "tlscacert")]
+    pub tlscert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "tlscert")]
+    pub tlskey: Option<PathBuf>,
+    /// Certificate of whoever signs those of clients
+    #[arg(long, value_name = "FILE", requires = "tlscert")]
+    pub tlscacert: Option<PathBuf>,
+}
+
+/// Options of `dial-stdio`.
+#[derive(Args, Debug)]
+pub struct DialStdio {
+    /// The daemon (unix://PATH)
+    #[arg(long = "addr", env = "BUILDKIT_HOST", value_name = "ADDRESS")]
+    pub address: Option<String>,
 }
 
 /// Options of `build`.
@@ -146,9 +191,20 @@ pub struct Build {
     /// Who is to do it.
     #[command(flatten)]
     pub reach: Reach,
-    /// Directory of the build context
+    /// The build context: a directory, the address of a repository or an archive, or - for a Dockerfile or an archive on
+    /// standard input
     #[arg(value_name = "PATH")]
     pub context: PathBuf,
+    /// Another context (NAME=DIRECTORY, docker-image://IMAGE, or an address), for FROM, COPY --from and mounts; may be
+    /// given several times
+    #[arg(long = "build-context", value_name = "NAME=WHERE")]
+    pub build_contexts: Vec<String>,
+    /// Tell what is doubtful in the Dockerfile and build nothing (as --call=check)
+    #[arg(long)]
+    pub check: bool,
+    /// What to do (build, check, outline, targets, each with ,format=json for programs)
+    #[arg(long, value_name = "METHOD", default_value = "build")]
+    pub call: String,
     /// Name of the image (NAME[:TAG]); may be given several times
     #[arg(short, long = "tag", value_name = "NAME")]
     pub tags: Vec<String>,
@@ -183,12 +239,18 @@ pub struct Build {
     /// Run every step of these stages anew
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
-    /// Platform of the image; only the host's so far
-    #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH")]
-    pub platform: Option<String>,
+    /// Platforms of the image
+    #[arg(long = "platform", env = "DOCKER_DEFAULT_PLATFORM", value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platforms: Vec<String>,
     /// Network of RUN steps
     #[arg(long, value_enum, default_value = "default")]
     pub network: Network,
+    /// Tell where the image comes from, as SLSA provenance beside it (true, false, or mode=min|max,version=v1|v0.2,…)
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub provenance: Option<String>,
+    /// Say something about the image (type=provenance,…)
+    #[arg(long = "attest", value_name = "OPTIONS")]
+    pub attests: Vec<String>,
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)
     #[arg(long = "add-host", value_name = "NAME:IP")]
     pub add_hosts: Vec<String>,
@@ -365,7 +427,13 @@ pub enum Debug {
         /// Value of an ARG
         #[arg(long = "build-arg", value_name = "NAME=VALUE")]
         build_args: Vec<String>,
-        /// Directory of the build context
+        /// Another context
+        #[arg(long = "build-context", value_name = "NAME=WHERE")]
+        build_contexts: Vec<String>,
+        /// Platforms of the image
+        #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
+        platforms: Vec<String>,
+        /// The build context
         context: PathBuf,
     },
 }
@@ -384,7 +452,7 @@ pub enum LlbFormat {
 impl Verb {
     /// Whether it reads or writes files of the store, whose owners mean something in its namespace only.
     pub fn uses_store(&self) -> bool {
-        !matches!(self, Verb::Debug(Debug::DumpAst { .. }) | Verb::Workers(_))
+        !matches!(self, Verb::Debug(Debug::DumpAst { .. }) | Verb::DialStdio(_) | Verb::Workers(_))
     }
 
     /// Who is to do it, for what a daemon can be asked to do.
@@ -406,10 +474,12 @@ impl Build {
         file: Option<PathBuf>,
         target: Option<String>,
         build_args: Vec<String>,
+        build_contexts: Vec<String>,
+        platforms: Vec<String>,
     ) -> Build {
         let words = ["rbuild", "build", "."].map(OsString::from).to_vec();
         let Ok(Command { verb: Verb::Build(plain), .. }) = parse(words) else { unreachable!("this is a command line") };
-        Build { context, file, target, build_args, ..*plain }
+        Build { context, file, target, build_args, build_contexts, platforms, ..*plain }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
@@ -13,6 +13,7 @@ use tokio::signal::unix::{signal, SignalKind};
 use super::args::{Build, Progress};
 use super::excerpt::{Excerpt, Span};
 use super::failure::{chain, Failure};
+use super::limits;
 use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
@@ -82,6 +83,7 @@ enum End {
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let (mut request, client) = from_args(args)?;
     check_writable(args)?;
+    let space = limits::of_environment()?;
     let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
     sandbox::private_mount_namespace()
@@ -98,6 +100,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let client = Arc::new(client);
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
+    let mut relieved = None;
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -107,13 +110,24 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
         if matches!(end, End::Built(_)) {
-            engine.tidy(TIDYING);
+            let began = Instant::now();
+            let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
+            engine.tidy(TIDYING.saturating_sub(began.elapsed()));
+            if let Some(relief) = relief {
+                match args.progress {
+                    Progress::Rawjson => screen.warn(limits::told(&relief)),
+                    _ => relieved = Some(limits::told(&relief)),
+                }
+            }
         }
         Ok::<End, Failure>(end)
     });
     // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
     runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
+    if let Some(relieved) = relieved.filter(|_| !args.quiet) {
+        remark!("{relieved}");
+    }
     match end? {
         End::Signal(code) => {
             remark!("ERROR: interrupted");
@@ -141,7 +155,12 @@ pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
     let store = snapshotter::Store::open(root)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let lowered = runtime.block_on(engine::compile(store, &request.recipe, request.rights.ask, &client));
-    lowered.map_err(|error| Failure { message: complaint(&error, &View::default()), code: 1 })
+    lowered.map_err(|error| failed(&error))
+}
+
+/// Why nothing was built.
+pub(super) fn failed(error: &BuildError) -> Failure {
+    Failure { message: complaint(error, &View::default()), code: 1 }
 }
 
 /// What is wrong with a Dockerfile.
@@ -152,7 +171,7 @@ pub(super) fn wrong_dockerfile(source: &Source, findings: &[Diagnostic]) -> Fail
 
 /// Why a build failed: the failed step's last lines, the place in the Dockerfile, what helps, and the cause last.
 fn complaint(error: &BuildError, view: &View) -> String {
-    let mut failure = failed(chain(error), view);
+    let mut failure = with_logs(chain(error), view);
     match error {
         BuildError::Dockerfile { text: source, findings } => {
             for finding in findings.iter().filter(|finding| finding.is_error()) {
@@ -184,7 +203,7 @@ fn complaint(error: &BuildError, view: &View) -> String {
 }
 
 /// A failed build, with the last lines of what failed in it.
-pub(super) fn failed(message: String, view: &View) -> render::Failure {
+pub(super) fn with_logs(message: String, view: &View) -> render::Failure {
     let mut failure = render::Failure::new("solve", message, render::Fault::User);
     for step in view.failures().into_iter().filter(|step| !step.log.is_empty()) {
         failure.steps.push(render::FailedStep { name: step.name, log: step.log });

@@ -22,9 +22,16 @@ pub(super) struct LocalClient {
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// What a directory was unpacked to, for as long as the build needs it.
+    pub _unpacked: Option<tempfile::TempDir>,
 }
 
 impl Client for LocalClient {
+    fn project(&self) -> String {
+        let Some(context) = self.directories.get("context") else { return String::new() };
+        std::fs::canonicalize(context).unwrap_or_else(|_| context.clone()).display().to_string()
+    }
+
     /// All of it, where it is: the build reads what it needs.
     fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory> {
         let found = self.directories.get(&wanted.name).map(Directory::at);

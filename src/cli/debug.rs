@@ -23,8 +23,15 @@ pub(super) fn debug(what: &Debug, root: &Path) -> Result<u8, Failure> {
                 false => Ok(0),
             }
         }
-        Debug::DumpLlb { file, format, target, build_args, context } => {
-            let args = args::Build::of_dump(context.clone(), file.clone(), target.clone(), build_args.clone());
+        Debug::DumpLlb { file, format, target, build_args, build_contexts, platforms, context } => {
+            let args = args::Build::of_dump(
+                context.clone(),
+                file.clone(),
+                target.clone(),
+                build_args.clone(),
+                build_contexts.clone(),
+                platforms.clone(),
+            );
             let lowered = super::build::lower(&args, root)?;
             let target: Option<OutputRef> = lowered.targets.first().and_then(|target| target.output);
             let bytes = match (format, target) {

@@ -11,7 +11,8 @@ use crate::image::inspect::{inspect as describe, Facts};
 
 /// `rbuild images`
 pub(super) fn list(store: &Store, args: &Images) -> Result<u8, Failure> {
-    let mut entries = store.tags()?;
+    let tags = store.tags()?;
+    let mut entries: Vec<&TagEntry> = tags.iter().flat_map(TagEntry::platforms).collect();
     entries.sort_by(|a, b| (b.created, &a.name).cmp(&(a.created, &b.name)));
     if args.quiet {
         let mut seen = Vec::new();
@@ -112,7 +113,7 @@ pub(super) fn inspect(store: &Store, names: &[String]) -> Result<u8, Failure> {
     let tags = store.tags()?;
     for name in names {
         let image = images::find(store, name)?;
-        let same = tags.iter().filter(|entry| entry.image == image.id());
+        let same = tags.iter().flat_map(TagEntry::platforms).filter(|entry| entry.image == image.id());
         let facts = Facts {
             id: image.id(),
             tags: same.filter_map(|entry| entry.name.as_deref()).map(|n| familiar(n).to_string()).collect(),
@@ -128,8 +129,10 @@ pub(super) fn inspect(store: &Store, names: &[String]) -> Result<u8, Failure> {
 /// `rbuild tag`
 pub(super) fn tag(store: &Store, source: &str, target: &str) -> Result<u8, Failure> {
     let target = of_new_image(target)?;
-    let image = images::find(store, source)?;
-    store.set_tag(&target, &image.entry)?;
+    // By name all its platforms get the other one too.
+    let named = frontend::normalise_reference(source).ok().map(|name| store.get_tag(&name)).transpose()?.flatten();
+    let entry = named.map_or_else(|| images::find(store, source).map(|image| image.entry), Ok)?;
+    store.set_tag(&target, &entry)?;
     Ok(0)
 }
 
@@ -144,10 +147,16 @@ pub(super) fn remove(store: &Store, names: &[String]) -> Result<u8, Failure> {
             continue;
         }
         // By id: all its names go.
-        for entry in store.tags()?.iter().filter(|entry| entry.image == image.id()) {
+        let is_it = |entry: &&TagEntry| entry.platforms().any(|entry| entry.image == image.id());
+        for entry in store.tags()?.iter().filter(is_it) {
             match &entry.name {
-                Some(name) => {
+                Some(name) if entry.variants.is_empty() => {
                     store.remove_tag(name)?;
+                    say!("Untagged: {}", familiar(name));
+                }
+                // Its images for other platforms keep the name.
+                Some(name) => {
+                    store.change_tag(name, |entry| entry?.without(&image.id()))?;
                     say!("Untagged: {}", familiar(name));
                 }
                 None => {

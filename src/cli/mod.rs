@@ -17,12 +17,15 @@ macro_rules! remark {
 
 mod args;
 mod build;
+mod call;
 mod client;
+mod contexts;
 mod debug;
-pub mod excerpt;
+pub use frontend::excerpt;
 mod failure;
 mod images;
 mod import;
+mod limits;
 mod name;
 mod owners;
 mod remote;
@@ -30,9 +33,11 @@ pub mod render;
 mod request;
 mod run;
 mod screen;
+mod serve;
 mod space;
 mod transfer;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -42,6 +47,7 @@ use args::{Verb, ROOT};
 use failure::{chain, Failure};
 use snapshotter::Store;
 
+use crate::registry::helper;
 use crate::sandbox::rootless;
 
 /// Does what the command line says.
@@ -68,9 +74,20 @@ pub fn main() -> ExitCode {
     let root = command.global.root.unwrap_or_else(default_root);
     let done = match command.verb.uses_store() {
         // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
-        true => rootless::enter(&[(ROOT, root.as_os_str())]).map_err(Failure::from),
-        false => Ok(()),
+        true => {
+            let address = serve::default_address();
+            let settled = [(ROOT, root.as_os_str()), (args::ADDRESS, OsStr::new(&address))];
+            let more = if matches!(&command.verb, Verb::Serve(serve) if serve.addresses.is_empty()) { 2 } else { 1 };
+            rootless::enter(settled.get(..more).unwrap_or_default(), helper::perform).map_err(Failure::from)
+        }
+        false => Ok(None),
     };
+    let done = done.map(|outside| {
+        if let Some(outside) = outside {
+            // In here the user is root, and a keyring would not know them.
+            helper::run_elsewhere(Box::new(move |request| outside.ask(request)));
+        }
+    });
     end(done.and_then(|()| dispatch(command.verb, root)))
 }
 
@@ -95,7 +112,10 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         })
     };
     match verb {
-        Verb::Build(args) => build::build(&args, &root),
+        Verb::Build(args) => match call::Call::from_args(&args)? {
+            Some(call) => call::call(call, &args, &root),
+            None => build::build(&args, &root),
+        },
         Verb::Images(args) => images::list(&open()?, &args),
         Verb::Inspect { names } => images::inspect(&open()?, &names),
         Verb::Tag { source, target } => images::tag(&open()?, &source, &target),
@@ -108,6 +128,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Workers(_) => Err(Failure::misuse("workers are a daemon's: say which with --addr".to_string())),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
+        Verb::Serve(args) => serve::serve(args, &root),
+        Verb::DialStdio(args) => serve::dial_stdio(&args),
         Verb::Debug(args) => debug::debug(&args, &root),
     }
 }

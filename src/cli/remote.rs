@@ -3,13 +3,15 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use frontend::MainContext;
 use serde_json::{json, Value};
 use solver::event::EventSink;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{self, Command, Format, Progress, Prune, Verb, HOST};
-use super::build::{check_writable, failed, tell, Load, Report, INTERRUPTED, PARTING, TERMINATED};
+use super::build::{check_writable, tell, with_logs, Load, Report, INTERRUPTED, PARTING, TERMINATED};
+use super::call;
 use super::client::LocalClient;
 use super::excerpt::{printable, Excerpt, Span};
 use super::failure::{chain, Failure};
@@ -71,6 +73,11 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
     if args.jobs.is_some() {
         return Err(Failure::misuse("--jobs: a daemon decides itself how many steps run at once".to_string()));
     }
+    if call::Call::from_args(args)?.is_some() {
+        return Err(Failure::misuse(
+            "--call and --check are answered here, not by a daemon: leave --addr out".to_string(),
+        ));
+    }
     let (mut request, client) = from_args(args)?;
     check_writable(args)?;
     let is_engine = matches!(asked.address, Address::Engine(_));
@@ -100,8 +107,12 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
             asked.address
         ));
     }
+    let is_here = matches!(request.recipe.options.context, MainContext::Local);
+    let context = (!is_here).then(|| args.context.display().to_string());
+    // A context from standard input was unpacked, and is there until the build is done.
+    let (offer, _unpacked) = offer(client);
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let order = Order { request, offer: offer(client), wants_id };
+    let order = Order { request, offer, context, wants_id };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let audience = Audience { events: EventSink::new(screen.sink()), backlog: &screen.backlog() };
     let (made, signal) = runtime.block_on(follow(asked, order, audience));
@@ -150,15 +161,15 @@ async fn follow(asked: &Asked, order: Order, audience: Audience<'_>) -> (Result<
     (made, code.get())
 }
 
-fn offer(client: LocalClient) -> Offer {
+fn offer(client: LocalClient) -> (Offer, Option<tempfile::TempDir>) {
     let credentials = client.credentials();
-    let LocalClient { directories, secrets, agents } = client;
-    Offer { directories, secrets, agents, credentials }
+    let LocalClient { directories, secrets, agents, _unpacked } = client;
+    (Offer { directories, secrets, agents, credentials }, _unpacked)
 }
 
 /// Why a build failed, as a build here says it.
 fn complaint(error: &Error, view: &View) -> String {
-    let mut failure = failed(chain(error), view);
+    let mut failure = with_logs(chain(error), view);
     let Error::Said(said) = error else {
         failure.doing = "build".to_string();
         if let Error::NoDaemon { address, .. } = error {

@@ -1,9 +1,6 @@
 //! From what was typed to what a build is asked to do.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::io::Read;
-use std::path::{Path, PathBuf};
 
 use frontend::RunNetwork;
 use solver::graph::op::Ulimit;
@@ -11,26 +8,17 @@ use solver::graph::Platform;
 
 use super::args;
 use super::client::{self, LocalClient};
+use super::contexts::Contexts;
 use super::failure::{chain, Failure};
 use crate::engine::attrs::DOCKERFILE_DIR;
-use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements, ExportRequest, Recipe, Rights};
-use crate::export::{Kind, Output};
+use crate::engine::provenance::Provenance;
+use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
+use crate::export::{csv, Kind, Output};
 use crate::sandbox;
-
-/// A Dockerfile on standard input may be this many bytes.
-const STDIN_LIMIT: u64 = 16 << 20;
 
 /// The request, and the client with what it offers.
 pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient), Failure> {
-    let context = args.context.clone();
-    if !context.is_dir() {
-        let why = match std::fs::metadata(&context) {
-            Ok(_) => "not a directory".to_string(),
-            Err(e) => reason(&e),
-        };
-        return Err(Failure::user(format!("build context {}: {why}", context.display())));
-    }
-    let (dockerfile, dockerfile_dir) = dockerfile(args)?;
+    let contexts = Contexts::from_args(&args.context, args.file.as_deref(), &args.build_contexts)?;
     let mut entitlements = Entitlements::default();
     for name in &args.allow {
         entitlements.allow(name).map_err(|name| {
@@ -49,7 +37,9 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         target: args.target.clone(),
         build_args,
         labels: args.labels.iter().map(|l| pair(l)).collect(),
-        target_platform: args.platform.as_deref().map(platform).transpose()?,
+        platforms: platforms(&args.platforms)?,
+        context: contexts.main,
+        contexts: contexts.named,
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         source_date_epoch,
@@ -60,18 +50,18 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         ..frontend::Options::default()
     };
     let request = BuildRequest {
-        recipe: Recipe { dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
+        recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
         rights: Rights { entitlements, ask: if args.pull { Ask::Registry } else { Ask::Store } },
         exports: ExportRequest {
             names: names(&args.tags, &outputs)?,
             outputs,
             epoch: source_date_epoch,
+            provenance: provenance(args)?,
             wants_manifest: args.metadata_file.is_some(),
         },
     };
-    let directories = BTreeMap::from([("context".to_string(), context), (DOCKERFILE_DIR.to_string(), dockerfile_dir)]);
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
-    Ok((request, LocalClient { directories, secrets, agents }))
+    Ok((request, LocalClient { directories: contexts.directories, secrets, agents, _unpacked: contexts.unpacked }))
 }
 
 /// Why an IO error happened, without the number.
@@ -87,37 +77,6 @@ fn network(typed: args::Network) -> RunNetwork {
         args::Network::Default => RunNetwork::Default,
         args::Network::Host => RunNetwork::Host,
         args::Network::None => RunNetwork::None,
-    }
-}
-
-/// Where the Dockerfile is, and the directory it is in.
-///
-/// `-f` is relative to the working directory, as docker has it; without it the context is looked through for the usual
-/// names.
-fn dockerfile(args: &args::Build) -> Result<(Dockerfile, PathBuf), Failure> {
-    match &args.file {
-        Some(file) if file == Path::new("-") => {
-            let mut text = Vec::new();
-            let read = std::io::stdin().lock().take(STDIN_LIMIT + 1).read_to_end(&mut text);
-            read.map_err(|e| Failure::user(format!("read the Dockerfile from standard input: {}", reason(&e))))?;
-            if text.len() as u64 > STDIN_LIMIT {
-                return Err(Failure::user(format!(
-                    "the Dockerfile on standard input is larger than {STDIN_LIMIT} bytes"
-                )));
-            }
-            Ok((Dockerfile::Text(text), args.context.clone()))
-        }
-        Some(file) => {
-            let name = file.file_name().and_then(OsStr::to_str);
-            let name = name.ok_or_else(|| Failure::misuse(format!("-f {}: not a file name", file.display())))?;
-            let dir = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            Ok((Dockerfile::File(name.to_string()), dir.to_path_buf()))
-        }
-        None => {
-            let there = |name: &&str| args.context.join(name).symlink_metadata().is_ok();
-            let name = ["Dockerfile", "dockerfile", "Containerfile"].into_iter().find(there).unwrap_or("Dockerfile");
-            Ok((Dockerfile::File(name.to_string()), args.context.clone()))
-        }
     }
 }
 
@@ -207,6 +166,30 @@ fn ulimit(word: &str) -> Result<Ulimit, Failure> {
     Ok(limit)
 }
 
+/// `--provenance` and `--attest`: where the image comes from is told only when that is asked for.
+fn provenance(args: &args::Build) -> Result<Option<Provenance>, Failure> {
+    let mut wanted = None;
+    let of_flag = args.provenance.iter().map(|text| ("--provenance", text.clone()));
+    let attested = args.attests.iter().map(|text| {
+        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("--attest {text}: {e}")))?;
+        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
+        match kinds.first().map(|kind| &kind["type=".len()..]) {
+            Some("provenance") => Ok(("--attest", rest.into_iter().cloned().collect::<Vec<_>>().join(","))),
+            Some("sbom") => Err(Failure::misuse(format!("--attest {text}: a bill of materials is not supported yet"))),
+            _ => Err(Failure::misuse(format!("--attest {text}: want type=provenance"))),
+        }
+    });
+    for typed in of_flag.map(Ok).chain(attested) {
+        let (flag, text) = typed?;
+        wanted = match text.as_str() {
+            "false" | "disabled=true" => None,
+            "true" => Some(Provenance::parse("mode=min").map_err(Failure::misuse)?),
+            text => Some(Provenance::parse(text).map_err(|e| Failure::misuse(format!("{flag} {text}: {e}")))?),
+        };
+    }
+    Ok(wanted)
+}
+
 /// A number of bytes, with `k`, `m` or `g` for powers of 1024.
 fn shm_size(word: &str) -> Result<i64, Failure> {
     let lower = word.to_lowercase();
@@ -222,16 +205,23 @@ fn shm_size(word: &str) -> Result<i64, Failure> {
     size.ok_or_else(|| Failure::misuse(format!("--shm-size {word}: want a number of bytes, as in 64m")))
 }
 
+/// Each platform once, in the order they were typed.
+fn platforms(typed: &[String]) -> Result<Vec<Platform>, Failure> {
+    let mut platforms = Vec::new();
+    for word in typed {
+        let platform = platform(word)?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
 /// `os/arch[/variant]`, `arch`, or `local`.
 pub(super) fn platform(typed: &str) -> Result<Platform, Failure> {
     let host = Platform::host();
     if typed == "local" {
         return Ok(host);
-    }
-    if typed.contains(',') {
-        return Err(Failure::misuse(format!(
-            "--platform {typed}: several platforms in one build are not supported yet"
-        )));
     }
     frontend::parse_platform(typed, &host).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
 }

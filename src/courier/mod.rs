@@ -27,7 +27,6 @@ mod made;
 mod offer;
 mod order;
 mod random;
-mod scratch;
 mod status;
 mod tls;
 mod upkeep;

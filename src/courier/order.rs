@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use super::exporters::{shipments, Home, Keep, Shipment};
-use super::scratch::Scratch;
 use super::{random, Address, Error, Offer};
 use crate::engine::attrs::{self, DOCKERFILE};
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
@@ -17,6 +18,8 @@ pub struct Order {
     pub request: BuildRequest,
     /// What the daemon may ask for while it does.
     pub offer: Offer,
+    /// The address of a context that is no directory of ours, as it was typed.
+    pub context: Option<String>,
     /// The image's id is wanted even if nobody wants the image.
     pub wants_id: bool,
 }
@@ -29,7 +32,7 @@ pub(super) struct Written {
     pub shipments: Vec<Shipment>,
     pub offer: Offer,
     /// Keeps a Dockerfile that is no file.
-    pub _scratch: Option<Scratch>,
+    pub _scratch: Option<TempDir>,
 }
 
 impl Order {
@@ -38,13 +41,13 @@ impl Order {
     /// # Errors
     /// [`Error::Unsupported`] for what cannot be asked for.
     pub(super) fn write(self, address: &Address) -> Result<Written, Error> {
-        let Order { request, mut offer, wants_id } = self;
+        let Order { request, mut offer, context, wants_id } = self;
         let home = if matches!(address, Address::Engine(_)) { Home::Engine } else { Home::Daemon };
         let keep = if wants_id { Keep::Image } else { Keep::Cache };
         let shipments = shipments(&request.exports, home, keep)?;
         let scratch = match &request.recipe.dockerfile {
             Dockerfile::File(_) => None,
-            Dockerfile::Text(text) => Some(Scratch::with_file(DOCKERFILE, text)?),
+            Dockerfile::Text(text) => Some(with_dockerfile(text)?),
         };
         if let Some(scratch) = &scratch {
             offer.directories.insert(request.recipe.dockerfile_dir.clone(), scratch.path().to_path_buf());
@@ -52,6 +55,16 @@ impl Order {
         let mut options = attrs::write(&request.recipe);
         if request.rights.ask == Ask::Registry {
             options.insert("image-resolve-mode".to_owned(), "pull".to_owned());
+        }
+        if let Some(context) = context {
+            options.insert("context".to_owned(), context);
+            // Named, it is asked of us even though the context is somewhere else.
+            if scratch.is_some() {
+                options.insert("dockerfilekey".to_owned(), request.recipe.dockerfile_dir.clone());
+            }
+        }
+        if let Some(provenance) = &request.exports.provenance {
+            options.insert("attest:provenance".to_owned(), provenance.to_string());
         }
         let context = offer.directories.get(&request.recipe.options.context_name);
         let session = random::name()?;
@@ -71,6 +84,15 @@ impl Order {
         };
         Ok(Written { solve, headers, shipments, offer, _scratch: scratch })
     }
+}
+
+/// A Dockerfile that is no file, as one: daemons ask for files.
+fn with_dockerfile(text: &[u8]) -> Result<TempDir, Error> {
+    let wrong = |path: &Path, source| Error::File { doing: "write", path: path.display().to_string(), source };
+    let dir = TempDir::with_prefix("rbuild-dockerfile-").map_err(|e| wrong(&std::env::temp_dir(), e))?;
+    let file = dir.path().join(DOCKERFILE);
+    std::fs::write(&file, text).map_err(|e| wrong(&file, e))?;
+    Ok(dir)
 }
 
 fn entitlements(rights: Entitlements) -> Vec<String> {
@@ -108,7 +130,12 @@ mod tests {
             Rights { entitlements: Entitlements { network_host: true, ..Default::default() }, ask: Ask::Registry };
         let request = BuildRequest { recipe, rights, exports: ExportRequest::default() };
         let directories = [("context".to_owned(), "/ctx".into()), ("dockerfile".to_owned(), "/ctx".into())];
-        Order { request, offer: Offer { directories: directories.into(), ..Offer::default() }, wants_id: false }
+        Order {
+            request,
+            offer: Offer { directories: directories.into(), ..Offer::default() },
+            context: None,
+            wants_id: false,
+        }
     }
 
     #[test]
@@ -133,6 +160,14 @@ mod tests {
         assert_eq!(written.offer.directories["context"], Path::new("/ctx"));
         drop(written);
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_context_elsewhere_is_told_as_it_was_typed() {
+        let address = "https://host.example/r.git#main:dir".to_owned();
+        let written = Order { context: Some(address.clone()), ..order(Dockerfile::Text(vec![])) };
+        let attrs = written.write(&"unix:///x".parse().unwrap()).unwrap().solve.frontend_attrs;
+        assert_eq!((&attrs["context"], attrs["dockerfilekey"].as_str()), (&address, "dockerfile"));
     }
 
     #[test]

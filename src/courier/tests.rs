@@ -114,7 +114,12 @@ impl Stage {
         let directories = BTreeMap::from([("context".to_owned(), self.context())]);
         let secrets = BTreeMap::from([("token".to_owned(), Secret::new(b"s3cret".to_vec()).unwrap())]);
         let offer = Offer { directories, secrets, ..Offer::default() };
-        Order { request: BuildRequest { recipe, rights: Rights::default(), exports }, offer, wants_id: false }
+        Order {
+            request: BuildRequest { recipe, rights: Rights::default(), exports },
+            offer,
+            context: None,
+            wants_id: false,
+        }
     }
 
     async fn daemon<F>(
@@ -284,17 +289,19 @@ async fn agents_are_reached_through_the_session() {
         asked.reverse();
         line.write_all(&asked).await.unwrap();
     });
-    let daemon = stage.daemon(vec![], |channel, _| async move {
-        let mut ssh = SshClient::new(channel);
-        ssh.check_agent(CheckAgentRequest::default()).await?;
-        assert!(ssh.check_agent(CheckAgentRequest { id: "other".into() }).await.is_err());
-        let said = [SshBytes { data: "ab".into() }, SshBytes { data: "c".into() }];
-        let mut call = Request::new(tokio_stream::iter(said));
-        call.metadata_mut().insert("buildkit.ssh.id", "default".parse().unwrap());
-        let answers = ssh.forward_agent(call).await?.into_inner().collect::<Vec<_>>().await;
-        let heard: Vec<u8> = answers.into_iter().flat_map(|answer| answer.unwrap().data).collect();
-        assert_eq!(heard, b"cba");
-        Ok(BTreeMap::new())
+    let daemon = stage.daemon(vec![], |channel, _| -> Boxed<Answer> {
+        Box::pin(async move {
+            let mut ssh = SshClient::new(channel);
+            ssh.check_agent(CheckAgentRequest::default()).await?;
+            assert!(ssh.check_agent(CheckAgentRequest { id: "other".into() }).await.is_err());
+            let said = [SshBytes { data: "ab".into() }, SshBytes { data: "c".into() }];
+            let mut call = Request::new(tokio_stream::iter(said));
+            call.metadata_mut().insert("buildkit.ssh.id", "default".parse().unwrap());
+            let answers = ssh.forward_agent(call).await?.into_inner().collect::<Vec<_>>().await;
+            let heard: Vec<u8> = answers.into_iter().flat_map(|answer| answer.unwrap().data).collect();
+            assert_eq!(heard, b"cba");
+            Ok(BTreeMap::new())
+        })
     });
     let daemon = daemon.await;
     let mut order = stage.order(&[]);

@@ -1,6 +1,6 @@
 //! What one build brings along: whom to ask, what it may do, and what it has settled already.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,9 @@ use tokio::sync::OnceCell;
 use super::bases::Bases;
 use super::client::Client;
 use super::context::UsedContext;
+use super::provenance::Material;
 use super::request::Entitlements;
+use super::results::OwnRecords;
 use super::steps::Emptied;
 
 /// A local source as the build names it.
@@ -23,14 +25,34 @@ pub(crate) struct Asker {
     pub entitlements: Entitlements,
     pub emptied: Arc<Emptied>,
     pub warned_of_network: AtomicBool,
+    /// Records of its contexts.
+    pub own: OwnRecords,
     /// A context is taken once a build, however many graphs of it name it.
     contexts: Mutex<HashMap<LocalName, Arc<OnceCell<Arc<UsedContext>>>>>,
+    /// What sources turned out to be.
+    materials: Mutex<BTreeSet<Material>>,
 }
 
 impl Asker {
-    pub(crate) fn new(client: Arc<dyn Client>, bases: Arc<Bases>, entitlements: Entitlements) -> Asker {
-        let (emptied, warned_of_network, contexts) = (Arc::default(), AtomicBool::new(false), Mutex::default());
-        Asker { client, bases, entitlements, emptied, warned_of_network, contexts }
+    pub(crate) fn new(
+        client: Arc<dyn Client>,
+        bases: Arc<Bases>,
+        entitlements: Entitlements,
+        own: OwnRecords,
+    ) -> Asker {
+        let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
+        let (contexts, materials) = (Mutex::default(), Mutex::default());
+        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts, materials }
+    }
+
+    /// Notes what a source turned out to be.
+    pub(crate) fn made_of(&self, material: Material) {
+        self.materials.lock().unwrap_or_else(|e| e.into_inner()).insert(material);
+    }
+
+    /// What the build was made of so far.
+    pub(crate) fn materials(&self) -> BTreeSet<Material> {
+        self.materials.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// The place of the context that a source stands for.

@@ -54,6 +54,10 @@ pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
             options.labels.push((name.to_string(), value.clone()));
             continue;
         }
+        if let Some(name) = key.strip_prefix("context:") {
+            options.contexts.insert(name.to_string(), value.clone());
+            continue;
+        }
         match key.as_str() {
             "filename" => file.clone_from(value),
             "dockerfilekey" => directory.clone_from(value),
@@ -61,7 +65,7 @@ pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
             "target" => options.target = Some(value.clone()).filter(|target| !target.is_empty()),
             "no-cache" if value.is_empty() => options.no_cache = true,
             "no-cache" => options.no_cache_filter = list(key, value)?,
-            "platform" => options.target_platform = platform(value)?,
+            "platform" => options.platforms = platforms(value)?,
             "multi-platform" => multi = Some(boolean(key, value)?),
             "image-resolve-mode" => options.image_resolve_mode = resolve_mode(value)?,
             "add-hosts" => options.extra_hosts = hosts(value)?,
@@ -85,7 +89,7 @@ pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
             // Whoever drives the frontend looks at these.
             "cmdline" | "source" | "frontend.caps" | "cache-imports" | "cache-from" | "requestid" => {}
             _ if ["local-sessionid:", "sharedkey:", "attest:"].iter().any(|prefix| key.starts_with(prefix)) => {}
-            _ if key == "context" || key.starts_with("context:") || key.starts_with("input") => {
+            _ if key == "context" || key.starts_with("input") => {
                 return Err(AttrError::Unsupported(key.clone()));
             }
             _ => unused.push(key.clone()),
@@ -126,8 +130,9 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
         (false, false) => put("no-cache", options.no_cache_filter.join(",")),
         (false, true) => {}
     }
-    if let Some(platform) = &options.target_platform {
-        put("platform", platform.to_string());
+    options.contexts.iter().for_each(|(name, value)| put(&format!("context:{name}"), value.clone()));
+    if !options.platforms.is_empty() {
+        put("platform", options.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(","));
     }
     if options.multi_platform {
         put("multi-platform", "true".to_string());
@@ -182,14 +187,12 @@ fn boolean(key: &str, value: &str) -> Result<bool, AttrError> {
     }
 }
 
-fn platform(value: &str) -> Result<Option<Platform>, AttrError> {
-    match value.split(',').filter(|one| !one.is_empty()).collect::<Vec<_>>().as_slice() {
-        [] => Ok(None),
-        [one] => frontend::parse_platform(one, &Platform::host())
-            .map(Some)
-            .map_err(|error| invalid(format!("failed to parse target platform {one}: {error}"))),
-        _ => Err(AttrError::Unsupported("platform with several values".to_string())),
-    }
+fn platforms(value: &str) -> Result<Vec<Platform>, AttrError> {
+    let platform = |one: &str| {
+        frontend::parse_platform(one, &Platform::host())
+            .map_err(|error| invalid(format!("failed to parse target platform {one}: {error}")))
+    };
+    value.split(',').filter(|one| !one.is_empty()).map(platform).collect()
 }
 
 fn resolve_mode(value: &str) -> Result<Option<String>, AttrError> {

@@ -35,6 +35,12 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// Dropping an answer's future gives the question up.
 pub trait Client: Send + Sync + 'static {
+    /// What tells this client's builds from those of others: where its context is. Steps of the same Dockerfile are
+    /// compared with each other when a miss is explained.
+    fn project(&self) -> String {
+        String::new()
+    }
+
     /// A directory of the client's. It has what is asked for, and may have more.
     fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory>;
 
@@ -97,7 +103,7 @@ impl<T: AsyncRead + Send + Unpin> Bytes for T {}
 pub struct ClientBlob {
     /// The session it is in; `None` is the asker's own.
     pub session: Option<String>,
-    /// What the client calls the layout.
+    /// What the client calls the layout: a source's `oci.store`.
     pub store: String,
     /// Which blob.
     pub digest: Digest,

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use snapshotter::pattern::Patterns;
-use snapshotter::tree::{StatCache, TreeDigest};
+use snapshotter::tree::{self, Listing, StatCache, Survey, TreeDigest};
 use snapshotter::SnapshotId;
 use solver::graph::{PathSelector, Selector};
 use solver::key::ContentDigest;
 
 use super::client::Directory;
-use crate::source::local::{Context, Error};
+use crate::source::local::{selection, Context, Error};
+
+/// So many files are remembered beside their digests; more are looked at again when a miss is explained.
+const MOST_ENTRIES: usize = 250_000;
+/// So many directories are kept open for it.
+const MOST_DESCRIPTORS: usize = 64;
 
 /// A directory of the client's while a build reads it.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct UsedContext {
     pub cache: StatCache,
     cache_file: PathBuf,
     measured: Mutex<HashMap<PathSelector, TreeDigest>>,
+    /// What was found at measured paths, to be listed if a step misses.
+    surveys: Mutex<HashMap<PathSelector, Arc<Survey>>>,
     /// Snapshots of parts of it, by path; a lock each, so that one step copies and the others wait for it.
     copies: Mutex<HashMap<String, Arc<Mutex<Option<SnapshotId>>>>>,
 }
@@ -38,8 +45,8 @@ impl UsedContext {
         let name = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
         let cache_file = caches.join(format!("{}.stat", &name[..32]));
         let cache = StatCache::load(&cache_file);
-        let (measured, copies) = (Mutex::default(), Mutex::default());
-        Ok(UsedContext { context, _directory: directory, cache, cache_file, measured, copies })
+        let (measured, surveys, copies) = Default::default();
+        Ok(UsedContext { context, _directory: directory, cache, cache_file, measured, surveys, copies })
     }
 
     /// The digest of selected files.
@@ -54,9 +61,34 @@ impl UsedContext {
         if let Some(known) = self.measured.lock().unwrap_or_else(|e| e.into_inner()).get(path) {
             return Ok(*known);
         }
-        let digest = self.context.digest(&Selector(vec![path.clone()]), Some(&self.cache))?;
+        let survey = self.survey(path)?;
+        let digest = survey.digest;
         self.measured.lock().unwrap_or_else(|e| e.into_inner()).insert(path.clone(), digest);
+        let mut surveys = self.surveys.lock().unwrap_or_else(|e| e.into_inner());
+        let (entries, open) = surveys
+            .values()
+            .fold((survey.entries(), survey.descriptors()), |(n, d), s| (n + s.entries(), d + s.descriptors()));
+        if entries <= MOST_ENTRIES && open <= MOST_DESCRIPTORS {
+            surveys.insert(path.clone(), Arc::new(survey));
+        }
         Ok(digest)
+    }
+
+    fn survey(&self, path: &PathSelector) -> Result<Survey, Error> {
+        let selection = selection(&Selector(vec![path.clone()]));
+        let what = selection.0.first().cloned().unwrap_or_default();
+        Ok(tree::survey(self.context.tree(), &what, Some(&self.cache))?)
+    }
+
+    /// The selected files one by one, as they were when their digest was taken where that is remembered.
+    pub(crate) fn listing(&self, what: &Selector) -> Result<Listing, Error> {
+        let remembered = |path: &PathSelector| {
+            let surveys = self.surveys.lock().unwrap_or_else(|e| e.into_inner());
+            surveys.get(path).cloned()
+        };
+        let survey = |path: &PathSelector| remembered(path).map_or_else(|| self.survey(path).map(Arc::new), Ok);
+        let surveys = what.0.iter().map(survey).collect::<Result<Vec<_>, _>>()?;
+        Ok(tree::list(&surveys.iter().map(|survey| &**survey).collect::<Vec<_>>()))
     }
 
     /// The snapshot of the part at `path`, which `copy` makes unless that was done before.

@@ -68,6 +68,9 @@ pub enum BuildError {
     /// rbuild is wrong.
     #[error("{0}")]
     Bug(String),
+    /// What was asked for contradicts itself.
+    #[error("{0}")]
+    Refused(String),
     /// rbuild does not do this yet.
     #[error("not supported yet: {0}")]
     Unsupported(&'static str),

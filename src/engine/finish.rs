@@ -6,26 +6,33 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::Engine as _;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{json, Value};
-use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions};
+use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions, Pulled};
 use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
-use snapshotter::{Digest, Lease, SnapshotInfo, Store};
+use snapshotter::{DiffId, Digest, Lease, SnapshotInfo, Store};
 use solver::graph::Platform;
 
 use super::blocking::blocking;
+use super::deliver;
 use super::error::BuildError;
 use super::host::EngineHost;
+use super::job::{Job, Tree};
+use super::layers::{Layers, Wanted};
 use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
+use super::provenance::{provenance, Account, Provenance, Story};
 use super::push::push;
-use super::remote::Remote;
+use super::remote::{Origin, Remote};
 use super::request::ExportRequest;
 use super::results::Files;
 use super::steps::StepFailure;
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{
-    assemble, assemble_index, Assembled, Assembly, Codec, Descriptor, ImageConfig, ImageName, LayerInfo,
+    assemble, assemble_index, attest, media_type, Assembled, Assembly, Attestation, Attested, Codec, Descriptor,
+    Family, ImageConfig, ImageName, LayerInfo,
 };
 use crate::registry::OnPush;
 use crate::rfc3339::Time;
@@ -40,53 +47,99 @@ pub struct Built {
     pub image: Option<Digest>,
     /// The image's manifest or index, where its layers were compressed.
     pub manifest: Option<Descriptor>,
+    /// The image's names.
+    pub names: Vec<String>,
+}
+
+impl Built {
+    /// What was made, as BuildKit's exporters tell it.
+    ///
+    /// <https://github.com/moby/buildkit/blob/v0.29.0/exporter/containerimage/exptypes/types.go>
+    pub fn response(&self) -> BTreeMap<String, String> {
+        let mut response = BTreeMap::new();
+        let mut put = |key: &str, value: String| drop(response.insert(key.to_string(), value));
+        if let Some(manifest) = &self.manifest {
+            put("containerimage.digest", manifest.digest.to_string());
+            // A descriptor is plain data with text keys: it always serializes.
+            put("containerimage.descriptor", BASE64.encode(serde_json::to_vec(manifest).unwrap_or_default()));
+        }
+        if let Some(image) = &self.image {
+            put("containerimage.config.digest", image.to_string());
+        }
+        if !self.names.is_empty() {
+            put("image.name", self.names.join(","));
+        }
+        response
+    }
 }
 
 /// Everything that the outputs are made of.
-struct Finishing {
+pub(super) struct Finishing {
     store: Store,
     lease: Arc<Lease>,
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// An index is wanted.
-    index: bool,
-    names: Vec<String>,
-    epoch: Option<i64>,
+    pub(super) index: bool,
+    pub(super) names: Vec<String>,
+    pub(super) epoch: Option<i64>,
     now: Time,
+    provenance: Option<(Provenance, Story)>,
 }
 
 /// The image for one platform, before it is one.
-struct Part {
-    platform: Platform,
+pub(super) struct Part {
+    pub(super) platform: Platform,
     config: Value,
     base: Base,
-    /// Bottom first; the first ones are the base image's.
-    layers: Vec<SnapshotInfo>,
+    /// The first ones are the base image's.
+    layers: Layers,
+    /// Where those came from.
+    origin: Option<Origin>,
+    /// What makes the files.
+    tree: Option<Tree>,
 }
 
 /// Documents of images, and of the index that names them where one is wanted.
-struct Made {
+pub(super) struct Made {
     images: Vec<Assembled>,
+    /// What is said about the images, in their order.
+    attested: Vec<Attested>,
     index: Option<(Vec<u8>, Descriptor)>,
 }
 
 impl Made {
     fn root(&self) -> Option<Descriptor> {
         let index = self.index.as_ref().map(|(_, descriptor)| descriptor.clone());
-        index.or_else(|| self.images.first().map(Assembled::descriptor))
+        index.or_else(|| self.images.first().map(|image| image.descriptor().on(image.platform.clone())))
+    }
+
+    /// What is told of them; without manifests where their layers have no blobs.
+    pub(super) fn built(&self, names: &[String], compressed: bool) -> Built {
+        let image = match (self.images.as_slice(), &self.index) {
+            ([image], None) => Some(image.config_digest),
+            _ => None,
+        };
+        Built { image, manifest: self.root().filter(|_| compressed), names: names.to_vec() }
     }
 }
 
+/// Where an image goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stays {
+    /// To rbuild's store, and maybe from there to a registry.
+    InImageStore,
+    /// Into an archive or a directory.
+    Elsewhere,
+}
+
 /// Makes what was asked for.
-pub(crate) async fn finish(
-    host: &EngineHost,
-    remote: &Remote,
-    exports: &ExportRequest,
-    outcome: Outcome,
-    notes: &Notes,
-) -> Result<Built, BuildError> {
+pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
+    let (host, remote, notes) = (job.host(), job.bases().remote(), job.notes());
+    let client = &**job.client();
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
-    let ready = outcome.products.into_iter().map(|product| part(&store, product));
+    let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
+    let ready = outcome.products.into_iter().map(|product| part(host, product, wanted));
     let parts = futures_util::future::try_join_all(ready).await?;
     if parts.is_empty() {
         return Err(BuildError::Unsupported("an outcome without any result"));
@@ -99,16 +152,19 @@ pub(crate) async fn finish(
         names: exports.names.clone(),
         epoch: exports.epoch,
         now: Time::now(),
+        provenance: exports.provenance.clone().map(|wanted| (wanted, job.story())),
     });
-    let is_image =
-        |output: &&export::Output| matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
-    let first = exports.outputs.iter().find(is_image);
-    let mut built = Built { image: None, manifest: None };
+    let is_kept = |output: &&export::Output| {
+        let is_image = matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
+        is_image && !matches!(output.dest, Some(Dest::Asker(_)))
+    };
+    let first = exports.outputs.iter().find(is_kept);
+    let mut built = Built { image: None, manifest: None, names: Vec::new() };
     if exports.outputs.is_empty() || first.is_some() || !exports.names.is_empty() {
         let note = notes.begin("exporting to image");
         let (options, compressed) = (
             first.map_or_else(ImageOptions::default, |o| o.options.clone()),
-            exports.wants_manifest || is_pushed(exports) || index,
+            exports.wants_manifest || is_pushed(exports) || index || exports.provenance.is_some(),
         );
         let kept = {
             let finishing = Arc::clone(&finishing);
@@ -118,10 +174,7 @@ pub(crate) async fn finish(
             note.part("exporting layers");
             kept.images.iter().for_each(|image| note.part(&format!("writing image {}", image.config_digest)));
             exports.names.iter().for_each(|name| note.part(&format!("naming to {name}")));
-            if let ([image], false) = (kept.images.as_slice(), index) {
-                built.image = Some(image.config_digest);
-            }
-            built.manifest = kept.root().filter(|_| compressed || first.is_some());
+            built = kept.built(&exports.names, compressed || first.is_some());
         }
         note.end_with(kept)?;
     }
@@ -141,25 +194,39 @@ pub(crate) async fn finish(
             Kind::Local => "exporting to client directory",
         };
         let note = notes.begin(name);
-        let (finishing, output) = (Arc::clone(&finishing), output.clone());
-        note.end_with(blocking(move || finishing.export(&output)).await)?;
+        let (finishing, given) = (Arc::clone(&finishing), output.clone());
+        match output.dest {
+            Some(Dest::Asker(exporter)) => {
+                let given = deliver::deliver(finishing, given, exporter, client, &note).await;
+                if let Some(made) = note.end_with(given)? {
+                    built = made;
+                }
+            }
+            _ => note.end_with(blocking(move || finishing.export(&given)).await)?,
+        }
     }
     Ok(built)
 }
 
 /// Makes the files of one product.
-async fn part(store: &Store, product: Product) -> Result<Part, BuildError> {
+async fn part(host: &EngineHost, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
     let files = match &product.tree {
-        Some(tree) => tree.output().await?.files,
+        Some(tree) => tree.result().await?.files,
         None => Files::Empty,
     };
-    let layers = match files {
-        Files::Empty => Vec::new(),
-        Files::Snapshot(top) => store.chain(&top)?,
-        Files::Context(_) => return Err(BuildError::Unsupported("an image that is the build context")),
-    };
+    let layers = Layers::of(host, &files, wanted).await?;
+    let origin = layers.origin(host, product.base.layers);
     let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
-    Ok(Part { platform: product.platform, config, base: product.base, layers })
+    Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree })
+}
+
+/// Whether an output is made of files, not only of their names.
+fn needs_files(output: &export::Output) -> bool {
+    match output.kind {
+        Kind::Oci { .. } | Kind::Docker { .. } | Kind::Tar | Kind::Local => true,
+        Kind::Image { .. } => output.options.force_compression,
+        Kind::CacheOnly => false,
+    }
 }
 
 /// The configuration of an image of which a frontend said nothing.
@@ -199,7 +266,7 @@ async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes)
 impl Finishing {
     /// Keeps the image in the store, under its names.
     fn keep(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
-        let made = self.assemble(options, compressed)?;
+        let made = self.assemble(options, compressed, Stays::InImageStore)?;
         let mut entries = Vec::new();
         for (image, part) in made.images.iter().zip(&self.parts) {
             entries.push(self.entry(image, part, options, compressed)?);
@@ -211,6 +278,12 @@ impl Finishing {
         if let Some((bytes, descriptor)) = &made.index {
             self.store.put_blob(&self.lease, bytes)?;
             entry.keeps.extend(entry.manifest.take().map(|manifest| manifest.digest));
+            for attested in &made.attested {
+                entry.keeps.push(self.store.put_blob(&self.lease, &attested.manifest)?);
+                for (_, bytes) in &attested.blobs {
+                    entry.keeps.push(self.store.put_blob(&self.lease, bytes)?);
+                }
+            }
             entry.manifest = Some(blob_ref(descriptor));
             entry.variants = entries;
         }
@@ -241,45 +314,133 @@ impl Finishing {
             None
         };
         let diff_ids = ImageConfig::parse(&image.config)?.diff_ids()?;
-        let layers = diff_ids.into_iter().zip(&part.layers).zip(&image.document.layers);
-        let layers = layers.map(|((diff_id, snapshot), blob)| LayerRef {
-            diff_id,
-            snapshot: Some(snapshot.id),
-            blob: compressed.then(|| blob_ref(blob)),
-        });
+        let blobs = &image.document.layers;
+        let layers: Vec<LayerRef> = match &part.layers {
+            Layers::Here(trees) => {
+                let layers = diff_ids.into_iter().zip(trees).zip(blobs);
+                let layer = |((diff_id, tree), blob): ((DiffId, &SnapshotInfo), &Descriptor)| LayerRef {
+                    diff_id,
+                    snapshot: Some(tree.id),
+                    blob: compressed.then(|| blob_ref(blob)),
+                };
+                layers.map(layer).collect()
+            }
+            Layers::Elsewhere(_) => {
+                diff_ids.into_iter().map(|diff_id| LayerRef { diff_id, snapshot: None, blob: None }).collect()
+            }
+        };
+        let (mut extra, mut keeps) = (serde_json::Map::new(), Vec::new());
+        if let Some(epoch) = epoch_of(options, self.epoch) {
+            extra.insert("epoch".into(), epoch.into());
+        }
+        if let Some((key, from, Some(manifest))) = part.origin.as_ref().map(Origin::remembered) {
+            // It may have been collected: then nobody can be told where the layers came from.
+            if self.lease.hold_blob(&manifest).is_ok() {
+                extra.insert(key.into(), from.into());
+                keeps.push(manifest);
+            }
+        }
         Ok(TagEntry {
             name: None,
             image: image.config_digest,
             manifest,
             platform: Some(image.platform.to_string()),
-            layers: layers.collect(),
+            layers,
             variants: Vec::new(),
-            keeps: Vec::new(),
+            keeps,
             created: self.now.seconds(),
-            extra: epoch_of(options, self.epoch).map_or(Value::Null, |epoch| json!({ "epoch": epoch })),
+            extra: if extra.is_empty() { Value::Null } else { extra.into() },
         })
     }
 
     /// Makes the documents; layers become blobs only when their digests are wanted.
-    fn assemble(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
+    pub(super) fn assemble(&self, options: &ImageOptions, compressed: bool, stays: Stays) -> Result<Made, BuildError> {
         let images = self.parts.iter().map(|part| self.image(part, options, compressed));
         let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
-        let index = self.index.then(|| {
+        let attested = match &self.provenance {
+            Some((wanted, story)) if stays == Stays::InImageStore || !wanted.inline_only => {
+                self.attested(&images, options, wanted, story)?
+            }
+            _ => Vec::new(),
+        };
+        let index = (self.index || !attested.is_empty()).then(|| {
             let manifests = images.iter().map(|image| {
                 let mut descriptor = image.descriptor();
                 descriptor.platform = Some(image.platform.clone());
                 descriptor
             });
-            assemble_index(options.family, manifests.collect(), BTreeMap::new())
+            let attested = attested.iter().map(|attested| attested.descriptor.clone());
+            assemble_index(options.family, manifests.chain(attested).collect(), BTreeMap::new())
         });
-        Ok(Made { images, index })
+        Ok(Made { images, attested, index })
+    }
+
+    /// Says of each image where it comes from.
+    fn attested(
+        &self,
+        images: &[Assembled],
+        options: &ImageOptions,
+        wanted: &Provenance,
+        story: &Story,
+    ) -> Result<Vec<Attested>, BuildError> {
+        if options.family == Family::Docker {
+            return Err(BuildError::Refused("cannot export attestations with \"oci-mediatypes=false\"".to_string()));
+        }
+        let names = self.image_names(options);
+        let about = |(image, part): (&Assembled, &Part)| {
+            let said = self.provenance_of(part, wanted, story);
+            attest(&image.descriptor(), &image.platform, &names, &[said], options.artifact)
+        };
+        Ok(images.iter().zip(&self.parts).map(about).collect())
+    }
+
+    fn provenance_of(&self, part: &Part, wanted: &Provenance, story: &Story) -> Attestation {
+        let account = Account {
+            story,
+            graph: part.tree.as_ref().map(Tree::graph),
+            definition: part.tree.as_ref().map(Tree::definition).unwrap_or_default(),
+            finished: self.now,
+            platform: &Platform::host(),
+        };
+        provenance(wanted, &account)
+    }
+
+    pub(super) fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
+        let mut names: BTreeSet<ImageName> = options.names.iter().cloned().collect();
+        for name in &self.names {
+            names.extend(name.parse::<ImageName>());
+        }
+        names.into_iter().collect()
     }
 
     /// The documents of the image for one platform.
     fn image(&self, part: &Part, options: &ImageOptions, compressed: bool) -> Result<Assembled, BuildError> {
+        let layers = match &part.layers {
+            Layers::Here(trees) => self.packed(part, trees, options, compressed)?,
+            Layers::Elsewhere(named) => named.iter().map(|(diff_id, blob)| as_named(*diff_id, blob, options)).collect(),
+        };
+        let how = Assembly {
+            family: options.family,
+            base_history: part.base.history,
+            epoch: options.epoch.or(self.epoch),
+            now: self.now,
+            annotations: options.annotations.clone(),
+        };
+        Ok(assemble(part.config.clone(), &layers, &how)?)
+    }
+
+    /// What the documents say of layers that are here.
+    fn packed(
+        &self,
+        part: &Part,
+        trees: &[SnapshotInfo],
+        options: &ImageOptions,
+        compressed: bool,
+    ) -> Result<Vec<LayerInfo>, BuildError> {
         let rewritten = epoch_of(options, self.epoch);
-        let mut layers = Vec::with_capacity(part.layers.len());
-        for (index, snapshot) in part.layers.iter().enumerate() {
+        let pulled = if options.force_compression { Pulled::Converted } else { Pulled::AsItCame };
+        let mut layers = Vec::with_capacity(trees.len());
+        for (index, snapshot) in trees.iter().enumerate() {
             // The base image's layers are what they are.
             let epoch = rewritten.filter(|_| index >= part.base.layers);
             let (diff_id, descriptor) = if compressed {
@@ -287,7 +448,7 @@ impl Finishing {
                     &self.store,
                     &self.lease,
                     &snapshot.id,
-                    &PackOptions { compression: compression(options), epoch },
+                    &PackOptions { compression: compression(options), epoch, pulled },
                 )?;
                 (
                     layer.diff_id,
@@ -300,20 +461,12 @@ impl Finishing {
             let created = Some(Time::since_1970(Duration::from_nanos(snapshot.created.unsigned_abs())));
             layers.push(LayerInfo { diff_id, descriptor, created, created_by: None });
         }
-        let how = Assembly {
-            family: options.family,
-            base_history: part.base.history,
-            epoch: options.epoch.or(self.epoch),
-            now: self.now,
-            annotations: options.annotations.clone(),
-        };
-        Ok(assemble(part.config.clone(), &layers, &how)?)
+        Ok(layers)
     }
 
     /// The files of one platform.
-    fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
-        let top = part.layers.last().map(|snapshot| snapshot.id);
-        Ok(self.store.view(top.as_ref(), &self.lease)?)
+    pub(super) fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
+        Ok(self.store.view(part.layers.top().as_ref(), &self.lease)?)
     }
 
     /// Writes one output.
@@ -344,7 +497,18 @@ impl Finishing {
                     let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
                     // One directory for each platform, as other builders have it.
                     let own = self.index.then(|| dir.join(part.platform.to_string().replace('/', "_")));
-                    local::copy(root.as_fd(), own.as_ref().unwrap_or(dir), &options)?;
+                    let own = own.as_ref().unwrap_or(dir);
+                    local::copy(root.as_fd(), own, &options)?;
+                    if let Some((wanted, story)) = self.provenance.as_ref().filter(|(wanted, _)| !wanted.inline_only) {
+                        let said = self.provenance_of(part, wanted, story).predicate;
+                        // Plain JSON always serializes.
+                        let said = serde_json::to_vec_pretty(&said).unwrap_or_default();
+                        let dest = Dest::Path(own.join(&wanted.filename));
+                        export::dest::write(&dest, &mut |into| {
+                            let path = || own.join(&wanted.filename);
+                            into.write_all(&said).map_err(|source| export::Error::Write { path: path(), source })
+                        })?;
+                    }
                 }
                 Ok(())
             }
@@ -360,28 +524,45 @@ impl Finishing {
         tar: bool,
         dest: &Dest,
     ) -> Result<(), BuildError> {
-        let made = self.assemble(&output.options, true)?;
-        let mut names: BTreeSet<ImageName> = output.options.names.iter().cloned().collect();
-        for name in &self.names {
-            names.extend(name.parse::<ImageName>());
+        let made = self.assemble(&output.options, true, Stays::Elsewhere)?;
+        let bundle = self.bundle(output, made)?;
+        match (tar, dest) {
+            (false, Dest::Path(dir)) => layout::write_directory(&bundle, flavour, &|digest| self.open(digest), dir)?,
+            _ => layout::write_archive(&bundle, flavour, &|digest| self.open(digest), dest)?,
         }
-        let Some(created) = made.images.iter().map(|image| image.created).max() else { return Ok(()) };
+        Ok(())
+    }
+
+    /// Images with their documents, as they leave in a layout.
+    pub(super) fn bundle(&self, output: &export::Output, made: Made) -> Result<export::Bundle, BuildError> {
+        let created = made.images.iter().map(|image| image.created).max();
+        let created = created.ok_or_else(|| BuildError::Bug("an image without documents".to_string()))?;
         let bundle = match (made.index, made.images.as_slice()) {
             (None, [image]) => export::Bundle::single(image),
             (Some(index), images) => export::Bundle::multi(index, images),
             (None, _) => return Err(BuildError::Bug("several images without an index".to_string())),
         };
-        let bundle = bundle.named(names.into_iter().collect(), created);
-        let open = |digest: &Digest| -> io::Result<Box<dyn io::Read>> {
-            let blob = self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?;
-            Ok(Box::new(blob))
-        };
-        match (tar, dest) {
-            (false, Dest::Path(dir)) => layout::write_directory(&bundle, flavour, &open, dir)?,
-            _ => layout::write_archive(&bundle, flavour, &open, dest)?,
-        }
-        Ok(())
+        let attested = made.attested.into_iter();
+        let bundle = attested.fold(bundle, |bundle, attested| {
+            let documents = attested.blobs.into_iter().map(|(descriptor, bytes)| (descriptor.digest, bytes));
+            bundle.with(documents.chain([(attested.descriptor.digest, attested.manifest)]))
+        });
+        Ok(bundle.named(self.image_names(&output.options), created))
     }
+
+    /// Opens a layer's blob.
+    pub(super) fn open(&self, digest: &Digest) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?))
+    }
+}
+
+/// What the documents say of a layer that nobody has fetched.
+fn as_named(diff_id: DiffId, blob: &Descriptor, options: &ImageOptions) -> LayerInfo {
+    let codec = media_type::layer(&blob.media_type).map(|layer| layer.codec);
+    // A layer of an unknown kind stays one.
+    let media_type = codec.map_or_else(|| blob.media_type.clone(), |codec| options.family.layer(codec));
+    let descriptor = Descriptor::new(media_type, blob.digest, blob.size);
+    LayerInfo { diff_id, descriptor, created: None, created_by: None }
 }
 
 fn blob_ref(descriptor: &Descriptor) -> BlobRef {

@@ -11,17 +11,21 @@ use snapshotter::store::StepLock;
 use snapshotter::{Lease, SnapshotId, Store};
 use solver::event::{BuildId, Warning};
 use solver::graph::op::{Network, SourceOp};
-use solver::graph::{Graph, Op, OutputIndex, Platform, Selector, Vertex, Via};
-use solver::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, ResultRef};
-use solver::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
+use solver::graph::{Graph, Input, Op, OutputIndex, Platform, Selector, Vertex, VertexId, Via};
+use solver::key::{CacheKey, ContentDigest, DefinitionKey, RecordId, ResultRef};
+use solver::port::{AskCx, Host, Missed, Pin, Ran, Record, RunOrder, StepError};
+use tokio::task::JoinHandle;
 
+use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
 use super::client::LocalDirectory;
 use super::context::UsedContext;
+use super::explain::{self, Base, Kept, Origin, Place};
 use super::images::Image;
-use super::remote::{OnLayer, Remote};
+use super::provenance::Material;
+use super::remote::Remote;
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
 use crate::registry::Credentials;
@@ -34,6 +38,24 @@ const ARRIVING: Duration = Duration::from_millis(200);
 struct Submitted {
     graph: Arc<Graph>,
     asker: Arc<Asker>,
+    /// What its images resolved to.
+    images: Mutex<HashMap<VertexId, Base>>,
+    /// What is told of results that were found: looked into beside everything else.
+    remarks: Mutex<Vec<JoinHandle<Vec<Remark>>>>,
+}
+
+/// Something to be told of a vertex.
+pub(crate) type Remark = (VertexId, String);
+
+impl Submitted {
+    fn origins(&self, vertex: &Vertex, inputs: &[ResultRef]) -> Vec<Origin> {
+        let base = |vertex: &Vertex| self.images.lock().unwrap_or_else(|e| e.into_inner()).get(&vertex.id).cloned();
+        Origin::of_inputs(&self.graph, vertex, inputs, &base)
+    }
+
+    fn place(&self, vertex: &Vertex) -> Place {
+        Place::of(&self.graph, vertex, &self.asker.client.project())
+    }
 }
 
 /// The world, as the solver sees it.
@@ -43,16 +65,32 @@ pub(crate) struct EngineHost {
     sandbox: Arc<OnceLock<Arc<Sandbox>>>,
     backlog: Arc<Backlog>,
     remote: Arc<Remote>,
-    /// Images whose files may still have to be fetched, by their snapshots.
+    /// Images that were named, by their snapshots: their files may still have to be fetched.
     images: Mutex<HashMap<SnapshotId, Image>>,
     submitted: Mutex<HashMap<BuildId, Arc<Submitted>>>,
     results: Arc<Results>,
+    /// Which steps made snapshots, as long as there are builds.
+    made: Mutex<HashMap<SnapshotId, Place>>,
 }
 
 /// Forgets a graph when it is solved or given up.
 pub(crate) struct Registered<'h> {
     host: &'h EngineHost,
     submit: BuildId,
+}
+
+impl Registered<'_> {
+    /// What there is to be told of results that were found in the store.
+    pub(crate) async fn remarks(&self) -> Vec<Remark> {
+        let submitted = self.host.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&self.submit).cloned();
+        let Some(submitted) = submitted else { return Vec::new() };
+        let open = std::mem::take(&mut *submitted.remarks.lock().unwrap_or_else(|e| e.into_inner()));
+        let mut told = Vec::new();
+        for remark in open {
+            told.extend(remark.await.unwrap_or_default());
+        }
+        told
+    }
 }
 
 impl Drop for Registered<'_> {
@@ -69,8 +107,8 @@ impl EngineHost {
         backlog: Arc<Backlog>,
     ) -> EngineHost {
         let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
-        let (images, submitted, results) = (Mutex::default(), Mutex::default(), Arc::default());
-        EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results }
+        let (images, submitted, results, made) = Default::default();
+        EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results, made }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -81,13 +119,18 @@ impl EngineHost {
         &self.remote
     }
 
+    pub(crate) fn results(&self) -> &Arc<Results> {
+        &self.results
+    }
+
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }
 
     /// Makes a graph known by the number it is submitted under: its questions are answered with what its asker brings.
     pub(crate) fn register(&self, submit: BuildId, graph: Arc<Graph>, asker: Arc<Asker>) -> Registered<'_> {
-        let submitted = Arc::new(Submitted { graph, asker });
+        let (images, remarks) = Default::default();
+        let submitted = Arc::new(Submitted { graph, asker, images, remarks });
         self.submitted.lock().unwrap_or_else(|e| e.into_inner()).insert(submit, submitted);
         Registered { host: self, submit }
     }
@@ -95,6 +138,23 @@ impl EngineHost {
     /// One output of a record in use.
     pub(crate) fn result(&self, of: ResultRef) -> Option<Output> {
         self.results.get(of.record, of.output)
+    }
+
+    /// The image whose files are, or would be, this snapshot.
+    pub(crate) fn image_at(&self, top: &SnapshotId) -> Option<Image> {
+        self.images.lock().unwrap_or_else(|e| e.into_inner()).get(top).cloned()
+    }
+
+    /// Makes files available: those of an image that was only named may have to be fetched.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    pub(crate) async fn bring(&self, files: &Files) -> Result<(), super::images::Error> {
+        let Files::Snapshot(top) = files else { return Ok(()) };
+        if let Some(image) = self.image_at(top) {
+            self.remote.fetch(&image).await?;
+        }
+        Ok(self.lease.hold_snapshot(top)?)
     }
 
     /// The graph of a question, with the asker whose files and rights may be used.
@@ -144,8 +204,7 @@ impl EngineHost {
     async fn keep(
         &self,
         key: CacheKey,
-        parts: serde_json::Value,
-        step: String,
+        kept: Option<&Kept>,
         cost: Duration,
         outputs: Vec<Output>,
     ) -> Result<Record, StepFailure> {
@@ -163,11 +222,13 @@ impl EngineHost {
             key: RecordKey(key.0),
             outputs: stored,
             measured: Vec::new(),
-            parts,
+            // A record without them is only harder to compare with.
+            parts: kept.and_then(|kept| serde_json::to_value(kept).ok()).unwrap_or_default(),
             cost,
             created: solver::event::Timestamp::now().0.as_nanos() as i64,
             boot_id: self.store.boot_id().to_string(),
-            step,
+            step: kept.map_or_else(|| "source".to_string(), |kept| kept.place.name()),
+            step_aliases: kept.map(|kept| kept.place.aliases()).unwrap_or_default(),
         };
         let (store, lease) = (self.store.clone(), Arc::clone(&self.lease));
         blocking(move || store.put_record(&lease, &record)).await?;
@@ -176,12 +237,18 @@ impl EngineHost {
 
     async fn pin_image(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
-        let image = self.asker(at)?.bases.get(source.reference(), &platform).await?;
+        let submitted = self.submitted(at)?;
+        let image = submitted.asker.bases.get(source.reference(), &platform).await?;
+        submitted.asker.made_of(Material::image(source.reference(), &platform, &image));
+        let base = base_of(&image, source.reference(), &platform);
+        submitted.images.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, base);
         let identity = identity_of(&image);
         let output = Output { files: Files::of(image.top()), identity };
-        if let Some(top) = image.top().filter(|top| self.lease.hold_snapshot(top).is_err()) {
+        if let Some(top) = image.top() {
+            self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image.clone());
+        }
+        if image.top().is_some_and(|top| self.lease.hold_snapshot(&top).is_err()) {
             // Its layers are fetched when somebody needs files.
-            self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image);
             return Ok(self.known(RecordId(StoredId::random().0), vec![output]));
         }
         let key = CacheKey(hashed("rbuild image record", &[&identity.0]).0);
@@ -190,8 +257,7 @@ impl EngineHost {
         if let Some(found) = self.stored(key).await? {
             return Ok(found);
         }
-        let step = format!("source {}", source.reference());
-        self.keep(key, serde_json::Value::Null, step, Duration::ZERO, vec![output]).await
+        self.keep(key, None, Duration::ZERO, vec![output]).await
     }
 
     async fn pin_local(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
@@ -217,7 +283,10 @@ impl EngineHost {
             hashed("rbuild unread context", &[&CacheKey(random()).0])
         };
         let output = Output { files: Files::Context(context), identity };
-        Ok(self.known(RecordId(StoredId::random().0), vec![output]))
+        let id = RecordId(StoredId::random().0);
+        let record = self.known(id, vec![output]);
+        asker.own.keep(id);
+        Ok(record)
     }
 
     /// Measures a digest on files, and keeps it with their record.
@@ -255,11 +324,38 @@ impl EngineHost {
             warn_of_network(&asker, at, op.network);
         }
         let inputs = self.outputs_of(order.inputs)?;
+        let contexts = contexts_of(order.vertex, &inputs);
         let began = Instant::now();
         let outputs = steps::execute(&self.step_cx(&asker), at, order.vertex, inputs).await?;
-        let parts = serde_json::to_value(&order.parts).unwrap_or_default();
-        let record = self.keep(order.key, parts, step_name(order.vertex), began.elapsed(), outputs).await?;
+        let cost = began.elapsed();
+        let submitted = self.submitted(at)?;
+        let place = submitted.place(order.vertex);
+        {
+            let mut made = self.made.lock().unwrap_or_else(|e| e.into_inner());
+            made.extend(outputs.iter().filter_map(|output| Some((output.files.snapshot()?, place.clone()))));
+        }
+        let secrets = explain::given(&*asker.client, order.vertex).await;
+        let origins = submitted.origins(order.vertex, order.inputs);
+        let kept = Kept { parts: order.parts, place, origins, secrets };
+        let record = self.keep(order.key, Some(&kept), cost, outputs).await?;
+        self.keep_listings(record.id, contexts).await;
         Ok(Ran::Made { record, new: true })
+    }
+
+    /// Keeps beside a record which files of contexts it was made of.
+    async fn keep_listings(&self, record: RecordId, contexts: Vec<(usize, Arc<UsedContext>, Selector)>) {
+        if contexts.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        blocking(move || {
+            let list =
+                |(at, context, what): &(usize, Arc<UsedContext>, Selector)| Some((*at, context.listing(what).ok()?));
+            let listings: Vec<_> = contexts.iter().filter_map(list).collect();
+            // Without it a later miss is explained in less detail.
+            let _ = store.put_files(&stored_id(record), &explain::pack(&listings));
+        })
+        .await;
     }
 
     /// The right to run the step of a key. Dropping the future gives the wait up.
@@ -311,6 +407,23 @@ fn identity_of(image: &Image) -> ContentDigest {
     hashed("rbuild image", &digests)
 }
 
+/// The image as a later build will know it again.
+fn base_of(image: &Image, reference: &str, platform: &Platform) -> Base {
+    let digest = image.entry.manifest.as_ref().map_or(image.entry.image, |manifest| manifest.digest);
+    let name = reference.split('@').next().unwrap_or_default();
+    let name = name.strip_prefix("docker.io/").map_or(name, |rest| rest.strip_prefix("library/").unwrap_or(rest));
+    Base { name: name.to_string(), digest: digest.to_string(), platform: platform.to_string() }
+}
+
+/// The contexts whose content a vertex reads, each with its place among the inputs.
+fn contexts_of(vertex: &Vertex, inputs: &[Output]) -> Vec<(usize, Arc<UsedContext>, Selector)> {
+    let read = |(at, (input, output)): (usize, (&Input, &Output))| match (&input.via, &output.files) {
+        (Via::Content(what), Files::Context(context)) => Some((at, Arc::clone(context), what.clone())),
+        _ => None,
+    };
+    vertex.inputs.iter().zip(inputs).enumerate().filter_map(read).collect()
+}
+
 /// 32 bytes that nobody has seen.
 fn random() -> [u8; 32] {
     snapshotter::SnapshotId::random().0
@@ -338,13 +451,6 @@ fn warn_of_network(asker: &Asker, at: &AskCx, network: Network) {
             range: None,
         });
     }
-}
-
-/// What a step is called across builds: to tell why it has to run now.
-fn step_name(vertex: &Vertex) -> String {
-    let text = vertex.hints.description.get("com.docker.dockerfile.v1.command").cloned();
-    let file = vertex.origin.as_ref().and_then(|o| o.locations.first()).map(|l| l.source.filename.clone());
-    format!("{} {}", file.unwrap_or_default(), text.unwrap_or_else(|| vertex.id.to_string()))
 }
 
 impl Host for EngineHost {
@@ -403,8 +509,7 @@ impl Host for EngineHost {
         let outputs = self.results.all(record).unwrap_or_default();
         for output in &outputs {
             let Files::Snapshot(id) = &output.files else { continue };
-            let image = self.images.lock().unwrap_or_else(|e| e.into_inner()).get(id).cloned();
-            if let Some(image) = image {
+            if let Some(image) = self.image_at(id) {
                 let progress = at.clone();
                 let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
                     progress.progress(&digest.to_string(), current as i64, total as i64, done);
@@ -428,9 +533,36 @@ impl Host for EngineHost {
         self.run_once(at, order).await.map_err(StepError::new)
     }
 
-    async fn nearest(&self, vertex: &Vertex) -> Option<KeyParts> {
-        let (store, step) = (self.store.clone(), step_name(vertex));
-        let newest = blocking(move || store.newest_record_of(&step)).await.ok().flatten()?;
-        serde_json::from_value(newest.parts).ok()
+    async fn explain(&self, missed: Missed<'_>) -> Vec<String> {
+        let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&missed.submit).cloned();
+        let Some(submitted) = submitted else { return Vec::new() };
+        let place = submitted.place(missed.vertex);
+        let origins = submitted.origins(missed.vertex, missed.inputs);
+        let file = |input: &ResultRef| self.results.get(input.record, input.output).map(|output| output.files);
+        let files: Vec<_> = missed.inputs.iter().map(file).collect();
+        let made = self.made.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let (store, parts, names) = (self.store.clone(), missed.parts.clone(), missed.names.to_vec());
+        blocking(move || {
+            let made_by = |id: &SnapshotId| made.get(id).cloned();
+            let (graph, parts, names) = (&*submitted.graph, &parts, &names[..]);
+            explain::causes(&store, &explain::Now { graph, place, parts, origins, names, files, made_by: &made_by })
+        })
+        .await
+    }
+
+    fn used(&self, submit: BuildId, vertex: &Vertex, record: RecordId) {
+        if explain::secret_ids(vertex).is_empty() {
+            return;
+        }
+        let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&submit).cloned();
+        let Some(submitted) = submitted else { return };
+        let (store, client, vertex) = (self.store.clone(), Arc::clone(&submitted.asker.client), vertex.id);
+        let looking = tokio::spawn(async move {
+            let stored = blocking(move || store.record(&stored_id(record))).await.ok().flatten();
+            let kept = stored.and_then(|stored| serde_json::from_value::<Kept>(stored.parts).ok()).unwrap_or_default();
+            let changed = explain::changed(&*client, &kept.secrets).await;
+            changed.into_iter().map(|text| (vertex, text)).collect()
+        });
+        submitted.remarks.lock().unwrap_or_else(|e| e.into_inner()).push(looking);
     }
 }

@@ -114,7 +114,8 @@ impl Image {
     }
 }
 
-/// The image of a name (`busybox`, `team/app:1.0`) or of an id (`sha256:…` or at least four of its digits).
+/// The image of a name (`busybox`, `team/app:1.0`) or of an id (`sha256:…` or at least four of its digits). Of a name
+/// with images for several platforms it is this machine's, if there is one.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Ambiguous`] and [`Error::BadName`] are the caller's; the others the store's.
@@ -122,7 +123,9 @@ pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
     let not_found = || Error::NotFound { name: name.to_string() };
     if let Ok(normalised) = normalise_reference(name) {
         if let Some(entry) = store.get_tag(&normalised)? {
-            return open(store, name, entry);
+            let host = Platform::host();
+            let chosen = entry.platforms().find(|entry| is_for(entry, &host)).unwrap_or(&entry);
+            return open(store, name, chosen.clone());
         }
     }
     let digits = name.strip_prefix("sha256:").unwrap_or(name);
@@ -131,9 +134,10 @@ pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
         && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     {
         let mut matches: Vec<TagEntry> = Vec::new();
-        for entry in store.tags()? {
+        let tags = store.tags()?;
+        for entry in tags.iter().flat_map(TagEntry::platforms) {
             if entry.image.hex().starts_with(digits) && !matches.iter().any(|m| m.image == entry.image) {
-                matches.push(entry);
+                matches.push(alone(entry));
             }
         }
         match matches.len() {
@@ -153,19 +157,59 @@ pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
 /// # Errors
 /// As [`find`], and [`Error::OtherPlatform`].
 pub fn find_for(store: &Store, reference: &str, platform: &Platform) -> Result<Image, Error> {
-    let image = find(store, reference)?;
-    let found = image.config.platform().map_err(|source| Error::Config { name: reference.to_string(), source })?;
-    let fits = found.os == platform.os
-        && found.architecture == platform.architecture
-        && (found.variant == platform.variant || found.variant.is_empty() || platform.variant.is_empty());
-    match fits {
-        true => Ok(image),
-        false => Err(Error::OtherPlatform {
-            name: reference.to_string(),
-            found: found.to_string(),
-            wanted: platform.to_string(),
-        }),
+    let entry = store.get_tag(reference)?.ok_or_else(|| Error::NotFound { name: reference.to_string() })?;
+    let mut others = Vec::new();
+    for entry in entry.platforms() {
+        let image = open(store, reference, alone(entry))?;
+        let found = image.config.platform().map_err(|source| Error::Config { name: reference.to_string(), source })?;
+        if fits(&found, platform) {
+            return Ok(image);
+        }
+        others.push(found.to_string());
     }
+    Err(Error::OtherPlatform { name: reference.to_string(), found: others.join(", "), wanted: platform.to_string() })
+}
+
+/// Keeps an image under a name, beside those for other platforms and in place of the one for its own.
+///
+/// # Errors
+/// The store's, or a config that cannot be understood.
+pub fn keep_beside(store: &Store, name: &str, entry: TagEntry) -> Result<Image, Error> {
+    let kept = TagEntry { name: Some(name.to_string()), ..entry };
+    store.change_tag(name, |there| {
+        Some(match there {
+            None => kept.clone(),
+            Some(there) => there.joined_by(kept.clone(), |other| is_same_platform(other, &kept)),
+        })
+    })?;
+    open(store, name, kept)
+}
+
+/// Whether what is for `found` can be used where `wanted` is asked for.
+fn fits(found: &Platform, wanted: &Platform) -> bool {
+    found.os == wanted.os
+        && found.architecture == wanted.architecture
+        && (found.variant == wanted.variant || found.variant.is_empty() || wanted.variant.is_empty())
+}
+
+fn is_for(entry: &TagEntry, platform: &Platform) -> bool {
+    platform_of(entry).is_some_and(|found| fits(&found, platform))
+}
+
+fn is_same_platform(one: &TagEntry, other: &TagEntry) -> bool {
+    platform_of(other).is_some_and(|platform| is_for(one, &platform)) || one.platform == other.platform
+}
+
+/// What the entry says of itself.
+fn platform_of(entry: &TagEntry) -> Option<Platform> {
+    let mut parts = entry.platform.as_deref()?.splitn(3, '/').map(str::to_string);
+    let (os, architecture) = (parts.next()?, parts.next()?);
+    Some(Platform { os, architecture, variant: parts.next().unwrap_or_default(), ..Platform::default() })
+}
+
+/// One platform's part of an entry.
+fn alone(entry: &TagEntry) -> TagEntry {
+    TagEntry { variants: Vec::new(), ..entry.clone() }
 }
 
 fn open(store: &Store, name: &str, entry: TagEntry) -> Result<Image, Error> {

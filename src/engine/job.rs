@@ -1,25 +1,32 @@
 //! One build while it lives: what a frontend may ask of the engine.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
-use solver::graph::Graph;
+use solver::graph::{Graph, Platform};
 use solver::llb::pb;
 use tokio::sync::OnceCell;
 
 use super::asker::Asker;
+use super::attrs;
 use super::bases::Bases;
+use super::blocking::blocking;
 use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
+use super::images;
 use super::notes::Notes;
 use super::outcome::Outcome;
+use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
-use super::results::Output;
+use super::results::{Files, Output, OwnRecords};
 use super::{finish, load, Built};
+use crate::rfc3339::Time;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
 /// what it keeps from being collected may go then.
@@ -43,17 +50,20 @@ pub struct Job {
     shift: Arc<Shift>,
     asker: Arc<Asker>,
     notes: Notes,
+    began: Time,
+    /// The frontend that was asked, with its options.
+    asked: Mutex<(String, BTreeMap<String, String>)>,
 }
 
 impl Job {
     pub(crate) fn open(shift: Arc<Shift>, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Arc<Job> {
         let id = shift.number();
         let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
-        let bases = Arc::new(Bases::new(remote, rights.ask));
-        let asker = Arc::new(Asker::new(client, bases, rights.entitlements));
+        let (bases, own) = (Arc::new(Bases::new(remote, rights.ask)), OwnRecords::of(shift.host.results()));
+        let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
-        Arc::new(Job { id, shift, asker, notes })
+        Arc::new(Job { id, shift, asker, notes, began: Time::now(), asked: Mutex::default() })
     }
 
     /// Tells the listeners that nothing more comes.
@@ -91,13 +101,51 @@ impl Job {
     /// # Errors
     /// What is wrong with the Dockerfile, or with what it is built on.
     pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
+        self.asks("dockerfile.v0", attrs::write(recipe));
         let loaded = load::load(recipe, &**self.client(), &self.notes).await?;
-        let lowered = load::lower(self.bases(), recipe, &loaded, &self.notes).await?;
+        let lowered = load::lower(self.bases(), recipe, &loaded, &**self.client(), &self.notes).await?;
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
-        Ok(Outcome::of_targets(lowered.targets, &mut trees, recipe.options.multi_platform))
+        let index = recipe.options.multi_platform || lowered.targets.len() > 1;
+        Ok(Outcome::of_targets(lowered.targets, &mut trees, index))
+    }
+
+    /// Notes which frontend makes the outcome, for those who want to know where an image comes from.
+    pub fn asks(&self, frontend: &str, options: BTreeMap<String, String>) {
+        *self.asked.lock().unwrap_or_else(|e| e.into_inner()) = (frontend.to_string(), options);
+    }
+
+    /// What came of it, for those who want to know where an image comes from.
+    pub(crate) fn story(&self) -> Story {
+        let (frontend, args) = self.asked.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        // Random, so that nobody can take it for another build's.
+        let invocation = hex::encode(&snapshotter::SnapshotId::random().0[..16]);
+        Story { frontend, args, materials: self.asker.materials(), invocation, began: self.began }
+    }
+
+    /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
+    /// image's name.
+    ///
+    /// # Errors
+    /// The image cannot be had.
+    pub async fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        shown: &str,
+    ) -> Result<(String, Vec<u8>), images::Error> {
+        let name = frontend::normalise_reference(reference)
+            .map_err(|e| images::Error::BadName { name: reference.to_string(), reason: e.to_string() })?;
+        let shown = match shown {
+            "" => format!("resolve image config for docker-image://{reference}"),
+            shown => shown.to_string(),
+        };
+        let note = self.notes.begin(&shown);
+        let image = note.end_with(self.bases().get(&name, platform).await)?;
+        let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
+        Ok((digest.to_string(), image.config_bytes))
     }
 
     /// Makes the files of an outcome and from them what was asked for.
@@ -105,14 +153,17 @@ impl Job {
     /// # Errors
     /// A step failed, or something cannot be written or pushed.
     pub async fn export(&self, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
-        finish::finish(self.host(), self.bases().remote(), exports, outcome, &self.notes).await
+        finish::finish(self, exports, outcome).await
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         let submit = self.shift.number();
-        let _registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
+        let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await?;
+        for (vertex, text) in registered.remarks().await {
+            self.notes.remark(vertex, text);
+        }
         let outputs: Option<Vec<Output>> =
             solved.targets.iter().map(|target| self.host().result(target.result)).collect();
         // Not the same as empty trees, which have results too.
@@ -145,10 +196,45 @@ impl Tree {
 
     /// The files, made now if need be.
     pub(crate) async fn output(&self) -> Result<Output, BuildError> {
+        let output = self.result().await?;
+        self.definition.job.host().bring(&output.files).await?;
+        Ok(output)
+    }
+
+    /// What the files are, made now if need be. Those of an image may not be here yet.
+    pub(crate) async fn result(&self) -> Result<Output, BuildError> {
         let Definition { job, graph, solved } = &*self.definition;
         let outputs = solved.get_or_init(|| job.solve(graph)).await.clone().map_err(BuildError::from)?;
         let output = outputs.into_iter().nth(self.target);
         output.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))
+    }
+
+    /// Makes the files and lets somebody look at them, from their root directory on.
+    ///
+    /// # Errors
+    /// A step failed, or the store.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(BorrowedFd<'_>) -> T + Send + 'static,
+    ) -> Result<T, BuildError> {
+        let files = self.output().await?.files;
+        let host = Arc::clone(self.definition.job.host());
+        blocking(move || {
+            let id = match &files {
+                Files::Context(used) => return Ok(look(used.context.root().as_fd())),
+                Files::Snapshot(id) => Some(*id),
+                Files::Empty => None,
+            };
+            let view = host.store().view(id.as_ref(), host.lease())?;
+            let mounted = view.mount()?;
+            Ok(look(mounted.root()))
+        })
+        .await
+    }
+
+    /// The graph that the files come from, maybe with others.
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.definition.graph
     }
 
     /// How the files are made, as others would be told.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use frontend::{ImageAnswer, Lowered, Lowering, Source, Step};
+use frontend::diagnostic::Diagnostic;
+use frontend::{ImageAnswer, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep};
 use snapshotter::Store;
 
 use super::bases::Bases;
@@ -82,6 +83,16 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
     frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
 }
 
+/// What the ignore file of a named context says; none is none.
+async fn read_named_ignore(directory: &str, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    let context = client.directory(&LocalDirectory::files(directory, [".dockerignore".to_owned()])).await?;
+    let path = context.path().to_owned();
+    let found = blocking(move || Context::open(&path)?.read_ignore(None)).await?;
+    let Some(found) = found else { return Ok(Vec::new()) };
+    let file = found.path.display().to_string();
+    frontend::dockerignore(&found.text).map_err(|e| BuildError::Ignore { file, reason: chain(&e) })
+}
+
 /// Turns the Dockerfile into a graph; base images come from the store and from registries.
 ///
 /// # Errors
@@ -90,26 +101,77 @@ pub(crate) async fn lower(
     bases: &Bases,
     recipe: &Recipe,
     loaded: &Loaded,
+    client: &dyn Client,
     notes: &Notes,
 ) -> Result<Lowered, BuildError> {
-    let wrong = |findings| BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings };
-    let options = frontend::Options { ignore_patterns: loaded.ignore.clone(), ..recipe.options.clone() };
-    let (ast, _) = frontend::parse(&loaded.source);
-    let mut lowering = Lowering::new(&loaded.source, ast, options);
+    let mut lowering = lowering(recipe, loaded);
     loop {
-        match lowering.step().map_err(wrong)? {
+        match lowering.step().map_err(|findings| wrong(loaded, findings))? {
             Step::Done(lowered) => return Ok(lowered),
-            Step::Need(queries) => {
-                for query in queries {
-                    let note = notes.begin(&format!("[internal] load metadata for {}", query.reference));
-                    let found = bases.get(&query.reference, &query.platform).await;
-                    let image = note.end_with(found).map_err(|e| {
-                        let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
-                        wrong(vec![frontend::diagnostic::Diagnostic::error("no-image", query.span, message)])
-                    })?;
-                    lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
-                }
+            Step::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
+        }
+    }
+}
+
+fn lowering(recipe: &Recipe, loaded: &Loaded) -> Lowering {
+    let options = frontend::Options { ignore_patterns: loaded.ignore.clone(), ..recipe.options.clone() };
+    Lowering::new(&loaded.source, frontend::parse(&loaded.source).0, options)
+}
+
+fn wrong(loaded: &Loaded, findings: Vec<Diagnostic>) -> BuildError {
+    BuildError::Dockerfile { text: Box::new(loaded.source.clone()), findings }
+}
+
+/// Finds out what a lowering must know.
+async fn answer(
+    bases: &Bases,
+    loaded: &Loaded,
+    client: &dyn Client,
+    notes: &Notes,
+    lowering: &mut Lowering,
+    queries: Vec<Query>,
+) -> Result<(), BuildError> {
+    for query in queries {
+        match query {
+            Query::Ignore(query) => {
+                let note = notes.begin(&query.title);
+                let patterns = note.end_with(read_named_ignore(&query.directory, client).await)?;
+                lowering.answer_ignore(&query, patterns);
             }
+            Query::Image(query) => {
+                let note = notes.begin(&query.title);
+                let found = bases.get(&query.reference, &query.platform).await;
+                let image = note.end_with(found).map_err(|e| {
+                    let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
+                    wrong(loaded, vec![Diagnostic::error("no-image", query.span, message)])
+                })?;
+                lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Answers a question about a Dockerfile, without building anything.
+///
+/// # Errors
+/// As a build's before its first step, but for what a check is there to tell.
+pub async fn inquire(
+    store: Store,
+    request: Request,
+    recipe: &Recipe,
+    ask: Ask,
+    client: &dyn Client,
+) -> Result<(Source, SubResult), BuildError> {
+    let lease = Arc::new(store.lease()?);
+    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
+    let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
+    let loaded = load(recipe, client, &notes).await?;
+    let mut lowering = lowering(recipe, &loaded);
+    loop {
+        match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(&loaded, findings))? {
+            SubStep::Done(result) => return Ok((loaded.source, result)),
+            SubStep::Need(queries) => answer(&bases, &loaded, client, &notes, &mut lowering, queries).await?,
         }
     }
 }
@@ -123,5 +185,5 @@ pub async fn compile(store: Store, recipe: &Recipe, ask: Ask, client: &dyn Clien
     let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
-    lower(&bases, recipe, &loaded, &notes).await
+    lower(&bases, recipe, &loaded, client, &notes).await
 }

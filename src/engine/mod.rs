@@ -4,6 +4,7 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
 
+mod arrival;
 mod asker;
 pub mod attrs;
 mod backlog;
@@ -11,14 +12,18 @@ mod bases;
 mod blocking;
 mod client;
 mod context;
+mod deliver;
 mod error;
+mod explain;
 mod finish;
 mod host;
 pub mod images;
 mod job;
+mod layers;
 mod load;
 mod notes;
 mod outcome;
+pub mod provenance;
 mod push;
 mod recipe;
 mod remote;
@@ -32,6 +37,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use snapshotter::store::relief::{Relief, SpaceLimits};
 use snapshotter::Store;
 use solver::admit::Budget;
 use solver::drive::Solver;
@@ -46,11 +52,12 @@ pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
 pub use job::{Job, Tree};
-pub use load::compile;
+pub use load::{compile, inquire};
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
 pub use push::push;
 pub use recipe::{Dockerfile, Recipe};
+pub(crate) use remote::config_file;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
@@ -117,6 +124,12 @@ impl Engine {
     pub fn tidy(&self, limit: Duration) {
         // What stays is found by the next build.
         let _ = Store::open(&self.root).and_then(|store| store.tidy(limit));
+    }
+
+    /// Collects for at most `limit` if the store is beyond its limits; says what was done, if anything had to be.
+    pub fn relieve(&self, space: &SpaceLimits, limit: Duration) -> Option<Relief> {
+        // What cannot be done now is for the next build to do.
+        Store::open(&self.root).and_then(|store| store.relieve(space, limit)).ok().flatten()
     }
 
     /// What is at work, or what begins to work now.

@@ -37,6 +37,17 @@ impl Notes {
         Note { notes: self, vertex, ended: false }
     }
 
+    /// Tells the user something.
+    pub fn warn(&self, warning: Warning) {
+        self.emit(EventKind::Warning(warning));
+    }
+
+    /// Says something of a vertex.
+    pub(crate) fn remark(&self, vertex: VertexId, short: String) {
+        let (detail, url, file, range) = Default::default();
+        self.warn(Warning { vertex: Some(vertex), short, detail, url, file, range });
+    }
+
     /// Passes on what is doubtful in a Dockerfile.
     pub(crate) fn lint(&self, source: &Source, lint: &Diagnostic) {
         let span = lint.span();
@@ -44,18 +55,11 @@ impl Notes {
             line: source.line_of(offset) as i32,
             character: source.column_of(offset) as i32,
         };
-        let kebab: String = lint.code.chars().enumerate().fold(String::new(), |mut text, (at, c)| {
-            if c.is_ascii_uppercase() && at > 0 {
-                text.push('-');
-            }
-            text.push(c.to_ascii_lowercase());
-            text
-        });
         self.emit(EventKind::Warning(Warning {
             vertex: None,
             short: format!("{}: {} (line {})", lint.code, lint.message, lint.line(source)),
             detail: lint.help.iter().cloned().collect(),
-            url: format!("https://docs.docker.com/go/dockerfile/rule/{kebab}/"),
+            url: frontend::rule(lint.code).map(|rule| rule.url.to_string()).unwrap_or_default(),
             file: Some(source.name().to_string()),
             range: Some(Range { start: at(span.start), end: at(span.end) }),
         }));

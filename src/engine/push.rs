@@ -2,120 +2,167 @@
 
 use std::sync::Arc;
 
-use snapshotter::layer::{pack, Compression, PackOptions};
-use snapshotter::store::tags::BlobRef;
+use snapshotter::layer::{pack, Compression, PackOptions, Pulled};
+use snapshotter::store::tags::{BlobRef, TagEntry};
 use snapshotter::{Digest, Lease, Store};
 
+use super::arrival::{Arrival, OnLayer};
 use super::blocking::blocking;
 use super::images::{self, Error, Image};
-use super::remote::Remote;
+use super::remote::{origin, Origin, Remote};
 use crate::image::{manifest, manifest_of, Descriptor, Document, Family};
-use crate::registry::{Blob, Content, OnPush, Opener, Pushed, Reference};
+use crate::registry::{Blob, Bring, Content, OnPush, Opener, Pushed, Reference, Registry};
 
-/// Pushes the image that has this name in the store, under this name.
+/// Pushes the image that has this name in the store, under this name. Layers that are elsewhere are fetched only if the
+/// registry neither has them nor can take them from where they are.
 ///
 /// # Errors
 /// The image is not there, its layers cannot be made again, or the registry refuses it: then with its own words.
 pub async fn push(store: &Store, remote: &Remote, name: &str, on: &OnPush) -> Result<Pushed, Error> {
     let reference: Reference =
         name.parse().map_err(|e| Error::BadName { name: name.to_string(), reason: super::error::chain(&e) })?;
-    let image = {
-        let (store, name) = (store.clone(), name.to_string());
-        blocking(move || images::find(&store, &name)).await?
-    };
-    remote.fetch(&image).await?;
+    let registry = remote.registry()?.clone();
     let content = {
         let (store, lease, name) = (store.clone(), Arc::clone(remote.lease()), name.to_string());
-        blocking(move || content(&store, &lease, &name)).await?
+        let registry = registry.clone();
+        blocking(move || {
+            let image = images::find(&store, &name)?;
+            let origins = image.entry.platforms().filter_map(|entry| origin(&store, entry)).collect();
+            Loading { store, lease, registry, origins }.content(&image)
+        })
+        .await?
     };
-    let pushed = remote.registry()?.push(&reference, &content, on).await;
+    let pushed = registry.push(&reference, &content, on).await;
     pushed.map_err(|source| Error::Registry { name: name.to_string(), source })
 }
 
-/// Everything the registry must have: layers, config, manifest.
-fn content(store: &Store, lease: &Arc<Lease>, name: &str) -> Result<Content, Error> {
-    let image = images::find(store, name)?;
-    if let Some(content) = kept_index(store, lease, &image) {
-        return Ok(content);
-    }
-    let mut blobs = vec![blob(store, lease, &config_descriptor(&image))];
-    let kept = kept_manifest(store, lease, &image);
-    let (layers, document) = match kept {
-        Some((layers, descriptor, bytes)) => (layers, (descriptor, bytes)),
-        None => {
-            let layers = packed(store, lease, &image)?;
-            let (bytes, descriptor) = manifest_of(&image.config_bytes, layers.clone(), Family::Oci)
-                .map_err(|source| Error::Config { name: name.to_string(), source })?;
-            (layers, (descriptor, bytes))
+/// What an image is loaded from.
+struct Loading {
+    store: Store,
+    lease: Arc<Lease>,
+    registry: Registry,
+    /// Where the layers came from that did not begin here.
+    origins: Vec<Origin>,
+}
+
+impl Loading {
+    /// Everything the registry must have: layers, config, manifest.
+    fn content(&self, image: &Image) -> Result<Content, Error> {
+        if let Some(content) = self.kept_index(&image.entry) {
+            return Ok(content);
         }
-    };
-    // Layers that came from the same registry need no upload there: it can mount them.
-    let came_from =
-        image.entry.extra.get("pulled_from").and_then(|text| text.as_str()).and_then(|text| text.parse().ok());
-    blobs.extend(
-        layers.iter().map(|layer| Blob { also_in: came_from.iter().cloned().collect(), ..blob(store, lease, layer) }),
-    );
-    Ok(Content { blobs, documents: vec![document] })
-}
+        let mut blobs = vec![self.blob(&Descriptor::of(Family::Oci.config(), &image.config_bytes))];
+        let (layers, document) = match self.kept_manifest(&image.entry) {
+            Some((layers, descriptor, bytes)) => (layers, (descriptor, bytes)),
+            None => {
+                let layers = self.packed(image)?;
+                let (bytes, descriptor) = manifest_of(&image.config_bytes, layers.clone(), Family::Oci)
+                    .map_err(|source| Error::Config { name: shown(image), source })?;
+                (layers, (descriptor, bytes))
+            }
+        };
+        blobs.extend(layers.iter().map(|layer| self.blob(layer)));
+        Ok(Content { blobs, documents: vec![document] })
+    }
 
-fn config_descriptor(image: &Image) -> Descriptor {
-    Descriptor::of(Family::Oci.config(), &image.config_bytes)
-}
-
-/// The manifest that the image was pulled or exported with, if all that it names is here.
-fn kept_manifest(store: &Store, lease: &Lease, image: &Image) -> Option<(Vec<Descriptor>, Descriptor, Vec<u8>)> {
-    let BlobRef { digest, size, media_type } = image.entry.manifest.as_ref()?;
-    let bytes = store.read_blob(digest, manifest::MAX_BYTES as u64).ok()?;
-    let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, None) else { return None };
-    let all_here = manifest.layers.iter().all(|layer| lease.hold_blob(&layer.digest).is_ok());
-    all_here.then(|| (manifest.layers, Descriptor::new(media_type.clone(), *digest, *size), bytes))
-}
-
-/// The index that the image was exported with, and all it names, if all of that is here.
-fn kept_index(store: &Store, lease: &Arc<Lease>, image: &Image) -> Option<Content> {
-    let root = image.entry.manifest.as_ref()?;
-    let read = |digest: &Digest| store.read_blob(digest, manifest::MAX_BYTES as u64).ok();
-    let bytes = read(&root.digest)?;
-    let Ok(Document::Index(index)) = Document::parse(&bytes, None) else { return None };
-    let mut content = Content { blobs: Vec::new(), documents: Vec::new() };
-    for child in index.manifests {
-        let bytes = read(&child.digest)?;
+    /// The manifest that the image was pulled or exported with, if all that it names can be had.
+    fn kept_manifest(&self, entry: &TagEntry) -> Option<(Vec<Descriptor>, Descriptor, Vec<u8>)> {
+        let BlobRef { digest, size, media_type } = entry.manifest.as_ref()?;
+        let bytes = self.document(digest)?;
         let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, None) else { return None };
-        for descriptor in manifest.layers.iter().chain([&manifest.config]) {
-            lease.hold_blob(&descriptor.digest).ok()?;
-            content.blobs.push(blob(store, lease, descriptor));
-        }
-        content.documents.push((child, bytes));
+        let all_there = manifest.layers.iter().all(|layer| self.has(&layer.digest));
+        all_there.then(|| (manifest.layers, Descriptor::new(media_type.clone(), *digest, *size), bytes))
     }
-    content.documents.push((Descriptor::new(root.media_type.clone(), root.digest, root.size), bytes));
-    Some(content)
+
+    /// The index that the image was exported with, and all it names, if all of that can be had.
+    fn kept_index(&self, entry: &TagEntry) -> Option<Content> {
+        let root = entry.manifest.as_ref()?;
+        let bytes = self.document(&root.digest)?;
+        let Ok(Document::Index(index)) = Document::parse(&bytes, None) else { return None };
+        let mut content = Content { blobs: Vec::new(), documents: Vec::new() };
+        for child in index.manifests {
+            let bytes = self.document(&child.digest)?;
+            let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, None) else { return None };
+            for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+                if !self.has(&descriptor.digest) {
+                    return None;
+                }
+                content.blobs.push(self.blob(descriptor));
+            }
+            content.documents.push((child, bytes));
+        }
+        content.documents.push((Descriptor::new(root.media_type.clone(), root.digest, root.size), bytes));
+        Some(content)
+    }
+
+    /// Layers as they came, or made of the image's snapshots: then they must be what its config says.
+    fn packed(&self, image: &Image) -> Result<Vec<Descriptor>, Error> {
+        let gone = || Error::LayersGone { name: shown(image) };
+        let epoch = image.entry.extra.get("epoch").and_then(|epoch| epoch.as_i64());
+        let compression = Compression::Gzip { level: super::finish::GZIP_LEVEL };
+        let came = origin(&self.store, &image.entry).map(|origin| origin.layers).unwrap_or_default();
+        let mut layers = Vec::new();
+        for (at, layer) in image.entry.layers.iter().enumerate() {
+            let Some(snapshot) = layer.snapshot.filter(|snapshot| self.lease.hold_snapshot(snapshot).is_ok()) else {
+                layers.push(came.get(at).cloned().ok_or_else(gone)?);
+                continue;
+            };
+            let pack = |epoch| {
+                pack(&self.store, &self.lease, &snapshot, &PackOptions { compression, epoch, pulled: Pulled::AsItCame })
+            };
+            let mut made = pack(None)?;
+            if made.diff_id != layer.diff_id {
+                made = pack(epoch)?;
+            }
+            if made.diff_id != layer.diff_id {
+                // Its blob is gone, and files do not tell how it was written. Where it came from it still is.
+                layers.push(came.get(at).cloned().ok_or_else(gone)?);
+                continue;
+            }
+            layers.push(Descriptor::new(made.compression.media_type(), made.digest, made.size));
+        }
+        Ok(layers)
+    }
+
+    fn document(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.store.read_blob(digest, manifest::MAX_BYTES as u64).ok()
+    }
+
+    fn origin_of(&self, digest: &Digest) -> Option<&Origin> {
+        self.origins.iter().find(|origin| origin.layers.iter().any(|layer| layer.digest == *digest))
+    }
+
+    /// Whether a blob is here, or known to be elsewhere.
+    fn has(&self, digest: &Digest) -> bool {
+        self.lease.hold_blob(digest).is_ok() || self.origin_of(digest).is_some()
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Blob {
+        let (store, lease, digest) = (self.store.clone(), Arc::clone(&self.lease), descriptor.digest);
+        let open: Opener = Arc::new(move || {
+            let file = store.open_blob(&lease, &digest).map_err(std::io::Error::other)?;
+            Ok(Box::new(file))
+        });
+        let origin = self.origin_of(&digest);
+        // Layers that came from the same registry need no upload there: it can mount them.
+        let also_in = origin.map(|origin| origin.from.clone()).into_iter().collect();
+        let bring = origin.map(|origin| self.bring(&origin.from, descriptor));
+        Blob { descriptor: descriptor.clone(), open, bring, also_in }
+    }
+
+    /// Fetches a layer from where it came from, unless it is here.
+    fn bring(&self, from: &Reference, layer: &Descriptor) -> Bring {
+        let on_layer: OnLayer = Arc::new(|_: &Digest, _, _, _| {});
+        let (store, lease) = (self.store.clone(), Arc::clone(&self.lease));
+        let arrival = Arrival { store, lease, registry: self.registry.clone(), from: from.clone(), on_layer };
+        let layer = layer.clone();
+        Arc::new(move || {
+            let (arrival, layer) = (arrival.clone(), layer.clone());
+            Box::pin(async move { arrival.download(&layer, None).await })
+        })
+    }
 }
 
-/// Layers made of the image's snapshots. They must be what its config says.
-fn packed(store: &Store, lease: &Lease, image: &Image) -> Result<Vec<Descriptor>, Error> {
-    let gone = || Error::LayersGone { name: image.entry.name.clone().unwrap_or_else(|| image.id().to_string()) };
-    let epoch = image.entry.extra.get("epoch").and_then(|epoch| epoch.as_i64());
-    let compression = Compression::Gzip { level: super::finish::GZIP_LEVEL };
-    let mut layers = Vec::new();
-    for layer in &image.entry.layers {
-        let snapshot = layer.snapshot.ok_or_else(gone)?;
-        let mut made = pack(store, lease, &snapshot, &PackOptions { compression, epoch: None })?;
-        if made.diff_id != layer.diff_id {
-            made = pack(store, lease, &snapshot, &PackOptions { compression, epoch })?;
-        }
-        if made.diff_id != layer.diff_id {
-            return Err(gone());
-        }
-        layers.push(Descriptor::new(made.compression.media_type(), made.digest, made.size));
-    }
-    Ok(layers)
-}
-
-fn blob(store: &Store, lease: &Arc<Lease>, descriptor: &Descriptor) -> Blob {
-    let (store, lease, digest) = (store.clone(), Arc::clone(lease), descriptor.digest);
-    let open: Opener = Arc::new(move || {
-        let file = store.open_blob(&lease, &digest).map_err(std::io::Error::other)?;
-        Ok(Box::new(file))
-    });
-    Blob { descriptor: descriptor.clone(), open, also_in: Vec::new() }
+fn shown(image: &Image) -> String {
+    image.entry.name.clone().unwrap_or_else(|| image.id().to_string())
 }

@@ -1,20 +1,18 @@
 //! Images from registries: their documents first, their layers only when files are needed.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use futures_util::future::join_all;
 use serde_json::json;
-use snapshotter::layer::{apply_layer, remember_pulled};
 use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
-use snapshotter::{chain_id, DiffId, Digest, Lease, SnapshotId, Store};
+use snapshotter::{chain_id, Digest, Lease, SnapshotId, Store};
 use solver::graph::Platform;
 
+use super::arrival::{Arrival, OnLayer};
 use super::blocking::blocking;
 use super::images::{self, Error, Image};
 use crate::image::{manifest, Descriptor, Document, ImageConfig};
-use crate::registry::{Config, Credentials, Limits, OnBytes, Reference, Registry, Resolved};
+use crate::registry::{Config, Credentials, Limits, Reference, Registry, Resolved};
 use crate::rfc3339::Time;
 
 /// Where in a tag's extra data the reference stands that its layers can be fetched from.
@@ -41,8 +39,21 @@ pub struct Remote {
     own: OnceLock<Registry>,
 }
 
-/// Told how far a layer is: its digest, bytes so far, bytes in all, and whether it is unpacked.
-pub(crate) type OnLayer = Arc<dyn Fn(&Digest, u64, u64, bool) + Send + Sync>;
+/// Where layers of an image can be had that are not here.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The image they were named by, or one it was built on: by digest.
+    pub from: Reference,
+    /// They, bottom first.
+    pub layers: Vec<Descriptor>,
+}
+
+impl Origin {
+    /// How an image's entry remembers it: the key and value of its extra data, and the blob it keeps.
+    pub(crate) fn remembered(&self) -> (&'static str, String, Option<Digest>) {
+        (PULLED_FROM, self.from.to_string(), self.from.digest())
+    }
+}
 
 impl Remote {
     /// Nothing is asked, and no configuration read, before it is needed.
@@ -108,8 +119,7 @@ impl Remote {
             (self.store.clone(), Arc::clone(&self.lease), reference.to_string(), platform.to_string());
         blocking(move || {
             let entry = keep_documents(&store, &lease, &parsed, &resolved, platform)?;
-            store.set_tag(&name, &entry)?;
-            images::find(&store, &name)
+            images::keep_beside(&store, &name, entry)
         })
         .await
     }
@@ -125,31 +135,29 @@ impl Remote {
             return Ok(Some(top));
         }
         let name = image.entry.name.clone().unwrap_or_else(|| image.id().to_string());
-        let gone = || Error::LayersGone { name: name.clone() };
-        let from = image.entry.extra.get(PULLED_FROM).and_then(|text| text.as_str()).ok_or_else(gone)?;
-        let from: Reference = from.parse().map_err(|_| gone())?;
-        let layers = self.layers_of(image)?;
-        let registry = self.registry()?;
-        // Each runs by itself: one that is being unpacked does not hold up the download of the others.
-        let downloads: Vec<_> = layers
-            .iter()
-            .map(|layer| {
-                let (registry, from, layer) = (registry.clone(), from.clone(), layer.clone());
-                let (store, lease, on_layer) = (self.store.clone(), Arc::clone(&self.lease), Arc::clone(on_layer));
-                let work = async move { download(&registry, &from, &layer, &store, &lease, &on_layer).await };
-                AbortOnDrop(tokio::spawn(work))
-            })
-            .collect();
-        let mut parent: Option<SnapshotId> = None;
-        for ((download, layer), diff_id) in downloads.into_iter().zip(&layers).zip(image.diff_ids()) {
-            let downloaded = download.join().await;
-            downloaded.map_err(|source| Error::Registry { name: name.clone(), source })?;
-            let (store, lease, digest) = (self.store.clone(), Arc::clone(&self.lease), layer.digest);
-            parent = Some(blocking(move || unpack(&store, &lease, parent.as_ref(), &digest, &diff_id)).await?);
-            on_layer(&layer.digest, layer.size, layer.size, true);
-        }
-        self.remember_layers(image, &layers)?;
-        Ok(parent)
+        let diff_ids = image.diff_ids();
+        // What was built on other layers is here or nowhere.
+        let origin = self.origin(image).filter(|origin| origin.layers.len() >= diff_ids.len());
+        let origin = origin.ok_or_else(|| Error::LayersGone { name: name.clone() })?;
+        let is_here =
+            |count: &usize| chain_id(&diff_ids[..*count]).is_some_and(|chain| self.lease.hold_snapshot(&chain).is_ok());
+        let here = (1..diff_ids.len()).rev().find(is_here).unwrap_or(0);
+        let wanted: Vec<_> = origin.layers.iter().cloned().zip(diff_ids.iter().copied()).skip(here).collect();
+        let arrival = self.arrival(origin.from, on_layer)?;
+        let made = arrival.layers(&name, chain_id(&diff_ids[..here]), &wanted).await?;
+        self.remember_layers(image, &origin.layers)?;
+        Ok(made)
+    }
+
+    /// The way of layers from an image's registry into the store.
+    pub(super) fn arrival(&self, from: Reference, on_layer: &OnLayer) -> Result<Arrival, Error> {
+        Ok(Arrival {
+            store: self.store.clone(),
+            lease: Arc::clone(&self.lease),
+            registry: self.registry()?.clone(),
+            from,
+            on_layer: Arc::clone(on_layer),
+        })
     }
 
     /// Makes an image's files available.
@@ -161,29 +169,41 @@ impl Remote {
         self.files(image, &on_layer).await.map(drop)
     }
 
-    fn layers_of(&self, image: &Image) -> Result<Vec<Descriptor>, Error> {
-        let name = || image.entry.name.clone().unwrap_or_default();
-        let blob = image.entry.manifest.as_ref().ok_or_else(|| Error::LayersGone { name: name() })?;
-        let bytes = self.store.read_blob(&blob.digest, manifest::MAX_BYTES as u64)?;
-        match Document::parse(&bytes, None) {
-            Ok(Document::Manifest(manifest)) => Ok(manifest.layers),
-            Ok(Document::Index(_)) => Err(Error::LayersGone { name: name() }),
-            Err(source) => Err(Error::Config { name: name(), source }),
-        }
+    /// Where an image's layers can be had; nothing for one that never was in a registry.
+    pub(crate) fn origin(&self, image: &Image) -> Option<Origin> {
+        origin(&self.store, &image.entry)
     }
 
     /// Notes in the image's entry that its layers are here, so that they stay and leave again as they came.
     fn remember_layers(&self, image: &Image, layers: &[Descriptor]) -> Result<(), Error> {
         let Some(name) = &image.entry.name else { return Ok(()) };
-        let Some(mut entry) = self.store.get_tag(name)?.filter(|entry| entry.image == image.id()) else {
-            return Ok(());
-        };
         let diff_ids = image.diff_ids();
-        for (index, (layer, blob)) in entry.layers.iter_mut().zip(layers).enumerate() {
-            layer.snapshot = chain_id(&diff_ids[..=index]);
-            layer.blob = Some(BlobRef { digest: blob.digest, size: blob.size, media_type: blob.media_type.clone() });
-        }
-        Ok(self.store.set_tag(name, &entry)?)
+        let changed = self.store.change_tag(name, |entry| {
+            let mut entry = entry?;
+            // Whoever gave the name to another image meanwhile is not contradicted.
+            let ours = entry.platform_mut(&image.id())?;
+            for (index, (layer, blob)) in ours.layers.iter_mut().zip(layers).enumerate() {
+                layer.snapshot = chain_id(diff_ids.get(..=index)?);
+                let is_here = self.lease.hold_blob(&blob.digest).is_ok();
+                layer.blob = is_here.then(|| BlobRef {
+                    digest: blob.digest,
+                    size: blob.size,
+                    media_type: blob.media_type.clone(),
+                });
+            }
+            Some(entry)
+        });
+        Ok(changed?)
+    }
+}
+
+/// Where the layers of an entry's image can be had.
+pub(super) fn origin(store: &Store, entry: &TagEntry) -> Option<Origin> {
+    let from: Reference = entry.extra.get(PULLED_FROM)?.as_str()?.parse().ok()?;
+    let bytes = store.read_blob(&from.digest()?, manifest::MAX_BYTES as u64).ok()?;
+    match Document::parse(&bytes, None) {
+        Ok(Document::Manifest(manifest)) => Some(Origin { from, layers: manifest.layers }),
+        _ => None,
     }
 }
 
@@ -227,70 +247,9 @@ fn keep_documents(
     })
 }
 
-/// Fetches a layer into the store, unless it is there.
-async fn download(
-    registry: &Registry,
-    from: &Reference,
-    layer: &Descriptor,
-    store: &Store,
-    lease: &Arc<Lease>,
-    on_layer: &OnLayer,
-) -> Result<(), crate::registry::Error> {
-    if lease.hold_blob(&layer.digest).is_ok() {
-        return Ok(());
-    }
-    let moved: OnBytes = {
-        let (digest, size, on_layer) = (layer.digest, layer.size, Arc::clone(on_layer));
-        let so_far = std::sync::atomic::AtomicU64::new(0);
-        Arc::new(move |bytes| {
-            let so_far = so_far.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes;
-            on_layer(&digest, so_far, size, false);
-        })
-    };
-    let (store, lease, digest, size) = (store.clone(), Arc::clone(lease), layer.digest, layer.size);
-    let keep = move |reader: &mut crate::registry::BlobReader| -> io::Result<()> {
-        let mut writer = store.blob_writer(&lease).map_err(io::Error::other)?;
-        io::copy(reader, &mut writer)?;
-        writer.commit(Some((&digest, size))).map(drop).map_err(io::Error::other)
-    };
-    registry.fetch_blob(from, layer, &moved, keep).await
-}
-
-fn unpack(
-    store: &Store,
-    lease: &Lease,
-    parent: Option<&SnapshotId>,
-    blob: &Digest,
-    diff_id: &DiffId,
-) -> Result<SnapshotId, Error> {
-    let made = apply_layer(store, lease, parent, store.open_blob(lease, blob)?, diff_id)?;
-    remember_pulled(store, lease, diff_id, blob)?;
-    Ok(made)
-}
-
-/// A spawned task that ends with whoever waits for it.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> AbortOnDrop<T> {
-    async fn join(mut self) -> T {
-        match join_all([&mut self.0]).await.pop() {
-            Some(Ok(done)) => done,
-            Some(Err(failed)) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-            // Nobody but this one aborts it.
-            _ => std::future::pending().await,
-        }
-    }
-}
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// The user's or the system's configuration file: `RBUILD_CONFIG`, `~/.config/rbuild/config.toml`,
 /// `/etc/rbuild/config.toml`.
-fn config_file() -> Option<PathBuf> {
+pub(crate) fn config_file() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(named) = variable("RBUILD_CONFIG") {
         return Some(named);

@@ -1,5 +1,6 @@
 //! What a build is asked to do: plain data that every edge makes.
 
+use super::provenance::Provenance;
 use super::recipe::Recipe;
 use super::remote::Ask;
 use crate::export::Output;
@@ -33,6 +34,8 @@ pub struct ExportRequest {
     pub outputs: Vec<Output>,
     /// Seconds since 1970: no timestamp in the image is younger.
     pub epoch: Option<i64>,
+    /// The image tells where it comes from.
+    pub provenance: Option<Provenance>,
     /// The manifest's digest is wanted, so layers are compressed even when nothing leaves the store.
     pub wants_manifest: bool,
 }

@@ -15,6 +15,8 @@ pub enum Dest {
     Stdout,
     /// This file, or for layouts and trees this directory.
     Path(PathBuf),
+    /// Whoever asked for the build takes it, as the result of this exporter of the request.
+    Asker(u32),
 }
 
 impl Dest {
@@ -32,6 +34,7 @@ impl Dest {
         match self {
             Dest::Stdout => "standard output".into(),
             Dest::Path(path) => path.clone(),
+            Dest::Asker(_) => "the client".into(),
         }
     }
 }
@@ -58,6 +61,7 @@ pub fn write(dest: &Dest, fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), Err
             fill(&mut into)?;
             return into.flush().map_err(failed);
         }
+        Dest::Asker(_) => return Err(refused("it is no file of this machine")),
     };
     // A link is followed, as any program that opens its output file does.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.clone());

@@ -63,6 +63,13 @@ impl Bundle {
         Bundle { names, created: created.whole(), ..self }
     }
 
+    /// The bundle with further documents, which its index names.
+    #[must_use]
+    pub fn with(mut self, documents: impl IntoIterator<Item = (Digest, Vec<u8>)>) -> Bundle {
+        self.documents.extend(documents);
+        self
+    }
+
     fn empty(root: Descriptor) -> Bundle {
         let (documents, blobs) = (BTreeMap::new(), BTreeMap::new());
         Bundle { root, documents, blobs, native: None, names: Vec::new(), created: Time::default() }
@@ -210,26 +217,38 @@ fn copy_verified(
 /// # Errors
 /// [`Error`] names the path or the blob; a file that was there is then unchanged.
 pub fn write_archive(bundle: &Bundle, flavour: Flavour, open: OpenBlob, dest: &Dest) -> Result<(), Error> {
+    let shown = dest.shown();
+    dest::write(dest, &mut |into| stream_archive(bundle, flavour, open, &shown, into))
+}
+
+/// Writes the same archive to somebody, whom errors call `shown`.
+///
+/// # Errors
+/// [`Error`] names the blob that cannot be read, or that nobody takes the bytes.
+pub fn stream_archive(
+    bundle: &Bundle,
+    flavour: Flavour,
+    open: OpenBlob,
+    shown: &Path,
+    into: &mut dyn Write,
+) -> Result<(), Error> {
     let mut files = bundle.files(flavour);
     let index = serde_json::to_vec(&index_of(bundle.entries())).unwrap_or_default();
     files.insert("index.json".into(), Entry { mode: 0o644, is: Is::Made(index) });
-    let shown = dest.shown();
-    dest::write(dest, &mut |into| {
-        let failed = |source| Error::Write { path: shown.clone(), source };
-        for directory in ["blobs/", "blobs/sha256/"] {
-            let header = header(directory, tar::EntryType::Directory, 0o755, 0).map_err(failed)?;
-            into.write_all(header.as_bytes()).map_err(failed)?;
-        }
-        for (path, entry) in &files {
-            let size = entry.size();
-            let header = header(path, tar::EntryType::Regular, entry.mode, size).map_err(failed)?;
-            into.write_all(header.as_bytes()).map_err(failed)?;
-            entry.copy(open, into, &shown)?;
-            let padding = (512 - size % 512) % 512;
-            into.write_all(&[0; 512][..padding as usize]).map_err(failed)?;
-        }
-        into.write_all(&[0; 1024]).map_err(failed)
-    })
+    let failed = |source| Error::Write { path: shown.to_owned(), source };
+    for directory in ["blobs/", "blobs/sha256/"] {
+        let header = header(directory, tar::EntryType::Directory, 0o755, 0).map_err(failed)?;
+        into.write_all(header.as_bytes()).map_err(failed)?;
+    }
+    for (path, entry) in &files {
+        let size = entry.size();
+        let header = header(path, tar::EntryType::Regular, entry.mode, size).map_err(failed)?;
+        into.write_all(header.as_bytes()).map_err(failed)?;
+        entry.copy(open, into, shown)?;
+        let padding = (512 - size % 512) % 512;
+        into.write_all(&[0; 512][..padding as usize]).map_err(failed)?;
+    }
+    into.write_all(&[0; 1024]).map_err(failed)
 }
 
 fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<tar::Header> {

@@ -24,6 +24,8 @@ pub struct ImageOptions {
     pub epoch: Option<i64>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Statements about the image name it as their subject, instead of looking like an image.
+    pub artifact: bool,
 }
 
 impl Default for ImageOptions {
@@ -38,13 +40,13 @@ impl Default for ImageOptions {
             rewrite_timestamp: false,
             epoch: None,
             annotations: BTreeMap::new(),
+            artifact: true,
         }
     }
 }
 
 /// Attributes BuildKit knows and this exporter does not obey yet: better refused than ignored.
-const LATER: [&str; 17] = [
-    "oci-artifact",
+const LATER: [&str; 16] = [
     "attestation-inline",
     "attestation-prefix",
     "prefer-nondist-layers",
@@ -65,16 +67,7 @@ const LATER: [&str; 17] = [
 
 /// Reads the attributes of one `-o` value, but for `type` and `dest`, in the order given.
 pub(super) fn read(kind: &mut Kind, attributes: &[(String, String)]) -> Result<ImageOptions, String> {
-    let mut options = ImageOptions {
-        names: Vec::new(),
-        codec: Codec::Gzip,
-        level: None,
-        force_compression: false,
-        family: Family::Oci,
-        rewrite_timestamp: false,
-        epoch: None,
-        annotations: BTreeMap::new(),
-    };
+    let mut options = ImageOptions::default();
     let mut family = None;
     for (key, value) in attributes {
         let of_image = kind.is_image();
@@ -86,6 +79,7 @@ pub(super) fn read(kind: &mut Kind, attributes: &[(String, String)]) -> Result<I
             "compression-level" if of_image => options.level = Some(number(key, value)?),
             "force-compression" if of_image => options.force_compression = boolean(key, value)?,
             "rewrite-timestamp" if of_image => options.rewrite_timestamp = boolean(key, value)?,
+            "oci-artifact" if of_image => options.artifact = boolean(key, value)?,
             "oci-mediatypes" if of_image => {
                 family = Some(if boolean(key, value)? { Family::Oci } else { Family::Docker });
             }

@@ -1,5 +1,7 @@
 //! What a user writes after `-o`.
 
+use std::collections::BTreeMap;
+
 use super::options::{self, ImageOptions};
 use super::{csv, Dest, Error};
 
@@ -66,6 +68,28 @@ impl Output {
         read(value).map_err(|reason| Error::Output { value: value.to_owned(), reason })
     }
 
+    /// Reads what a client of the daemon asks for: the same attributes by name, without a destination, since what goes
+    /// anywhere goes to the client.
+    ///
+    /// # Errors
+    /// As [`parse`](Output::parse).
+    pub fn of_request(kind: &str, attributes: &BTreeMap<String, String>, exporter: u32) -> Result<Output, Error> {
+        let read = || {
+            let mut made = kind_of(kind)?;
+            let list: Vec<_> = attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let options = options::read(&mut made, &list)?;
+            let dest = match made {
+                Kind::Image { .. } | Kind::CacheOnly => None,
+                Kind::Oci { tar: false } | Kind::Docker { tar: false } => {
+                    return Err("tar=false to a client is not supported yet; leave it out and unpack the archive".into())
+                }
+                _ => Some(Dest::Asker(exporter)),
+            };
+            Ok(Output { kind: made, dest, options })
+        };
+        read().map_err(|reason: String| Error::Output { value: kind.to_owned(), reason })
+    }
+
     /// Whether it is bytes on standard output.
     pub fn is_to_stdout(&self) -> bool {
         self.dest == Some(Dest::Stdout)
@@ -112,7 +136,9 @@ fn with(mut kind: Kind, dest: Option<&str>, attributes: &[(String, String)]) -> 
             return Err(format!("type {} has no dest: it stays in the store", kind.word()));
         }
         (Kind::Local, None) => return Err("dest is required for local exporter".into()),
-        (Kind::Local, Some(Dest::Stdout)) => return Err("files cannot go to standard output; use type=tar".into()),
+        (Kind::Local, Some(Dest::Stdout | Dest::Asker(_))) => {
+            return Err("files cannot go to standard output; use type=tar".into())
+        }
         (Kind::Oci { tar: false } | Kind::Docker { tar: false }, None | Some(Dest::Stdout)) => {
             return Err("tar=false makes a directory: say which with dest".into());
         }

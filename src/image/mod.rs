@@ -5,6 +5,7 @@
 //! written here. Start reading at [`assemble()`].
 
 pub mod assemble;
+mod attestation;
 pub mod config;
 mod descriptor;
 mod history;
@@ -14,6 +15,7 @@ pub mod media_type;
 pub mod name;
 
 pub use assemble::{assemble, assemble_index, manifest_of, Assembled, Assembly, LayerInfo};
+pub use attestation::{attest, purl, Attestation, Attested};
 pub use config::ImageConfig;
 pub use descriptor::Descriptor;
 pub use manifest::{Document, Index, Manifest};

@@ -11,14 +11,13 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde_json::Value;
 
 use super::error::{Error, Result};
+use super::helper;
 use super::holder::{HeldToken, Holder, TokenRequest};
 use super::secret::Secret;
 
 /// The names under which Docker Hub's credentials may be filed, the usual one first.
 const DOCKER_HUB_KEYS: [&str; 4] =
     ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"];
-/// What is not among a helper's words when it simply has nothing.
-const HELPER_HAS_NOTHING: [&str; 2] = ["credentials not found", "no credentials"];
 
 /// How the user proves to be somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +160,14 @@ fn in_text(text: &str, name: &str, host: &str, repository: &str) -> Result<Optio
     let key = keys.iter().find(|key| has("credHelpers", key)).or_else(|| keys.iter().find(|key| has("auths", key)));
     // Entries written as URLs, and the helper for all hosts, go by the host alone.
     let key = key.map_or(keys_for(host, "").swap_remove(0), Clone::clone);
-    match docker_credential::get_credential_from_reader(text.as_bytes(), &key) {
+    let ask = |helper: &str| helper::ask(helper, &key).map_err(|reason| failed(host, reason));
+    let named =
+        |value: Option<&Value>| value.and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
+    if let Some(helper) = named(entries.get("credHelpers").and_then(|helpers| helpers.get(&key))) {
+        return ask(&helper);
+    }
+    let (store, text) = (named(entries.get("credsStore")), without_helpers(entries));
+    match docker_credential::get_credential_from_reader(text.expose().as_bytes(), &key) {
         Ok(DockerCredential::UsernamePassword(user, password)) if user.is_empty() && password.is_empty() => Ok(None),
         Ok(DockerCredential::UsernamePassword(user, password)) => {
             // The Docker client pads passwords with NULs.
@@ -169,18 +175,18 @@ fn in_text(text: &str, name: &str, host: &str, repository: &str) -> Result<Optio
             Ok(Some(Credential::Password { user, password }))
         }
         Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credential::IdentityToken(Secret::new(token)))),
-        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
-        Err(CredentialRetrievalError::HelperFailure { helper, stdout, stderr }) => {
-            let said = format!("{stdout}{stderr}").to_lowercase();
-            if HELPER_HAS_NOTHING.iter().any(|words| said.contains(words)) {
-                return Ok(None);
-            }
-            // Standard output may be half a password; standard error is meant for people.
-            let said: String = stderr.trim().chars().take(300).collect();
-            Err(failed(host, format!("{helper} failed: {said}")))
-        }
+        Err(CredentialRetrievalError::NoCredentialConfigured) => store.map_or(Ok(None), |store| ask(&store)),
         Err(other) => Err(failed(host, format!("{name}: {}", other.to_string().to_lowercase()))),
     }
+}
+
+/// The same file for the library that reads it: which helpers are run, and by whom, is not its business.
+fn without_helpers(mut entries: Value) -> Secret {
+    if let Some(entries) = entries.as_object_mut() {
+        entries.shift_remove("credHelpers");
+        entries.shift_remove("credsStore");
+    }
+    Secret::new(entries.to_string())
 }
 
 /// Under which keys credentials may be filed, the most telling first: podman files them by repository too.

@@ -15,6 +15,7 @@ mod config;
 mod credentials;
 mod error;
 mod fetch;
+pub mod helper;
 mod holder;
 mod pipe;
 mod platform;
@@ -37,7 +38,7 @@ pub use error::{Error, Fault, Result};
 pub use holder::{Held, HeldToken, Holder, TokenRequest};
 pub use pipe::{BlobReader, Opener};
 pub use pull::{Known, Resolved};
-pub use push::{Blob, Content, OnPush, PushEvent, Pushed};
+pub use push::{Blob, Bring, Content, OnPush, PushEvent, Pushed};
 pub use reference::{InvalidReference, Reference};
 pub use secret::Secret;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join_all, BoxFuture};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use reqwest::Method;
 
@@ -33,6 +33,8 @@ pub struct Blob {
     pub descriptor: Descriptor,
     /// Opens it; called once per try.
     pub open: Opener,
+    /// Fetches it first, where it is not here: asked only if it has to be sent.
+    pub bring: Option<Bring>,
     /// Other repositories that are known to hold it; those on the same registry need not be sent it again.
     pub also_in: Vec<Reference>,
 }
@@ -42,6 +44,9 @@ impl fmt::Debug for Blob {
         f.debug_struct("Blob").field("descriptor", &self.descriptor).field("also_in", &self.also_in).finish()
     }
 }
+
+/// Brings a blob here.
+pub type Bring = Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 /// What happens during a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +187,9 @@ impl Push<'_> {
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         // Its slot is needed for the upload itself.
         drop(started);
+        if let Some(bring) = &blob.bring {
+            bring().await?;
+        }
         let on = self.on.clone();
         let sent: OnBytes = Arc::new(move |bytes| on(PushEvent::Sending(digest, bytes)));
         let headers = vec![(CONTENT_TYPE, "application/octet-stream".to_owned())];

@@ -1,9 +1,12 @@
 //! Introductions: passwords, tokens that expire, helpers, and registries that are never satisfied.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rbuild::registry::{Credential, CredentialSource, Credentials, Error, Registry, Secret};
+use rbuild::registry::{
+    Credential, CredentialSource, Credentials, Error, Held, HeldToken, Holder, Registry, Secret, TokenRequest,
+};
 
 use crate::fixture::*;
 use crate::server::{Act, Asks, Server};
@@ -197,11 +200,91 @@ async fn helpers_and_files_of_docker_are_used() {
     assert_eq!(asked, format!("get {0}\nget {0}\n", server.host()));
     let all = Credentials(vec![CredentialSource::File(file.clone())]);
     std::fs::write(&file, r#"{"credsStore":"test"}"#).unwrap();
-    assert_eq!(all.find("unknown.example", "a").unwrap(), None);
-    let error = all.find("bad.example", "a").unwrap_err().to_string();
+    assert_eq!(all.find("unknown.example", "unknown.example", "a").await.unwrap(), None);
+    let error = all.find("bad.example", "bad.example", "a").await.unwrap_err().to_string();
     assert!(error.contains("vault is locked") && !error.contains("canary"), "{error}");
     std::fs::write(&file, r#"{"credsStore":"absent"}"#).unwrap();
-    assert!(all.find("unknown.example", "a").unwrap_err().to_string().contains("credential helper"));
+    assert!(all
+        .find("unknown.example", "unknown.example", "a")
+        .await
+        .unwrap_err()
+        .to_string()
+        .contains("credential helper"));
+}
+
+/// Fetches tokens as somebody else would, and never shows its password.
+#[derive(Debug)]
+struct Elsewhere {
+    token: Option<&'static str>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Holder for Elsewhere {
+    fn token<'a>(&'a self, wanted: &'a TokenRequest) -> Held<'a, Option<HeldToken>> {
+        self.asked.lock().unwrap().push(format!("token {} {}", wanted.host, wanted.scopes.join(" ")));
+        let token = self.token.map(|token| HeldToken { secret: Secret::new(token), life: None });
+        Box::pin(async { Ok(token) })
+    }
+
+    fn credential<'a>(&'a self, address: &'a str) -> Held<'a, Option<Credential>> {
+        self.asked.lock().unwrap().push(format!("credential {address}"));
+        Box::pin(async { Err("the vault is locked".into()) })
+    }
+}
+
+fn held_elsewhere(token: Option<&'static str>) -> (Credentials, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::default();
+    let holder = Elsewhere { token, asked: Arc::clone(&asked) };
+    (Credentials(vec![CredentialSource::Holder(Arc::new(holder))]), asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_fetched_elsewhere_is_used_and_no_password_asked_for() {
+    let server = Server::start();
+    server.asks_for_tokens(Some(BASIC));
+    Image::of(&[10]).put(&server, "a", "1");
+    // A token that the registry has given to somebody else.
+    let other = with(&server, password(&server.host(), "user", "canary"));
+    resolve(&other, &reference(&server, "a:1")).await.unwrap();
+    let given: &'static str = {
+        let seen = server.state().seen.clone();
+        let last = seen.iter().filter_map(|seen| seen.header("authorization")).last().unwrap().to_owned();
+        Box::leak(last.trim_start_matches("Bearer ").to_owned().into_boxed_str())
+    };
+    let fetched = server.seen("GET", "/token").len();
+    let (credentials, asked) = held_elsewhere(Some(given));
+    resolve(&other.with(credentials), &reference(&server, "a:1")).await.unwrap();
+    assert_eq!(server.seen("GET", "/token").len(), fetched);
+    assert_eq!(*asked.lock().unwrap(), [format!("token {} repository:a:pull", server.host())]);
+
+    // One that the registry does not take is fetched three times, and then the error tells whose it was.
+    let (credentials, asked) = held_elsewhere(Some("forged"));
+    let error = resolve(&other.with(credentials), &reference(&server, "a:1")).await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized { .. }), "{}", told(&error));
+    assert!(told(&error).contains("a token of the client's"), "{}", told(&error));
+    assert!(asked.lock().unwrap().iter().all(|asked| asked.starts_with("token")));
+
+    let (credentials, _) = held_elsewhere(None);
+    let error = resolve(&other.with(credentials), &reference(&server, "a:1")).await.unwrap_err();
+    assert!(told(&error).contains("the vault is locked"), "{}", told(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_uses_what_the_credentials_of_others_opened() {
+    for basic in [true, false] {
+        let server = Server::start();
+        match basic {
+            true => server.state().asks = Asks::Basic(BASIC),
+            false => server.asks_for_tokens(Some(BASIC)),
+        }
+        Image::of(&[10]).put(&server, "a", "1");
+        let first = with(&server, password(&server.host(), "user", "canary"));
+        resolve(&first, &reference(&server, "a:1")).await.unwrap();
+        let second = first.with(Credentials::default());
+        let error = resolve(&second, &reference(&server, "a:1")).await.unwrap_err();
+        assert!(matches!(error, Error::Unauthorized { .. }), "{}", told(&error));
+        resolve(&first, &reference(&server, "a:1")).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

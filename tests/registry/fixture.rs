@@ -138,6 +138,7 @@ pub fn blob(media_type: &str, bytes: &[u8]) -> Blob {
     Blob {
         descriptor: Descriptor::of(media_type, bytes),
         open: Arc::new(move || Ok(Box::new(io::Cursor::new(shared.clone())))),
+        bring: None,
         also_in: vec![],
     }
 }

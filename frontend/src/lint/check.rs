@@ -49,7 +49,8 @@ impl Checks {
                 ("experimental", list) => checks.experimental = Rules::read(list),
                 ("error", "true" | "True" | "TRUE" | "1" | "t") => checks.is_error = true,
                 ("error", "false" | "False" | "FALSE" | "0" | "f") => checks.is_error = false,
-                _ => return Err(option.to_string()),
+                ("error", _) => return Err(option.to_string()),
+                (key, _) => return Err(key.to_string()),
             }
         }
         Ok(checks)
@@ -115,8 +116,8 @@ mod tests {
         ] {
             assert_eq!(Checks::read(text), Ok(Checks { skip, experimental, is_error }), "{text}");
         }
-        for wrong in ["skip", "foo=bar", "error=maybe"] {
-            assert_eq!(Checks::read(wrong), Err(wrong.to_string()));
+        for (wrong, told) in [("skip", "skip"), ("foo=bar", "foo"), ("error=maybe", "error=maybe")] {
+            assert_eq!(Checks::read(wrong), Err(told.to_string()));
         }
     }
 }

@@ -4,9 +4,11 @@
 //! what lowering knows (values, a base's configuration), lowering calls it. Which findings are told is decided at the
 //! end, in [`check`].
 
+mod catalogue;
 mod check;
 mod ignored;
 
+pub use catalogue::{rule, Rule, RULES};
 pub(crate) use ignored::ignored;
 
 pub(crate) use check::{filter, Checks};

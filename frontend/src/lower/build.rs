@@ -1,15 +1,18 @@
 //! The stages that are needed, lowered one after the other into one graph.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use solver::graph::op::{Op, SourceOp};
+use solver::graph::op::Op;
 use solver::graph::{
     GraphBuilder, Hints, Location, NewVertex, Origin, OutputIndex, OutputRef, Platform, Position, Range, SourceInfo,
+    VertexId,
 };
 
+use super::context::{self, Used};
 use super::stage::{Counter, StageState};
-use super::{arg, copy, expose, from, meta, run, workdir, ImageAnswer, Lowered, Target};
+use super::workdir::joined;
+use super::{arg, copy, expose, from, meta, run, workdir, Answers, Target};
 use crate::ast::{Kind, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{expand, Expanded, Mode};
@@ -23,7 +26,7 @@ pub(super) struct Scene<'a> {
     pub source: &'a Source,
     pub options: &'a Options,
     pub stages: &'a Stages,
-    pub answers: &'a HashMap<(String, Platform), ImageAnswer>,
+    pub answers: &'a Answers,
     pub reachable: &'a BTreeSet<usize>,
     pub escape: char,
     pub epoch: Option<i64>,
@@ -35,18 +38,19 @@ pub(super) struct Build<'a> {
     graph: GraphBuilder,
     /// Lowered stages, by index.
     states: BTreeMap<usize, StageState>,
-    /// Paths of the build context that were used; `/` is all of it.
-    pub context_paths: BTreeSet<String>,
-    /// Those to name in its source; `None` names none yet.
-    named_paths: Option<&'a BTreeSet<String>>,
+    /// Paths that were used.
+    pub used: Used,
+    /// Those to name in sources; `None` names none yet.
+    pub named: Option<&'a Used>,
     info: Arc<SourceInfo>,
     pub lints: Vec<Diagnostic>,
 }
 
-/// Lowers what is reachable. `paths` are those of the build context, known from an earlier call.
+/// Lowers what is reachable. `named` are the paths of contexts, known from an earlier call.
 pub(super) fn build<'a>(
     scene: &'a Scene<'a>,
-    paths: Option<&'a BTreeSet<String>>,
+    named: Option<&'a Used>,
+    graph: GraphBuilder,
 ) -> Result<Build<'a>, Vec<Diagnostic>> {
     let info = SourceInfo {
         filename: scene.source.name().to_string(),
@@ -55,10 +59,10 @@ pub(super) fn build<'a>(
     };
     let mut build = Build {
         scene,
-        graph: GraphBuilder::new(),
+        graph,
         states: BTreeMap::new(),
-        context_paths: BTreeSet::new(),
-        named_paths: paths,
+        used: Used::default(),
+        named,
         info: Arc::new(info),
         lints: Vec::new(),
     };
@@ -76,6 +80,12 @@ pub(super) fn build<'a>(
 impl<'a> Build<'a> {
     fn stage(&mut self, index: usize, errors: &mut Vec<Diagnostic>) {
         let stage = &self.scene.stages.all[index];
+        if let Base::Stage(base) = &stage.base {
+            self.use_stage(*base, None);
+        }
+        if index == self.scene.stages.target {
+            self.use_stage(index, None);
+        }
         let mut state = match &stage.base {
             Base::Stage(base) => match self.states.get(base) {
                 Some(base) => base.clone(),
@@ -83,6 +93,10 @@ impl<'a> Build<'a> {
                 None => return,
             },
             Base::Scratch => from::scratch(self, stage.platform.as_ref()),
+            Base::Context(named) => match from::context(self, index, stage, named) {
+                Ok(state) => state,
+                Err(error) => return errors.push(error),
+            },
             Base::Image(reference) => match from::image(self, stage, reference) {
                 Ok(state) => state,
                 Err(error) => return errors.push(error),
@@ -130,8 +144,8 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Ends the graph.
-    pub fn finish(mut self, scene: &Scene) -> Result<Lowered, Vec<Diagnostic>> {
+    /// The image that the target stage becomes, with the graph so far and what is doubtful.
+    pub fn finish(mut self, scene: &Scene) -> Result<(Target, GraphBuilder, Vec<Diagnostic>), Vec<Diagnostic>> {
         let Some(mut state) = self.states.remove(&scene.stages.target) else {
             let span = scene.stages.all[scene.stages.target].span;
             return Err(vec![Diagnostic::error("internal", span, "the target stage was not lowered")]);
@@ -139,18 +153,12 @@ impl<'a> Build<'a> {
         for (name, value) in &scene.options.labels {
             state.config.config.labels.insert(name.clone(), value.clone());
         }
-        if let Some(platform) = &scene.options.target_platform {
+        if let Some(platform) = scene.options.platforms.first() {
             state.config.set_platform(platform);
         } else if state.config.architecture.is_empty() || state.config.os.is_empty() {
             state.config.set_platform(&state.platform);
         }
         state.config.fix_created(scene.epoch);
-        let targets: Vec<OutputRef> = state.output.into_iter().collect();
-        let graph = self.graph.finish(targets).map_err(|error| {
-            let span = scene.stages.all[scene.stages.target].span;
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            vec![Diagnostic::error("internal", span, format!("the graph is not valid: {error}{cause}"))]
-        })?;
         let target = Target {
             platform: state.config.platform(),
             output: state.output,
@@ -158,7 +166,7 @@ impl<'a> Build<'a> {
             base_layers: state.base_layers,
             base_history: state.base_history,
         };
-        Ok(Lowered { graph, targets: vec![target], lints: self.lints })
+        Ok((target, self.graph, self.lints))
     }
 
     /// Adds a vertex, and answers its first output.
@@ -184,28 +192,37 @@ impl<'a> Build<'a> {
         Range { start: position(span.start), end: position(span.end) }
     }
 
-    /// The build context.
-    pub fn context(&mut self) -> OutputRef {
-        let options = self.scene.options;
-        let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_string(), options.context_name.clone())]);
-        if !options.ignore_patterns.is_empty() {
-            attrs.insert("local.excludepatterns".into(), json_list(options.ignore_patterns.iter()));
-        }
-        if let Some(paths) = self.named_paths.filter(|paths| !paths.is_empty() && !paths.contains("/")) {
-            let paths: Vec<String> = paths.iter().map(|path| path.trim_start_matches('/').to_string()).collect();
-            attrs.insert("local.followpaths".into(), json_list(paths.iter()));
-        }
-        let op = Op::Source(SourceOp { identifier: format!("local://{}", options.context_name), attrs });
-        self.add(op, Vec::new(), None, About::internal("load build context"))
+    /// Adds a vertex as it is.
+    pub fn add_vertex(&mut self, vertex: NewVertex) -> VertexId {
+        self.graph.add(vertex)
     }
 
-    /// The files of what `--from` means; `None` is an empty tree.
-    pub fn files_of(&mut self, base: &Base) -> Result<Option<OutputRef>, Diagnostic> {
+    /// The files of what `--from` means, as far as `sources` need them (`None` needs all); `None` is an empty tree.
+    pub fn files_of(
+        &mut self,
+        base: &Base,
+        sources: Option<&[String]>,
+        span: Span,
+    ) -> Result<Option<OutputRef>, Diagnostic> {
         match base {
             Base::Scratch => Ok(None),
-            Base::Stage(index) => Ok(self.states.get(index).and_then(|state| state.output)),
+            Base::Stage(index) => {
+                self.use_stage(*index, sources);
+                Ok(self.states.get(index).and_then(|state| state.output))
+            }
             Base::Image(reference) => from::files(self, reference),
+            Base::Context(named) => {
+                let platform = self.scene.options.platform().clone();
+                context::files(self, named, &platform, sources, span)
+            }
         }
+    }
+
+    /// Remembers which paths of a stage are read.
+    fn use_stage(&mut self, index: usize, sources: Option<&[String]>) {
+        let all = ["/".to_string()];
+        let paths = sources.unwrap_or(&all).iter().map(|source| joined("/", source));
+        self.used.stages.entry(index).or_default().extend(paths);
     }
 
     /// Expands a word of an instruction.
@@ -230,13 +247,14 @@ impl<'a> Build<'a> {
 
 /// How many vertices the names of a stage count: its image's, and one for each instruction that changes files.
 ///
-/// Each trigger counts, whatever it is.
+/// Each trigger counts, whatever it is; and so does a named context that stands for the image, as elsewhere.
 pub(super) fn vertices(stage: &Stage) -> usize {
     use Kind::{Add, Copy, Run, Workdir};
     let is_vertex = |command: &&Command| {
         command.trigger.is_some() || matches!(command.instruction.kind, Some(Run(_) | Copy(_) | Add(_) | Workdir(_)))
     };
-    stage.commands.iter().filter(is_vertex).count() + usize::from(matches!(stage.base, Base::Image(_)))
+    stage.commands.iter().filter(is_vertex).count()
+        + usize::from(matches!(stage.base, Base::Image(_) | Base::Context(_)))
 }
 
 /// The instruction that is lowered.
@@ -298,7 +316,7 @@ impl Inputs {
 }
 
 /// A list as JSON, with the characters escaped that Go escapes.
-fn json_list<'s>(items: impl Iterator<Item = &'s String>) -> String {
+pub(super) fn json_list<'s>(items: impl Iterator<Item = &'s String>) -> String {
     let items: Vec<&String> = items.collect();
     let text = serde_json::Value::from(items.into_iter().cloned().collect::<Vec<String>>()).to_string();
     let escaped =

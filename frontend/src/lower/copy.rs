@@ -60,12 +60,12 @@ pub(super) fn copy(
                 for (source, word) in sources.iter().zip(&copy.sources) {
                     lint::ignored(at.place(word.span), command, source, patterns, &mut build.lints);
                 }
-                build.context_paths.extend(sources.iter().map(|source| joined("/", source)));
-                Some(build.context())
+                build.used.context.extend(sources.iter().map(|source| joined("/", source)));
+                Some(super::context::main(build, at.place(at.statement.span))?)
             }
             Some(from) => {
                 let base = build.scene.stages.source(&from.text, at.stage, from.span, true)?;
-                build.files_of(&base)?
+                build.files_of(&base, Some(&sources), at.place(from.span))?
             }
         };
         for source in &sources {

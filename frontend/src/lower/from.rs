@@ -8,6 +8,7 @@ use solver::graph::{OutputRef, Platform};
 use super::build::{About, Build};
 use super::stage::{Counter, StageState};
 use crate::config::{ImageConfig, DEFAULT_PATH};
+use crate::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::expand::Env;
 use crate::lint;
@@ -24,7 +25,7 @@ pub(super) fn scratch(build: &Build, platform: Option<&Platform>) -> StageState 
 pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result<StageState, Diagnostic> {
     let platform = stage.platform.as_ref().unwrap_or(build.scene.options.platform()).clone();
     let wrong = |message: String| Diagnostic::error("invalid-config", stage.base_span, message);
-    let Some(answer) = build.scene.answers.get(&(reference.to_string(), platform.clone())) else {
+    let Some(answer) = build.scene.answers.images.get(&(reference.to_string(), platform.clone())) else {
         return Err(wrong(format!("the configuration of {reference} for {platform} was not given")));
     };
     let mut config: ImageConfig = serde_json::from_slice(&answer.config)
@@ -59,12 +60,39 @@ pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result
     Ok(state)
 }
 
+/// A stage that begins with a named context, or is replaced by one.
+pub(super) fn context(
+    build: &mut Build,
+    index: usize,
+    stage: &Stage,
+    named: &Context,
+) -> Result<StageState, Diagnostic> {
+    let platform = stage.platform.as_ref().unwrap_or(build.scene.options.platform()).clone();
+    let config = super::context::config(build, named, &platform, stage.base_span)?;
+    let mut config = config.unwrap_or_else(|| ImageConfig::scratch(&platform));
+    config.created = None;
+    if let Some(epoch) = build.scene.epoch {
+        config.clamp(epoch);
+    }
+    // Of a stage only those paths are needed that are copied from it.
+    let used = build.named.and_then(|used| used.stages.get(&index)).filter(|_| stage.is_replaced);
+    let paths: Option<Vec<String>> = used.map(|paths| paths.iter().cloned().collect());
+    let (base_layers, base_history) = (config.rootfs.diff_ids.len(), config.history.len());
+    let output = super::context::files(build, named, &platform, paths.as_deref(), stage.base_span)?;
+    Ok(StageState { base_layers, base_history, ..state(output, config, platform) })
+}
+
+/// The name of an image, fixed to the digest that was answered for it.
+pub(super) fn answered(build: &Build, reference: &str, platform: &Platform) -> String {
+    let answer = build.scene.answers.images.get(&(reference.to_string(), platform.clone()));
+    let digest = answer.and_then(|answer| answer.digest.as_ref());
+    digest.map_or_else(|| reference.to_string(), |digest| pinned(reference, digest))
+}
+
 /// The files of an image that is only copied from.
 pub(super) fn files(build: &mut Build, reference: &str) -> Result<Option<OutputRef>, Diagnostic> {
     let platform = build.scene.options.platform().clone();
-    let digest =
-        build.scene.answers.get(&(reference.to_string(), platform.clone())).and_then(|answer| answer.digest.clone());
-    let name = digest.map_or_else(|| reference.to_string(), |digest| pinned(reference, &digest));
+    let name = answered(build, reference, &platform);
     let about = About { name: format!("FROM {name}"), ..About::internal("") };
     Ok(Some(pull(build, &name, platform, about)))
 }

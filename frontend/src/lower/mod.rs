@@ -8,6 +8,7 @@
 
 mod arg;
 mod build;
+mod context;
 mod copy;
 mod expose;
 mod from;
@@ -21,7 +22,7 @@ mod workdir;
 
 use std::collections::HashMap;
 
-use solver::graph::{Graph, OutputRef, Platform};
+use solver::graph::{Graph, GraphBuilder, OutputRef, Platform};
 
 use crate::ast::Ast;
 use crate::config::ImageConfig;
@@ -37,16 +38,63 @@ pub struct Lowering {
     source: Source,
     ast: Ast,
     options: Options,
-    answers: HashMap<(String, Platform), ImageAnswer>,
+    answers: Answers,
+}
+
+/// What is known so far.
+#[derive(Debug, Default)]
+struct Answers {
+    images: HashMap<(String, Platform), ImageAnswer>,
+    /// What ignore files of the client's directories say.
+    ignores: HashMap<String, Vec<String>>,
 }
 
 /// How far a lowering has come.
 #[derive(Debug)]
 pub enum Step {
-    /// These images must be known first.
-    Need(Vec<ImageQuery>),
+    /// This must be known first.
+    Need(Vec<Query>),
     /// All is known.
     Done(Lowered),
+}
+
+/// What must be known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Query {
+    /// An image's configuration.
+    Image(ImageQuery),
+    /// What the ignore file of a named context leaves out.
+    Ignore(IgnoreQuery),
+}
+
+impl Query {
+    /// Where the Dockerfile is the reason to ask.
+    pub fn span(&self) -> Span {
+        match self {
+            Query::Image(query) => query.span,
+            Query::Ignore(query) => query.span,
+        }
+    }
+}
+
+/// Asks for the patterns of the `.dockerignore` in a directory of the client's; none if there is no such file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IgnoreQuery {
+    /// The directory's name.
+    pub directory: String,
+    /// What the asking is called in progress.
+    pub title: String,
+    /// Where the Dockerfile names the context.
+    pub span: Span,
+}
+
+/// Where an image is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ImagePlace {
+    /// In a registry.
+    Registry,
+    /// In a directory of the client's, of this name.
+    OciLayout(String),
 }
 
 /// Asks for an image's configuration.
@@ -56,6 +104,10 @@ pub struct ImageQuery {
     pub reference: String,
     /// For which platform.
     pub platform: Platform,
+    /// Where it is.
+    pub place: ImagePlace,
+    /// What the asking is called in progress.
+    pub title: String,
     /// Where the Dockerfile names it.
     pub span: Span,
 }
@@ -74,7 +126,7 @@ pub struct ImageAnswer {
 pub struct Lowered {
     /// All vertices that the targets are made of.
     pub graph: Graph,
-    /// One for each platform: here always one.
+    /// One for each platform, in the order they were asked for.
     pub targets: Vec<Target>,
     /// What is doubtful, in file order.
     pub lints: Vec<Diagnostic>,
@@ -98,12 +150,35 @@ pub struct Target {
 impl Lowering {
     /// Begins to lower `ast`, which was parsed from `source`.
     pub fn new(source: &Source, ast: Ast, options: Options) -> Lowering {
-        Lowering { source: source.clone(), ast, options, answers: HashMap::new() }
+        Lowering { source: source.clone(), ast, options, answers: Answers::default() }
     }
 
-    /// Gives an answer to a query of [`Step::Need`].
+    /// The text it lowers.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub(crate) fn ast(&self) -> &Ast {
+        &self.ast
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Does not leave out stages that the target does not need.
+    pub(crate) fn look_at_all_stages(&mut self) {
+        self.options.all_stages = true;
+    }
+
+    /// Gives the patterns that a query of [`Step::Need`] asks for.
+    pub fn answer_ignore(&mut self, query: &IgnoreQuery, patterns: Vec<String>) {
+        self.answers.ignores.insert(query.directory.clone(), patterns);
+    }
+
+    /// Gives the image that a query of [`Step::Need`] asks for.
     pub fn answer(&mut self, query: &ImageQuery, answer: ImageAnswer) {
-        self.answers.insert((query.reference.clone(), query.platform.clone()), answer);
+        self.answers.images.insert((query.reference.clone(), query.platform.clone()), answer);
     }
 
     /// Goes on with what is known now.
@@ -131,25 +206,59 @@ impl Lowering {
         }
     }
 
+    /// Lowers for each platform; what they have in common is there once.
     fn lower(&self, lints: &mut Vec<Diagnostic>) -> Result<Step, Vec<Diagnostic>> {
-        let mut stages = Stages::resolve(&self.ast, &self.options, lints)?;
-        let survey = survey::survey(&mut stages, &self.options, &self.answers, self.ast.directives.escape)?;
+        let mut needs: Vec<Query> = Vec::new();
+        let (mut graph, mut targets) = (GraphBuilder::new(), Vec::new());
+        for (number, options) in self.options.for_each_platform().iter().enumerate() {
+            let mut found = Vec::new();
+            match self.lower_one(options, &mut graph, &mut found)? {
+                Ok(target) => targets.push(target),
+                Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
+            }
+            // Findings about the same words are told once.
+            if number == 0 {
+                lints.append(&mut found);
+            }
+        }
+        if !needs.is_empty() {
+            return Ok(Step::Need(needs));
+        }
+        let outputs = targets.iter().filter_map(|target| target.output).collect();
+        let graph = graph.finish(outputs).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            vec![Diagnostic::error("internal", Span::default(), format!("the graph is not valid: {error}{cause}"))]
+        })?;
+        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new() }))
+    }
+
+    /// Adds the vertices for one platform to `graph`, or answers what must be known first.
+    fn lower_one(
+        &self,
+        options: &Options,
+        graph: &mut GraphBuilder,
+        lints: &mut Vec<Diagnostic>,
+    ) -> Result<Result<Target, Vec<Query>>, Vec<Diagnostic>> {
+        let mut stages = Stages::resolve(&self.ast, options, lints)?;
+        let survey = survey::survey(&mut stages, options, &self.answers, self.ast.directives.escape)?;
         if !survey.needs.is_empty() {
-            return Ok(Step::Need(survey.needs));
+            return Ok(Err(survey.needs));
         }
         let scene = build::Scene {
             source: &self.source,
-            options: &self.options,
+            options,
             stages: &stages,
             answers: &self.answers,
             reachable: &survey.reachable,
             escape: self.ast.directives.escape,
-            epoch: epoch(&self.options).map_err(|error| vec![error])?,
+            epoch: epoch(options).map_err(|error| vec![error])?,
         };
-        let draft = build::build(&scene, None)?;
-        let mut lowered = build::build(&scene, Some(&draft.context_paths))?.finish(&scene)?;
-        lints.append(&mut lowered.lints);
-        Ok(Step::Done(lowered))
+        let draft = build::build(&scene, None, GraphBuilder::new())?.used;
+        let whole = build::build(&scene, Some(&draft), std::mem::take(graph))?;
+        let (target, made, mut found) = whole.finish(&scene)?;
+        *graph = made;
+        lints.append(&mut found);
+        Ok(Ok(target))
     }
 
     /// Whether the file is written for this frontend: what another one makes of it cannot be known.
@@ -182,7 +291,7 @@ impl Lowering {
             (None, None) => return Ok(Checks::default()),
         };
         Checks::read(text).map_err(|option| {
-            let message = format!("invalid check option {}", crate::ast::quote(&option));
+            let message = format!("failed to parse check options: invalid check option {}", crate::ast::quote(&option));
             Diagnostic::error("invalid-check", span, message)
         })
     }

@@ -108,12 +108,12 @@ pub(super) fn mount(
         "tmpfs" => None,
         _ if fields.from.is_empty() && is_cache => None,
         _ if fields.from.is_empty() => {
-            build.context_paths.insert(joined("/", &fields.source));
-            Some(build.context())
+            build.used.context.insert(joined("/", &fields.source));
+            Some(super::context::main(build, at.place(mount.span))?)
         }
         _ => {
             let base: Base = build.scene.stages.source(&fields.from, at.stage, mount.span, false)?;
-            build.files_of(&base)?
+            build.files_of(&base, None, at.place(mount.span))?
         }
     };
     let mut selector = joined("/", &fields.source);

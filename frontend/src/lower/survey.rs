@@ -1,12 +1,13 @@
 //! What the target needs: which stages, and which images must be known for them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use solver::graph::Platform;
 
-use super::{ImageAnswer, ImageQuery};
+use super::{Answers, IgnoreQuery, ImagePlace, ImageQuery, Query};
 use crate::ast::Kind;
 use crate::config::ImageConfig;
+use crate::context::{Context, Files};
 use crate::diagnostic::Diagnostic;
 use crate::options::Options;
 use crate::parser::parse_trigger;
@@ -17,14 +18,14 @@ use crate::stages::{Base, Command, Stages};
 pub(super) struct Survey {
     /// Stages.
     pub reachable: BTreeSet<usize>,
-    /// Images that are not known yet.
-    pub needs: Vec<ImageQuery>,
+    /// What is not known yet.
+    pub needs: Vec<Query>,
 }
 
 struct Walk<'a> {
     stages: &'a mut Stages,
     options: &'a Options,
-    answers: &'a HashMap<(String, Platform), ImageAnswer>,
+    answers: &'a Answers,
     escape: char,
     survey: Survey,
     /// Stages that are still to be visited. A list, as a file may chain more stages than a call stack has room for.
@@ -36,7 +37,7 @@ struct Walk<'a> {
 pub(super) fn survey(
     stages: &mut Stages,
     options: &Options,
-    answers: &HashMap<(String, Platform), ImageAnswer>,
+    answers: &Answers,
     escape: char,
 ) -> Result<Survey, Vec<Diagnostic>> {
     let target = stages.target;
@@ -48,7 +49,7 @@ pub(super) fn survey(
     while let Some(index) = walk.todo.pop() {
         walk.visit(index);
     }
-    walk.survey.needs.sort_by_key(|query| query.span.start);
+    walk.survey.needs.sort_by_key(|query| query.span().start);
     if walk.errors.is_empty() {
         Ok(walk.survey)
     } else {
@@ -77,6 +78,13 @@ impl Walk<'_> {
             Base::Image(reference) => {
                 let platform = platform.unwrap_or_else(|| self.options.platform().clone());
                 self.image(reference, platform, span).map(|config| config.config.on_build).unwrap_or_default()
+            }
+            // Triggers of a stage's stand-in belong to whoever made it.
+            Base::Context(named) => {
+                let platform = platform.unwrap_or_else(|| self.options.platform().clone());
+                let config = self.context(&named, platform, span);
+                let is_replaced = self.stages.all[index].is_replaced;
+                config.filter(|_| !is_replaced).map(|config| config.config.on_build).unwrap_or_default()
             }
         };
         self.add_triggers(index, &triggers);
@@ -123,6 +131,7 @@ impl Walk<'_> {
         match self.stages.source(from, index, span, is_copy) {
             Err(error) => self.errors.push(error),
             Ok(Base::Scratch) => {}
+            Ok(Base::Context(named)) => _ = self.context(&named, self.options.platform().clone(), span),
             Ok(Base::Image(reference)) => _ = self.image(reference, self.options.platform().clone(), span),
             Ok(Base::Stage(other)) if other >= index && self.reaches(other, index) => {
                 let message = format!("circular dependency detected on stage: {}", self.stages.title(other));
@@ -167,10 +176,45 @@ impl Walk<'_> {
         false
     }
 
+    /// Asks for what must be known of a named context; its configuration, if it is an image's and known already.
+    fn context(&mut self, context: &Context, platform: Platform, span: Span) -> Option<ImageConfig> {
+        let name = &context.name;
+        match &context.files {
+            Files::Image { reference, written } => {
+                let title = format!("[context {name}] load metadata for {written}");
+                let (reference, place) = (reference.clone(), ImagePlace::Registry);
+                self.ask(ImageQuery { reference, platform, place, title, span })
+            }
+            Files::OciLayout { store, digest } => {
+                let title = format!("[context {name}] load metadata for {digest}");
+                let (reference, place) = (format!("{store}@{digest}"), ImagePlace::OciLayout(store.clone()));
+                self.ask(ImageQuery { reference, platform, place, title, span })
+            }
+            Files::Local(directory) => {
+                if !self.answers.ignores.contains_key(directory) {
+                    let title = format!("[context {name}] load .dockerignore");
+                    self.need(Query::Ignore(IgnoreQuery { directory: directory.clone(), title, span }));
+                }
+                None
+            }
+            Files::Input(key) => {
+                let config = self.options.inputs.get(key)?.config.as_deref()?;
+                serde_json::from_slice(config).ok()
+            }
+            Files::Scratch | Files::Git(_) | Files::Web(_) => None,
+        }
+    }
+
     /// The configuration of an image, if it is known already.
     fn image(&mut self, reference: String, platform: Platform, span: Span) -> Option<ImageConfig> {
-        let key = (reference, platform);
-        match self.answers.get(&key) {
+        let title = format!("[internal] load metadata for {reference}");
+        self.ask(ImageQuery { reference, platform, place: ImagePlace::Registry, title, span })
+    }
+
+    fn ask(&mut self, query: ImageQuery) -> Option<ImageConfig> {
+        let key = (query.reference.clone(), query.platform.clone());
+        let span = query.span;
+        match self.answers.images.get(&key) {
             Some(answer) => match serde_json::from_slice(&answer.config) {
                 Ok(config) => Some(config),
                 Err(error) => {
@@ -180,13 +224,21 @@ impl Walk<'_> {
                 }
             },
             None => {
-                let (reference, platform) = key;
-                let known = &mut self.survey.needs;
-                if !known.iter().any(|query| query.reference == reference && query.platform == platform) {
-                    known.push(ImageQuery { reference, platform, span });
-                }
+                self.need(Query::Image(query));
                 None
             }
+        }
+    }
+
+    /// Asks once, whatever the reason.
+    fn need(&mut self, query: Query) {
+        let is_same = |known: &Query| match (known, &query) {
+            (Query::Image(a), Query::Image(b)) => (&a.reference, &a.platform) == (&b.reference, &b.platform),
+            (Query::Ignore(a), Query::Ignore(b)) => a.directory == b.directory,
+            _ => false,
+        };
+        if !self.survey.needs.iter().any(is_same) {
+            self.survey.needs.push(query);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{Archive, Kind, Member};
-use super::place::{Deletions, Place, Placed};
+use super::place::{Deletions, Implied, Place, Placed};
 use crate::digest::{DiffId, Digest};
 use crate::error::{shown, Error, Result};
 use crate::snapshot::below::{join, split, Below};
@@ -39,15 +39,33 @@ impl Default for Limits {
 /// [`Error::BadTar`], [`Error::BadEntry`] and [`Error::Bomb`] for a layer that is damaged or hostile,
 /// [`Error::Unpack`] where the file system refuses. The tree is of no use then.
 pub fn apply(layer: impl Read, onto: &Active, limits: &Limits) -> Result<DiffId> {
-    let root = open_directory(&onto.upper())?;
-    let xattrs = onto.store().xattrs();
-    let deletions = match onto.store().driver() {
-        Driver::Native if onto.parent().is_some() => Deletions::Remove { made: Default::default() },
-        _ => Deletions::Mark { below: Below::new(onto.lowers()?, xattrs), xattrs },
-    };
-    let (diff_id, left_out) = unpack(layer, root.as_fd(), deletions, onto.store().makes_devices(), limits)?;
-    onto.devices_left_out.fetch_add(left_out, Ordering::Relaxed);
+    let (diff_id, implied) = apply_unseen(layer, onto, onto.parent().is_some(), limits)?;
+    look_as_below(onto, &implied)?;
     Ok(diff_id)
+}
+
+/// As [`apply`], without a look at what lies below the tree, which may not be there yet; `covers` says whether anything
+/// will. [`look_as_below`] does the rest.
+pub(super) fn apply_unseen(
+    layer: impl Read,
+    onto: &Active,
+    covers: bool,
+    limits: &Limits,
+) -> Result<(DiffId, Implied)> {
+    let root = open_directory(&onto.upper())?;
+    let deletions = match onto.store().driver() {
+        Driver::Native if covers => Deletions::Remove { made: Default::default() },
+        _ => Deletions::Mark { covers, xattrs: onto.store().xattrs() },
+    };
+    let (diff_id, left_out, implied) = unpack(layer, root.as_fd(), deletions, onto.store().makes_devices(), limits)?;
+    onto.devices_left_out.fetch_add(left_out, Ordering::Relaxed);
+    Ok((diff_id, implied))
+}
+
+/// Lets directories that a layer has no entry for look as what they cover.
+pub(super) fn look_as_below(onto: &Active, implied: &Implied) -> Result<()> {
+    let root = open_directory(&onto.upper())?;
+    implied.look_as(root.as_fd(), &mut Below::new(onto.lowers()?, onto.store().xattrs()))
 }
 
 /// Unpacks an uncompressed tar over a plain directory, where whiteouts delete files, and returns what it hashes to.
@@ -59,14 +77,14 @@ pub fn apply_to_directory(layer: impl Read, root: BorrowedFd<'_>, limits: &Limit
     Ok(unpack(layer, root, Deletions::Remove { made: Default::default() }, makes_devices, limits)?.0)
 }
 
-/// Gives the hash of the tar, and how many device nodes were left out.
+/// Gives the hash of the tar, how many device nodes were left out, and the directories without an entry.
 fn unpack(
     layer: impl Read,
     root: BorrowedFd<'_>,
     deletions: Deletions,
     makes_devices: bool,
     limits: &Limits,
-) -> Result<(DiffId, u64)> {
+) -> Result<(DiffId, u64, Implied)> {
     let mut place = Place::new(root, deletions, makes_devices).map_err(|error| Error::Unpack {
         entry: String::new(),
         doing: "open the root",
@@ -94,8 +112,8 @@ fn unpack(
         other => other?,
     }
     let left_out = place.devices_left_out;
-    place.finish()?;
-    Ok((DiffId(Digest::from_sha256(hashing.hash.finalize().into())), left_out))
+    let implied = place.finish()?;
+    Ok((DiffId(Digest::from_sha256(hashing.hash.finalize().into())), left_out, implied))
 }
 
 fn check(count: u64, limit: u64, what: &'static str) -> Result<()> {

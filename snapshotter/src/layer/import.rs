@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 
-use super::apply::{apply, Limits};
+use super::apply::{apply_unseen, look_as_below, Limits};
 use super::compression::decompress;
 use super::pack::write_base;
 use super::pipeline;
+use super::place::Implied;
 use crate::digest::{chain_onto, DiffId, Digest, SnapshotId};
 use crate::error::{Error, Result};
-use crate::snapshot::{open_directory, Active, SnapshotInfo};
+use crate::snapshot::{open_directory, Active, Driver, SnapshotInfo};
 use crate::store::diffs::{PackedDiff, PULLED};
 use crate::store::{Lease, Store};
 
@@ -32,12 +33,62 @@ pub fn apply_layer(
         return Ok(id);
     }
     let active = store.prepare(parent, lease)?;
-    let actual = unpack(layer, &active)?;
-    if actual != *expected {
-        return Err(Error::DiffIdMismatch { expected: *expected, actual });
-    }
-    store.commit_as(active, id, Some(actual), lease)?;
+    let implied = unpack_verified(layer, &active, parent.is_some(), expected)?;
+    look_as_below(&active, &implied)?;
+    store.commit_as(active, id, Some(*expected), lease)?;
     Ok(id)
+}
+
+/// A layer's files, verified, that nobody can see before what they lie on is there.
+#[must_use = "the files are lost unless they are laid on something"]
+#[derive(Debug)]
+pub struct Ahead {
+    active: Active,
+    implied: Implied,
+    diff_id: DiffId,
+}
+
+/// Whether layers can be unpacked before what they lie on: an overlay keeps each by itself.
+pub fn unpacks_ahead(store: &Store) -> bool {
+    matches!(store.driver(), Driver::Overlay(_))
+}
+
+/// Unpacks a layer that something will lie below, whatever that is. Only where [`unpacks_ahead`] says so.
+///
+/// # Errors
+/// As [`apply_layer`].
+pub fn unpack_ahead(store: &Store, lease: &Lease, layer: impl Read + Send, expected: &DiffId) -> Result<Ahead> {
+    let active = store.prepare(None, lease)?;
+    let implied = unpack_verified(layer, &active, true, expected)?;
+    Ok(Ahead { active, implied, diff_id: *expected })
+}
+
+impl Ahead {
+    /// Lays the files on `parent`: now they are a snapshot, as [`apply_layer`] would have made it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the parent is gone.
+    pub fn lay_on(self, store: &Store, lease: &Lease, parent: &SnapshotId) -> Result<SnapshotId> {
+        let id = chain_onto(Some(parent), &self.diff_id);
+        if store.has_snapshot(&id) && lease.hold_snapshot(&id).is_ok() {
+            return Ok(id);
+        }
+        let active = store.lay(self.active, parent, lease)?;
+        look_as_below(&active, &self.implied)?;
+        store.commit_as(active, id, Some(self.diff_id), lease)?;
+        Ok(id)
+    }
+}
+
+/// Unpacks a layer and makes sure that it is the one expected, and that its reader has nothing to say against it.
+fn unpack_verified(mut layer: impl Read + Send, onto: &Active, covers: bool, expected: &DiffId) -> Result<Implied> {
+    let (actual, implied) = unpack(&mut layer, onto, covers)?;
+    // A reader that verifies says so at its end, and a compressed stream may end before.
+    io::copy(&mut layer, &mut io::sink()).map_err(|source| Error::Input { what: "layer", source })?;
+    match actual == *expected {
+        true => Ok(implied),
+        false => Err(Error::DiffIdMismatch { expected: *expected, actual }),
+    }
 }
 
 /// Remembers that a blob, held by a lease, is the layer of this diff, so that exports can use it as it is.
@@ -67,7 +118,7 @@ pub struct Imported {
 /// As [`apply`].
 pub fn import_rootfs(store: &Store, lease: &Lease, tar: impl Read + Send) -> Result<Imported> {
     let active = store.prepare(None, lease)?;
-    unpack(tar, &active)?;
+    unpack(tar, &active, false)?;
     let devices_left_out = active.devices_left_out.load(Ordering::Relaxed);
     let upper = open_directory(&active.upper())?;
     let diff_id = pipeline::hash(|out| write_base(upper.as_fd(), out))?;
@@ -78,12 +129,12 @@ pub fn import_rootfs(store: &Store, lease: &Lease, tar: impl Read + Send) -> Res
 }
 
 /// Decompresses on a thread of its own while this one writes files.
-fn unpack(layer: impl Read + Send, onto: &Active) -> Result<DiffId> {
+fn unpack(layer: impl Read + Send, onto: &Active, covers: bool) -> Result<(DiffId, Implied)> {
     std::thread::scope(|scope| {
         let (filled, full) = sync_channel(4);
         let (emptied, empty) = sync_channel(8);
         scope.spawn(move || decompress_into(layer, &filled, &empty));
-        apply(Pieces { full, emptied, piece: Vec::new(), given: 0 }, onto, &Limits::default())
+        apply_unseen(Pieces { full, emptied, piece: Vec::new(), given: 0 }, onto, covers, &Limits::default())
     })
 }
 

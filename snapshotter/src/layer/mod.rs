@@ -20,8 +20,8 @@ mod tree_tar;
 
 pub use apply::{apply, apply_to_directory, Limits};
 pub use compression::Compression;
-pub use import::{apply_layer, import_rootfs, remember_pulled, Imported};
-pub use pack::{diff_id, pack, write_tar, Layer, PackOptions};
+pub use import::{apply_layer, import_rootfs, remember_pulled, unpack_ahead, unpacks_ahead, Ahead, Imported};
+pub use pack::{diff_id, pack, write_tar, Layer, PackOptions, Pulled};
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,18 @@ pub struct PackOptions {
     pub compression: Compression,
     /// Later times of files become this; seconds since 1970.
     pub epoch: Option<i64>,
+    /// What becomes of a layer that came in another compression.
+    pub pulled: Pulled,
+}
+
+/// What becomes of a layer that came in another compression than is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pulled {
+    /// It leaves as it came.
+    #[default]
+    AsItCame,
+    /// It is compressed anew.
+    Converted,
 }
 
 /// A layer that is a blob of the store.
@@ -50,7 +62,7 @@ pub fn pack(store: &Store, lease: &Lease, snapshot: &SnapshotId, options: &PackO
     let compression = options.compression;
     // Its diff id is part of an image already, so its times are not ours to change.
     let epoch = options.epoch.filter(|_| info.diff_id.is_none());
-    if let Some(layer) = pulled(store, lease, &info, compression)? {
+    if let Some(layer) = pulled(store, lease, &info, options)? {
         return Ok(layer);
     }
     let known = store.diff_of(snapshot, epoch);
@@ -69,16 +81,21 @@ fn layer(found: &PackedDiff, compression: Compression) -> Layer {
     Layer { digest: found.digest, size: found.size, diff_id: found.diff_id, compression }
 }
 
-/// The layer a snapshot was unpacked from, compressed anew if it is in another format.
-fn pulled(store: &Store, lease: &Lease, info: &SnapshotInfo, compression: Compression) -> Result<Option<Layer>> {
+/// The layer a snapshot was unpacked from.
+fn pulled(store: &Store, lease: &Lease, info: &SnapshotInfo, options: &PackOptions) -> Result<Option<Layer>> {
+    let compression = options.compression;
     let Some(diff_id) = &info.diff_id else { return Ok(None) };
-    if let Some(found) = store.packed(lease, diff_id, &compression.codec())? {
-        return Ok(Some(layer(&found, compression)));
+    let as_it_came = store.packed(lease, diff_id, PULLED)?;
+    // What was converted once, for somebody else, is no reason to leave otherwise than it came.
+    if as_it_came.is_none() || options.pulled == Pulled::Converted {
+        if let Some(found) = store.packed(lease, diff_id, &compression.codec())? {
+            return Ok(Some(layer(&found, compression)));
+        }
     }
-    let Some(found) = store.packed(lease, diff_id, PULLED)? else { return Ok(None) };
+    let Some(found) = as_it_came else { return Ok(None) };
     let input = |source| Error::Input { what: "layer", source };
     let (there, mut plain) = decompress(store.open_blob(lease, &found.digest)?).map_err(input)?;
-    if there.is_like(compression) {
+    if options.pulled == Pulled::AsItCame || there.is_like(compression) {
         return Ok(Some(layer(&found, there)));
     }
     let packed = pipeline::compress(compression, store.blob_writer(lease)?, |out| {

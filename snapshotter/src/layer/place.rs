@@ -3,7 +3,7 @@
 //! Paths are resolved by the kernel with the tree as their root, so a link in the tree may point anywhere and still
 //! leads nowhere else. The last name of a path is never followed at all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
@@ -17,15 +17,15 @@ use super::archive::{Kind, Member};
 use crate::error::{shown, Error, Result};
 use crate::overlay::whiteout::{is_overlays, is_whiteout, make_whiteout, mark_opaque, path_of, XattrSpace};
 use crate::snapshot::below::{join, split, Below};
-use crate::snapshot::walk::{copy_attributes, is_kept, reopen, sorted_names, xattr_names};
+use crate::snapshot::walk::{copy_attributes, is_kept, reopen, sorted_names, unreadable, xattr_names};
 use crate::store::trash::remove_tree;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// What a deletion in a layer does.
 pub(super) enum Deletions {
-    /// It marks the upper directory of an overlay.
-    Mark { below: Below, xattrs: XattrSpace },
+    /// It marks the upper directory of an overlay, if that covers anything.
+    Mark { covers: bool, xattrs: XattrSpace },
     /// It removes what lies in the directory already, but nothing this layer has put there.
     Remove { made: HashSet<Vec<u8>> },
 }
@@ -43,7 +43,13 @@ pub(super) struct Place {
     /// Putting things into a directory changes its time, so these are set at the end.
     directory_times: HashMap<Vec<u8>, (i64, u32)>,
     emptied: HashSet<Vec<u8>>,
+    /// Directories of an upper that the layer has no entry for.
+    implied: Implied,
 }
+
+/// Directories that look as what they cover; what that is need not be known while they are made.
+#[derive(Debug, Default)]
+pub(super) struct Implied(BTreeSet<Vec<u8>>);
 
 /// An entry with a path that is safe to join to a root: relative, without `.` and `..`, and not ending in a slash.
 pub(super) struct Placed<'a> {
@@ -63,8 +69,13 @@ impl Placed<'_> {
 
 impl Place {
     pub(super) fn new(root: BorrowedFd<'_>, deletions: Deletions, makes_devices: bool) -> Result<Self, Errno> {
+        let mut implied = Implied::default();
+        if matches!(deletions, Deletions::Mark { covers: true, .. }) {
+            implied.0.insert(Vec::new());
+        }
         Ok(Self {
             root: reopen(root)?,
+            implied,
             deletions,
             makes_devices,
             devices_left_out: 0,
@@ -168,6 +179,7 @@ impl Place {
             drop_xattrs(entry, directory).map_err(entry.failed("remove an extended attribute"))?;
         }
         self.finish_file(entry, directory)?;
+        self.implied.0.remove(entry.path);
         self.directory_times.insert(entry.path.to_owned(), entry.member.mtime);
         Ok(())
     }
@@ -293,14 +305,13 @@ impl Place {
         let made = openat(&parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
             .map_err(entry.failed("open its directory"))?;
         fchmod(&made, Mode::from_raw_mode(0o755)).map_err(entry.failed("set the mode of its directory"))?;
-        if let Deletions::Mark { below, xattrs } = &mut self.deletions {
-            if was_deleted {
-                mark_opaque(&made, *xattrs).map_err(entry.failed("hide what its directory replaces"))?;
-            } else if let Some(covered) = below.directories(path).map_err(entry.failed("look below"))?.first() {
-                let covered = covered.directory.as_fd();
-                let stat = rustix::fs::fstat(covered).map_err(entry.failed("look below"))?;
-                copy_attributes(covered, &stat, made.as_fd()).map_err(entry.failed("look as what is below"))?;
+        match self.deletions {
+            Deletions::Mark { xattrs, .. } if was_deleted => {
+                mark_opaque(&made, xattrs).map_err(entry.failed("hide what its directory replaces"))?;
+                self.implied.0.remove(path);
             }
+            Deletions::Mark { covers: true, .. } => drop(self.implied.0.insert(path.to_owned())),
+            Deletions::Mark { .. } | Deletions::Remove { .. } => {}
         }
         self.directory_times.entry(path.to_owned()).or_insert(entry.member.mtime);
         Ok(made)
@@ -309,10 +320,8 @@ impl Place {
     /// Deletes what earlier layers have at the path.
     pub(super) fn delete(&mut self, entry: &Placed<'_>) -> Result<()> {
         let (directory, name) = split(entry.path);
-        if let Deletions::Mark { below, .. } = &self.deletions {
-            if below.is_empty() {
-                return Ok(());
-            }
+        if matches!(self.deletions, Deletions::Mark { covers: false, .. }) {
+            return Ok(());
         }
         if matches!(self.deletions, Deletions::Remove { .. }) {
             let parent = self.directory(entry, directory)?;
@@ -341,7 +350,7 @@ impl Place {
             return Ok(());
         }
         match &self.deletions {
-            Deletions::Mark { below, .. } if below.is_empty() => Ok(()),
+            Deletions::Mark { covers: false, .. } => Ok(()),
             Deletions::Mark { .. } => {
                 self.directory(entry, directory)?;
                 self.hide_below(entry, directory)
@@ -368,8 +377,8 @@ impl Place {
         Ok(())
     }
 
-    /// Sets the times of directories, after everything has been put into them.
-    pub(super) fn finish(self) -> Result<()> {
+    /// Sets the times of directories, after everything has been put into them; gives those that have no entry.
+    pub(super) fn finish(self) -> Result<Implied> {
         for (path, mtime) in &self.directory_times {
             // A later entry may have replaced the directory.
             let Ok(directory) = self.open_directory(path) else { continue };
@@ -378,6 +387,26 @@ impl Place {
                 doing: "set the time",
                 source: error.into(),
             })?;
+        }
+        Ok(self.implied)
+    }
+}
+
+impl Implied {
+    /// Gives them owner, mode and attributes of what they cover, where they cover anything.
+    pub(super) fn look_as(&self, root: BorrowedFd<'_>, below: &mut Below) -> Result<()> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for path in &self.0 {
+            let failed = |error| unreadable("look below", path, error);
+            let made = match path.is_empty() {
+                true => reopen(root),
+                false => openat2(root, &**path, DIRECTORY | OFlags::NOFOLLOW, Mode::empty(), how),
+            };
+            // A later entry may have replaced the directory.
+            let Ok(made) = made else { continue };
+            let Some(covered) = below.directories(path).map_err(failed)?.first() else { continue };
+            let stat = rustix::fs::fstat(&covered.directory).map_err(failed)?;
+            copy_attributes(covered.directory.as_fd(), &stat, made.as_fd()).map_err(failed)?;
         }
         Ok(())
     }

@@ -113,7 +113,19 @@ impl Store {
     /// # Errors
     /// What `visit` returns.
     pub fn walk(&self, visit: &mut dyn FnMut(SnapshotInfo) -> Result<()>) -> Result<()> {
+        self.walk_while(&|| true, visit).map(drop)
+    }
+
+    /// As [`walk`](Self::walk), until `goes_on` says no; says whether all were visited.
+    pub(crate) fn walk_while(
+        &self,
+        goes_on: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(SnapshotInfo) -> Result<()>,
+    ) -> Result<bool> {
         for name in names_in(&self.layout().directory("snapshots"))? {
+            if !goes_on() {
+                return Ok(false);
+            }
             let Ok(id) = name.parse() else { continue };
             match self.snapshot(&id) {
                 Ok(info) => visit(info)?,
@@ -121,7 +133,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes a snapshot that nothing lies on, no live lease holds and no tag names.

@@ -12,6 +12,7 @@
 //! writable again.
 
 pub(crate) mod below;
+mod changes;
 pub(crate) mod delta;
 mod driver;
 mod info;
@@ -27,9 +28,11 @@ use rustix::fs::{Mode, OFlags};
 use crate::digest::{DiffId, SnapshotId};
 use crate::error::{Doing, Error, Result};
 use crate::overlay::mount::{InUse, Mounted};
+use crate::store::gc::weight;
 use crate::store::layout::{ensure_directory, write_json};
 use crate::store::lease::{Held, Lease};
 use crate::store::{now, Store};
+pub use changes::Changes;
 pub use driver::{Driver, Wish};
 pub use info::{SnapshotInfo, WholeTree};
 
@@ -143,6 +146,20 @@ impl Store {
         Ok(Active { tree, is_mounted: Arc::default(), devices_left_out: AtomicU64::new(0) })
     }
 
+    /// Puts a tree that was begun on nothing on a parent, which the lease then holds. Only of an overlay.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub(crate) fn lay(&self, mut active: Active, parent: &SnapshotId, lease: &Lease) -> Result<Active> {
+        lease.hold_snapshot(parent)?;
+        let mut chain = self.chain(parent)?;
+        chain.reverse();
+        self.flatten(&chain, lease)?;
+        active.tree.parent = Some(*parent);
+        active.tree.chain = chain;
+        Ok(active)
+    }
+
     /// Shows a snapshot, or an empty tree, for reading. It is held by the lease.
     ///
     /// # Errors
@@ -242,6 +259,10 @@ impl Store {
         match std::fs::rename(directory, &target) {
             // Another process has unpacked the same layer; ours goes when its tree is dropped.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => Ok(()),
+            Ok(()) => {
+                lease.adds(weight(info));
+                Ok(())
+            }
             other => other.doing("rename into", target),
         }
     }

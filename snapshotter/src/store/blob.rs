@@ -1,9 +1,13 @@
 //! Verified bytes: they enter through a hashing writer, and are named by their digest ever after.
+//!
+//! Who cannot wait for that reads along, from the file that is being written: see [`BlobWriter::follow`].
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -22,6 +26,68 @@ pub struct BlobWriter<'l> {
     hash: Sha256,
     size: u64,
     is_done: bool,
+    arrival: Arc<Arrival>,
+}
+
+/// How far a blob is.
+#[derive(Debug, Default)]
+struct Arrival {
+    so_far: Mutex<SoFar>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SoFar {
+    written: u64,
+    end: Option<End>,
+}
+
+/// How a blob ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Verified,
+    Lost,
+}
+
+impl Arrival {
+    fn so_far(&self) -> MutexGuard<'_, SoFar> {
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, end: End) {
+        self.so_far().end.get_or_insert(end);
+        self.moved.notify_all();
+    }
+}
+
+/// Reads a blob while it is being written. Its end is reached only once the blob is verified; if it never is, the last
+/// read fails.
+#[derive(Debug)]
+pub struct BlobFollower {
+    file: File,
+    at: u64,
+    arrival: Arc<Arrival>,
+}
+
+impl Read for BlobFollower {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut so_far = self.arrival.so_far();
+        let there = loop {
+            match so_far.end {
+                _ if so_far.written > self.at => break so_far.written - self.at,
+                Some(End::Verified) => return Ok(0),
+                Some(End::Lost) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the transfer did not complete"))
+                }
+                None => so_far = self.arrival.moved.wait(so_far).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(so_far);
+        let most = into.len().min(usize::try_from(there).unwrap_or(usize::MAX));
+        let length = self.file.read_at(&mut into[..most], self.at)?;
+        self.at += length as u64;
+        Ok(length)
+    }
 }
 
 impl Write for BlobWriter<'_> {
@@ -29,6 +95,8 @@ impl Write for BlobWriter<'_> {
         let written = self.file.write(bytes)?;
         self.hash.update(&bytes[..written]);
         self.size += written as u64;
+        self.arrival.so_far().written = self.size;
+        self.arrival.moved.notify_all();
         Ok(written)
     }
 
@@ -41,6 +109,15 @@ impl BlobWriter<'_> {
     /// How many bytes were written so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Reads along while the blob is written.
+    ///
+    /// # Errors
+    /// The file cannot be opened once more.
+    pub fn follow(&self) -> Result<BlobFollower> {
+        let file = File::open(&self.path).doing("open", &self.path)?;
+        Ok(BlobFollower { file, at: 0, arrival: Arc::clone(&self.arrival) })
     }
 
     /// Verifies what was written and makes it a blob, held by the lease. A blob that is there already stays.
@@ -65,13 +142,17 @@ impl BlobWriter<'_> {
         if !there {
             fs::rename(&self.path, &target).doing("rename into", &target)?;
             self.is_done = true;
+            self.lease.adds(self.size);
         }
+        self.arrival.end(End::Verified);
         Ok((digest, self.size))
     }
 }
 
 impl Drop for BlobWriter<'_> {
     fn drop(&mut self) {
+        // Has no effect on what was verified.
+        self.arrival.end(End::Lost);
         if !self.is_done {
             let _ = fs::remove_file(&self.path);
         }
@@ -87,7 +168,7 @@ impl Store {
         let path = lease.ingest_directory().join(lease.next_number().to_string());
         let file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).doing("create", &path)?;
-        Ok(BlobWriter { lease, file, path, hash: Sha256::new(), size: 0, is_done: false })
+        Ok(BlobWriter { lease, file, path, hash: Sha256::new(), size: 0, is_done: false, arrival: Arc::default() })
     }
 
     /// Makes a blob of bytes at hand.

@@ -99,12 +99,35 @@ impl Store {
         blake3::hash(name.as_bytes()).to_hex().to_string()
     }
 
+    /// Takes a directory that `key` stands for, where what came from somewhere is kept for the next time: the first that
+    /// nobody has, empty if it is new. No cache mount is ever the same directory, whatever it is called. `shown` is for
+    /// people.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn source_tree(&self, key: &str, shown: &str) -> Result<(CacheMount, PathBuf)> {
+        let mut number = 0u64;
+        loop {
+            let id = hex::encode(blake3::derive_key("rbuild source tree", format!("{number}\0{key}").as_bytes()));
+            if let Some(tree) = self.take_directory(id, shown, Sharing::Exclusive)? {
+                let content = tree.home.join("fs");
+                ensure_directory(&content)?;
+                return Ok((tree, content));
+            }
+            number += 1;
+        }
+    }
+
     /// Takes one of the directories of a cache.
     fn take(&self, name: &str, number: u32, sharing: Sharing) -> Result<Option<CacheMount>> {
         let (id, shown) = match number {
             0 => (self.cache_mount_order(name), name.to_owned()),
             _ => (self.cache_mount_order(&format!("{name}\0{number}")), format!("{name} ({})", number + 1)),
         };
+        self.take_directory(id, &shown, sharing)
+    }
+
+    fn take_directory(&self, id: String, shown: &str, sharing: Sharing) -> Result<Option<CacheMount>> {
         let home = self.layout().directory("mounts").join(&id);
         loop {
             ensure_directory(&home)?;

@@ -58,6 +58,7 @@ impl Store {
         check.snapshots()?;
         check.blobs()?;
         check.tags()?;
+        check.view()?;
         check.records()?;
         check.diffs()?;
         check.cache_mounts()?;
@@ -179,6 +180,24 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// What the view names is here; what it lacks comes with the next change.
+    fn view(&mut self) -> Result<()> {
+        let path = self.store.root().join("index.json");
+        match self.store.lost_from_view() {
+            Ok(lost) => {
+                for blob in lost {
+                    self.problem(&path, format!("it needs blob {blob}, which is not here"));
+                }
+                Ok(())
+            }
+            Err(error @ Error::Corrupt { .. }) => {
+                self.problem(&path, error.to_string());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn records(&mut self) -> Result<()> {
         for name in fanned_names(&self.directory("records"))? {
             let path = self.store.layout().fanned("records", &name);
@@ -195,7 +214,8 @@ impl Check<'_> {
                 },
             }
         }
-        for name in fanned_names(&self.directory("results"))?.iter().filter(|name| !name.ends_with(".measured")) {
+        let is_record = |name: &&String| !name.ends_with(".measured") && !name.ends_with(".files");
+        for name in fanned_names(&self.directory("results"))?.iter().filter(is_record) {
             let path = self.store.layout().fanned("results", name);
             match name.parse::<RecordId>() {
                 Err(_) => self.problem(&path, "its name is no record's"),
@@ -260,12 +280,17 @@ mod tests {
         fs::write(store.layout().blob(&blobs[1]), "WRONG").unwrap();
         fs::write(store.root().join("stray"), "").unwrap();
         fs::write(store.root().join("tags/torn"), "").unwrap();
+        let missing = Digest::of(b"missing");
+        let shown = format!("{{\"digest\":\"{missing}\",\"mediaType\":\"m\",\"size\":7}}");
+        let index = format!("{{\"schemaVersion\":2,\"mediaType\":\"i\",\"manifests\":[{shown}]}}");
+        fs::write(store.root().join("index.json"), index).unwrap();
         fs::write(store.root().join("leases/00"), "").unwrap();
         fs::create_dir(store.root().join("active/00")).unwrap();
         let found: Vec<_> = store.fsck(Depth::Content).unwrap().iter().map(Problem::to_string).collect();
         let wanted = [
             "active/00: it belongs to no lease; collection removes it".to_owned(),
             format!("blobs/sha256/{}: its content has another digest", blobs[1].hex()),
+            format!("index.json: it needs blob {missing}, which is not here"),
             "leases/00: its process is gone; collection removes it".to_owned(),
             format!("snapshots/{changed}/fs: its content is not what was committed"),
             format!("snapshots/{above}: it needs snapshot {base}, which is not here"),
@@ -279,6 +304,6 @@ mod tests {
         rest.sort();
         assert_eq!(rest, wanted);
         let by_name = store.fsck(Depth::Names).unwrap();
-        assert_eq!(by_name.len(), 5, "content is not looked at: {by_name:?}");
+        assert_eq!(by_name.len(), 6, "content is not looked at: {by_name:?}");
     }
 }

@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::layout::{fanned_names, names_in, read_if_there, read_json, UNFINISHED};
+use super::layout::{fanned_names, names_in, read_if_there, read_json, readable, UNFINISHED};
 use super::lease::{look_at, Found, Held};
 use super::lock::{Lock, Sharing};
 use super::record::{id_in, RecordId, RecordKey};
@@ -134,14 +134,35 @@ impl Store {
     /// # Errors
     /// As [`prune`](Self::prune).
     pub fn collect(&self, policy: &PrunePolicy) -> Result<Collected> {
-        let _lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
+        let lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
+        Ok(self.collect_locked(&lock, policy, &|| true)?.unwrap_or_default())
+    }
+
+    /// As [`collect`](Self::collect), if what may go can be found out in time; else nothing goes.
+    pub(super) fn collect_before(&self, policy: &PrunePolicy, deadline: Instant) -> Result<Option<Collected>> {
+        let in_time = || Instant::now() < deadline;
+        let lock = Lock::acquire_polling(&self.layout().gc_lock(), Sharing::Exclusive, &|| !in_time())?;
+        match lock.filter(|_| in_time()) {
+            Some(lock) => self.collect_locked(&lock, policy, &in_time),
+            None => Ok(None),
+        }
+    }
+
+    fn collect_locked(
+        &self,
+        _lock: &Lock,
+        policy: &PrunePolicy,
+        in_time: &dyn Fn() -> bool,
+    ) -> Result<Option<Collected>> {
         let mut collected = Collected::default();
         let held = self.sweep_leases(&mut collected)?;
         self.sweep_nameless(policy)?;
-        let inventory = self.take_stock(held)?;
+        let Some(inventory) = self.take_stock(held, in_time)? else { return Ok(None) };
         let kept = inventory.records_to_keep(policy);
         let with_packed = policy.most_bytes.is_none_or(|most| inventory.mark(kept, true).bytes <= most);
         let marked = inventory.mark(kept, with_packed);
+        // Before any blob goes: what the view names is here at all times.
+        self.show_all()?;
         self.sweep_snapshots(&inventory, &marked, &mut collected)?;
         self.sweep_blobs(&inventory, &marked, &mut collected)?;
         self.sweep_records(&inventory, &inventory.records[..kept], &mut collected)?;
@@ -153,7 +174,8 @@ impl Store {
         }
         self.sweep_step_locks()?;
         self.sweep_unfinished()?;
-        Ok(collected)
+        self.set_figure(marked.bytes)?;
+        Ok(Some(collected))
     }
 
     /// A live lease that holds the snapshot; the caller has `gc.lock` exclusively.
@@ -203,18 +225,25 @@ impl Store {
         Ok(())
     }
 
-    fn take_stock(&self, held: HashSet<Held>) -> Result<Inventory> {
+    /// None if it takes too long.
+    fn take_stock(&self, held: HashSet<Held>, in_time: &dyn Fn() -> bool) -> Result<Option<Inventory>> {
         let mut snapshots = HashMap::new();
-        self.walk(&mut |info| {
+        let visit = &mut |info: SnapshotInfo| {
             snapshots.insert(info.id, info);
             Ok(())
-        })?;
+        };
+        if !self.walk_while(in_time, visit)? {
+            return Ok(None);
+        }
         let mut blobs = HashMap::new();
         for blob in self.blobs()? {
             blobs.insert(blob, self.blob_size(&blob)?);
         }
         let mut records = Vec::new();
         for key in fanned_names(&self.layout().directory("records"))?.iter().filter_map(|name| name.parse().ok()) {
+            if !in_time() {
+                return Ok(None);
+            }
             let path = self.pointer_path(&key);
             let Some(id) = read_if_there(&path)?.and_then(id_in) else { continue };
             let Some(record) = self.record(&id)? else { continue };
@@ -235,7 +264,7 @@ impl Store {
                 }
             }
         }
-        Ok(Inventory { snapshots, blobs, tags: self.tags()?, held, records, packs, packed })
+        Ok(Some(Inventory { snapshots, blobs, tags: self.tags()?, held, records, packs, packed }))
     }
 
     fn sweep_snapshots(&self, inventory: &Inventory, marked: &Marked, collected: &mut Collected) -> Result<()> {
@@ -413,7 +442,8 @@ impl Inventory {
             }
         }
         marked.diffs.extend(self.packs.iter().filter(|(id, _)| marked.snapshots.contains(id)).map(|(_, diff)| *diff));
-        marked.diffs.extend(self.tags.iter().flat_map(|tag| &tag.layers).map(|layer| layer.diff_id));
+        let tagged = self.tags.iter().flat_map(TagEntry::platforms).flat_map(|tag| &tag.layers);
+        marked.diffs.extend(tagged.map(|layer| layer.diff_id));
         if with_packed {
             let packed = self.packed.iter().filter(|packed| marked.diffs.contains(&packed.diff_id));
             marked.blobs.extend(packed.map(|packed| packed.digest));
@@ -424,7 +454,7 @@ impl Inventory {
 }
 
 /// What a snapshot takes on disk, by its own figures: walking it would cost more than it is worth.
-fn weight(info: &SnapshotInfo) -> u64 {
+pub(crate) fn weight(info: &SnapshotInfo) -> u64 {
     // The files of a delta are the whole tree's too.
     if let Some(whole) = &info.whole {
         return whole.size + 512 * whole.entries;
@@ -437,13 +467,6 @@ fn weight(info: &SnapshotInfo) -> u64 {
 
 fn last_used(path: &Path) -> SystemTime {
     std::fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
-    match read {
-        Err(Error::Corrupt { .. }) => Ok(None),
-        other => other,
-    }
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

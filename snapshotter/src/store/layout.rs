@@ -40,7 +40,8 @@ pub(crate) const DIRECTORIES: [&str; 19] = [
 ];
 
 /// The files right below a store's root.
-pub(crate) const FILES: [&str; 6] = ["version", "gc.lock", "index.lock", "index.json", "oci-layout", "durable"];
+pub(crate) const FILES: [&str; 7] =
+    ["version", "gc.lock", "index.lock", "index.json", "oci-layout", "durable", "usage"];
 
 /// What everything in a store depends on; a store never mixes two of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +192,14 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<O
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|error| Error::Corrupt { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// What was read; nothing where it is damaged.
+pub(crate) fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
+    match read {
+        Err(Error::Corrupt { .. }) => Ok(None),
+        other => other,
+    }
 }
 
 /// Writes JSON by [`replace`].

@@ -62,6 +62,8 @@ pub struct Lease {
     lock: Option<Lock>,
     held: Mutex<HashSet<Held>>,
     next: AtomicU64,
+    /// Bytes that became part of the store through it.
+    added: AtomicU64,
 }
 
 impl Lease {
@@ -70,8 +72,14 @@ impl Lease {
         // Otherwise collection could see the file between its making and its locking, and take it for a dead one's.
         let _no_collection = store.no_collection()?;
         let lock = Lock::acquire(&lease_path(store, &id), Sharing::Exclusive)?;
-        let lease =
-            Self { store: store.clone(), id, lock: Some(lock), held: Mutex::default(), next: AtomicU64::new(0) };
+        let lease = Self {
+            store: store.clone(),
+            id,
+            lock: Some(lock),
+            held: Mutex::default(),
+            next: AtomicU64::new(0),
+            added: AtomicU64::new(0),
+        };
         ensure_directory(&lease.active_directory())?;
         ensure_directory(&lease.ingest_directory())?;
         Ok(lease)
@@ -136,6 +144,18 @@ impl Lease {
         Ok(())
     }
 
+    /// Counts what has become part of the store.
+    pub(crate) fn adds(&self, bytes: u64) {
+        self.added.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What the kernel does with the lease of a process that is killed.
+    #[cfg(test)]
+    pub(super) fn die_without_a_word(mut self) {
+        drop(self.lock.take());
+        std::mem::forget(self);
+    }
+
     fn file(&self) -> &File {
         self.lock.as_ref().map(Lock::file).expect("the lock is taken by drop alone")
     }
@@ -163,6 +183,11 @@ impl Drop for Lease {
             if std::fs::remove_dir(&directory).is_err() {
                 let _ = self.store.discard(&directory);
             }
+        }
+        match *self.added.get_mut() {
+            0 => {}
+            // What is not counted is found when the store is weighed next.
+            added => drop(self.store.add_to_figure(added)),
         }
         if let Some(lock) = self.lock.take() {
             lock.remove_file();

@@ -14,9 +14,11 @@ pub mod lease;
 pub mod lock;
 pub mod record;
 mod recover;
+pub mod relief;
 pub mod tags;
 pub(crate) mod trash;
 pub mod usage;
+mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -78,6 +78,9 @@ pub struct StoredRecord {
     pub boot_id: String,
     /// Which step it is a result of, across edits: see [`Store::newest_record_of`].
     pub step: String,
+    /// Other words by which the step may be looked for.
+    #[serde(default)]
+    pub step_aliases: Vec<String>,
 }
 
 mod hex_bytes {
@@ -109,6 +112,10 @@ impl Store {
         self.result_path(id).with_extension("measured")
     }
 
+    fn files_path(&self, id: &RecordId) -> PathBuf {
+        self.result_path(id).with_extension("files")
+    }
+
     fn step_path(&self, step: &str) -> PathBuf {
         self.layout().fanned("steps", blake3::hash(step.as_bytes()).to_hex().as_str())
     }
@@ -128,7 +135,30 @@ impl Store {
         // The record before what points to it: a crash between leaves a record nobody finds, not a dangling pointer.
         write_json(&self.result_path(&record.id), record)?;
         replace(&self.pointer_path(&record.key), record.id.to_string().as_bytes())?;
-        replace(&self.step_path(&record.step), record.id.to_string().as_bytes())
+        for step in std::iter::once(&record.step).chain(&record.step_aliases) {
+            replace(&self.step_path(step), record.id.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Keeps beside a record which files its step read, for explanations; it goes when the record goes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the record is gone.
+    pub fn put_files(&self, id: &RecordId, bytes: &[u8]) -> Result<()> {
+        let _no_collection = self.no_collection()?;
+        if !self.result_path(id).exists() {
+            return Err(Error::NotFound { what: "record", id: id.to_string() });
+        }
+        replace(&self.files_path(id), bytes)
+    }
+
+    /// What [`put_files`](Self::put_files) kept, if that is still here.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn files(&self, id: &RecordId) -> Result<Option<Vec<u8>>> {
+        read_if_there(&self.files_path(id))
     }
 
     /// The newest record of a key whose snapshots are all here, held by `lease`.
@@ -205,7 +235,8 @@ impl Store {
     /// Its file cannot be read.
     pub fn newest_record_of(&self, step: &str) -> Result<Option<StoredRecord>> {
         let Some(id) = read_if_there(&self.step_path(step))?.and_then(id_in) else { return Ok(None) };
-        Ok(self.record(&id)?.filter(|record| record.step == step))
+        let is_of_step = |record: &StoredRecord| record.step == step || record.step_aliases.iter().any(|s| s == step);
+        Ok(self.record(&id)?.filter(is_of_step))
     }
 
     /// Remembers that a step of this definition was settled once. Forgetting it costs work, never correctness.
@@ -267,6 +298,7 @@ mod tests {
             created: now(),
             boot_id: "boot".to_owned(),
             step: step.to_owned(),
+            step_aliases: vec![format!("a {step}")],
         }
     }
 
@@ -281,7 +313,11 @@ mod tests {
         store.put_record(&lease, &second).unwrap();
         assert_eq!(store.look_up(&lease, &first.key).unwrap(), Some(second.clone()));
         assert_eq!(store.record(&first.id).unwrap(), Some(first));
-        assert_eq!(store.newest_record_of("RUN true").unwrap(), Some(second));
+        assert_eq!(store.newest_record_of("RUN true").unwrap(), Some(second.clone()));
+        assert_eq!(store.newest_record_of("a RUN true").unwrap(), Some(second.clone()));
+        store.put_files(&second.id, b"files").unwrap();
+        assert_eq!(store.files(&second.id).unwrap().unwrap(), b"files");
+        assert_eq!(store.fsck(crate::store::fsck::Depth::Content).unwrap(), []);
         assert_eq!(store.newest_record_of("RUN false").unwrap(), None);
     }
 

@@ -67,6 +67,7 @@ impl Store {
         self.verify_pointers(synced)?;
         self.verify_tags(synced)?;
         self.verify_diffs(synced)?;
+        self.show_all()?;
         let started = now();
         rustix::fs::syncfs(self.root_fd()).doing("sync", self.root())?;
         write_json(&self.durable_path(), &Durable { boot_id: self.boot_id().to_owned(), synced: started })

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::{names_in, read_json, write_json};
+use super::layout::{names_in, read_json, readable, write_json};
+use super::lock::{Lock, Sharing};
 use super::Store;
 use crate::digest::{DiffId, Digest, SnapshotId};
 use crate::error::{Doing, Error, Result};
@@ -61,6 +62,52 @@ pub struct TagEntry {
 }
 
 impl TagEntry {
+    /// The images of all platforms: this one, then its variants.
+    pub fn platforms(&self) -> impl Iterator<Item = &TagEntry> {
+        std::iter::once(self).chain(&self.variants)
+    }
+
+    /// The image of this id among those of all platforms, to be changed.
+    pub fn platform_mut(&mut self, image: &Digest) -> Option<&mut TagEntry> {
+        match self.image == *image {
+            true => Some(self),
+            false => self.variants.iter_mut().find(|variant| variant.image == *image),
+        }
+    }
+
+    /// This entry, which another of the same name joins: in place of the one `is_replaced` finds, else beside all.
+    #[must_use]
+    pub fn joined_by(mut self, new: TagEntry, is_replaced: impl Fn(&TagEntry) -> bool) -> TagEntry {
+        if is_replaced(&self) {
+            let variants = std::mem::take(&mut self.variants);
+            return TagEntry { variants, ..new };
+        }
+        self.variants.retain(|variant| !is_replaced(variant));
+        self.variants.push(TagEntry { variants: Vec::new(), ..new });
+        self
+    }
+
+    /// This entry without an image; none if there was no other.
+    #[must_use]
+    pub fn without(mut self, image: &Digest) -> Option<TagEntry> {
+        self.variants.retain(|variant| variant.image != *image);
+        if self.image != *image {
+            return Some(self);
+        }
+        let mut variants = std::mem::take(&mut self.variants).into_iter();
+        let first = variants.next()?;
+        Some(TagEntry { variants: variants.collect(), ..first })
+    }
+
+    /// The entry under another name, or under none.
+    fn named(&self, name: Option<&str>) -> TagEntry {
+        let mut named = TagEntry { name: name.map(str::to_owned), ..self.clone() };
+        for variant in &mut named.variants {
+            variant.name.clone_from(&named.name);
+        }
+        named
+    }
+
     /// Every blob it needs, its variants' included.
     pub(crate) fn blobs(&self) -> Vec<Digest> {
         let mut blobs = vec![self.image];
@@ -122,9 +169,16 @@ impl Store {
     /// # Errors
     /// [`Error::BadName`] for what cannot be a name.
     pub fn set_tag(&self, name: &str, entry: &TagEntry) -> Result<()> {
-        let path = self.tag_path(&file_name(name)?);
-        let _no_collection = self.no_collection()?;
-        write_json(&path, &TagEntry { name: Some(name.to_owned()), ..entry.clone() })
+        self.change_tag(name, |_| Some(entry.clone()))
+    }
+
+    /// Changes what a name stands for while nobody else can. `change` is given what that is now, and gives what it is
+    /// to be; with nothing, all stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for what cannot be a name.
+    pub fn change_tag(&self, name: &str, change: impl FnOnce(Option<TagEntry>) -> Option<TagEntry>) -> Result<()> {
+        self.change_entry(&file_name(name)?, |there| change(there).map(|entry| entry.named(Some(name))))
     }
 
     /// Keeps an image without a name, under its id.
@@ -132,9 +186,22 @@ impl Store {
     /// # Errors
     /// The file cannot be written.
     pub fn keep_image(&self, entry: &TagEntry) -> Result<()> {
-        let path = self.tag_path(&nameless_file(&entry.image));
+        self.change_entry(&nameless_file(&entry.image), |_| Some(entry.named(None)))
+    }
+
+    fn change_entry(&self, file: &str, change: impl FnOnce(Option<TagEntry>) -> Option<TagEntry>) -> Result<()> {
+        let path = self.tag_path(file);
         let _no_collection = self.no_collection()?;
-        write_json(&path, &TagEntry { name: None, ..entry.clone() })
+        let _no_other = self.lock_tags()?;
+        let there = readable(read_json::<TagEntry>(&path))?;
+        let Some(entry) = change(there.clone()) else { return Ok(()) };
+        write_json(&path, &entry)?;
+        self.show_change(there.as_ref(), Some(&entry))
+    }
+
+    /// Tags, and the view of them, change under this lock, which comes after `gc.lock`.
+    pub(super) fn lock_tags(&self) -> Result<Lock> {
+        Lock::acquire(&self.root().join("index.lock"), Sharing::Exclusive)
     }
 
     /// What a name stands for.
@@ -171,8 +238,11 @@ impl Store {
 
     fn remove_entry(&self, file: &str) -> Result<bool> {
         let path = self.tag_path(file);
+        let _no_collection = self.no_collection()?;
+        let _no_other = self.lock_tags()?;
+        let there = readable(read_json::<TagEntry>(&path))?;
         match std::fs::remove_file(&path) {
-            Ok(()) => Ok(true),
+            Ok(()) => self.show_change(there.as_ref(), None).map(|()| true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error).doing("remove", path),
         }
@@ -185,11 +255,7 @@ impl Store {
     pub fn tags(&self) -> Result<Vec<TagEntry>> {
         let mut entries = Vec::new();
         for file in names_in(&self.layout().directory("tags"))? {
-            match read_json::<TagEntry>(&self.tag_path(&file)) {
-                Ok(entry) => entries.extend(entry),
-                Err(Error::Corrupt { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            entries.extend(readable(read_json::<TagEntry>(&self.tag_path(&file)))?);
         }
         entries.sort_by(|a, b| (&a.name, &a.image).cmp(&(&b.name, &b.image)));
         Ok(entries)
@@ -256,5 +322,38 @@ mod tests {
         assert_eq!(store.kept_image(&entry("b").image).unwrap(), None);
         let names: Vec<_> = store.tags().unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, [None, Some("named".to_owned())]);
+    }
+    #[test]
+    fn changes_of_one_name_do_not_overwrite_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let added = |there: Option<TagEntry>| {
+            let mut entry = there.unwrap_or_else(|| entry("a"));
+            entry.created += 1;
+            Some(entry)
+        };
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| (0..25).for_each(|_| store.change_tag("a", added).unwrap()));
+            }
+        });
+        assert_eq!(store.get_tag("a").unwrap().unwrap().created, 107);
+        store.change_tag("a", |_| None).unwrap();
+        assert_eq!(store.get_tag("a").unwrap().unwrap().created, 107, "nothing leaves it as it is");
+    }
+
+    #[test]
+    fn images_of_several_platforms_share_a_name() {
+        let of = |platform: &str| TagEntry { platform: Some(platform.into()), ..entry(platform) };
+        let is = |platform: &'static str| move |entry: &TagEntry| entry.platform.as_deref() == Some(platform);
+        let platforms = |entry: &TagEntry| -> Vec<_> { entry.platforms().filter_map(|e| e.platform.clone()).collect() };
+        let both = of("amd64").joined_by(of("arm64"), is("arm64"));
+        assert_eq!(platforms(&both), ["amd64", "arm64"]);
+        let newer = TagEntry { created: 8, ..of("amd64") };
+        let replaced = both.joined_by(newer, is("amd64")).joined_by(of("arm64"), is("arm64"));
+        assert_eq!((platforms(&replaced), replaced.created), (vec!["amd64".to_owned(), "arm64".to_owned()], 8));
+        let left = replaced.without(&of("amd64").image).unwrap();
+        assert_eq!(platforms(&left), ["arm64"]);
+        assert_eq!(left.without(&of("arm64").image), None);
     }
 }

@@ -11,7 +11,7 @@ use super::record::{RecordId, RecordKey, StoredOutput, StoredRecord};
 use super::tags::{BlobRef, LayerRef, TagEntry};
 use super::*;
 use crate::digest::{Digest, SnapshotId};
-use crate::layer::{pack, Compression, PackOptions};
+use crate::layer::{pack, Compression, PackOptions, Pulled};
 use crate::testing::scratch_store;
 
 fn snapshot(store: &Store, lease: &Lease, parent: Option<&SnapshotId>, content: &str) -> SnapshotId {
@@ -31,6 +31,7 @@ fn record(store: &Store, lease: &Lease, key: u8, snapshot: SnapshotId) -> Stored
         created: now(),
         boot_id: store.boot_id().to_owned(),
         step: format!("step {key}"),
+        step_aliases: Vec::new(),
     };
     store.put_record(lease, &record).unwrap();
     record
@@ -263,7 +264,7 @@ fn packed_layers_stay_with_their_snapshot_until_space_is_short() {
     let lease = store.lease().unwrap();
     let id = snapshot(&store, &lease, None, &"x".repeat(100_000));
     record(&store, &lease, 1, id);
-    let options = PackOptions { compression: Compression::Uncompressed, epoch: None };
+    let options = PackOptions { compression: Compression::Uncompressed, epoch: None, pulled: Pulled::Converted };
     let layer = pack(&store, &lease, &id, &options).unwrap();
     drop(lease);
     store.gc().unwrap();

@@ -39,7 +39,11 @@ impl Store {
     pub fn tidy(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         if let Some(_lock) = Lock::try_acquire(&self.layout().gc_lock(), Sharing::Exclusive)? {
-            self.sweep_leases(&mut super::gc::Collected::default())?;
+            let mut found = super::gc::Collected::default();
+            self.sweep_leases(&mut found)?;
+            if found.leases > 0 {
+                self.forget_figure()?;
+            }
         }
         let path = self.layout().directory("trash");
         let trash = std::fs::File::open(&path).doing("open", &path)?;

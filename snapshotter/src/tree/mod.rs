@@ -1,7 +1,7 @@
 //! Trees of files: which are selected, what they contain, how they are copied.
 //!
 //! - [`Selection`]: the part of a tree that is read.
-//! - [`hash_tree`]: its content as a [`TreeDigest`].
+//! - [`hash_tree`]: its content as a [`TreeDigest`]; [`survey`] and [`list`]: file by file.
 //! - [`copy`]: puts it elsewhere, and tells the digest of exactly what it read.
 //! - [`StatCache`]: remembers the content of files that did not change.
 //!
@@ -13,6 +13,7 @@ mod content;
 mod copy;
 mod digest;
 mod error;
+pub(crate) mod listing;
 mod mode;
 mod resolve;
 mod scan;
@@ -30,6 +31,7 @@ pub use copy::{
     copy, extract, remove_all, Archive, Change, Compression, Copied, CopyRequest, Destination, InTheWay, Owner, Unpack,
 };
 pub use error::Error;
+pub use listing::{Difference, FileChange, Listing};
 pub use mode::{BadMode, ModeChange};
 pub use resolve::{make_parents, resolve, Entry, Found, Place};
 pub use scan::Kind;
@@ -87,18 +89,52 @@ impl<'a> Tree<'a> {
 /// # Errors
 /// [`Error::NotFound`] if a path that is no pattern does not exist; a pattern without match selects nothing.
 pub fn hash_tree(tree: Tree<'_>, what: &Selection, cache: Option<&StatCache>) -> Result<TreeDigest, Error> {
+    let parts: Result<Vec<TreeDigest>, Error> =
+        what.0.iter().map(|path| Ok(survey(tree, path, cache)?.digest)).collect();
+    Ok(TreeDigest::join(&parts?))
+}
+
+/// What was found at one selected path.
+#[derive(Debug)]
+pub struct Survey {
+    /// As [`hash_tree`] of this path alone.
+    pub digest: TreeDigest,
+    scans: Vec<scan::Scan>,
+}
+
+impl Survey {
+    /// How many files and directories were looked at.
+    pub fn entries(&self) -> usize {
+        self.scans.iter().map(|scan| scan.nodes.len()).sum()
+    }
+
+    /// How many descriptors it keeps open.
+    pub fn descriptors(&self) -> usize {
+        2 * self.scans.len()
+    }
+}
+
+/// Lists and reads the files at one selected path.
+///
+/// # Errors
+/// As [`hash_tree`].
+pub fn survey(tree: Tree<'_>, what: &SelectPath, cache: Option<&StatCache>) -> Result<Survey, Error> {
     // In the pool from the start: entering it for every directory would cost a switch of threads each time.
     rayon::scope(|_| {
-        let mut parts = Vec::with_capacity(what.0.len());
-        for path in &what.0 {
-            let mut scans = select::scan(tree, path)?;
-            for scan in &mut scans {
-                content::hash(scan, cache)?;
-            }
-            parts.push(digest::of_path(path, &scans));
+        let mut scans = select::scan(tree, what)?;
+        for scan in &mut scans {
+            content::hash(scan, cache)?;
         }
-        Ok(TreeDigest::join(&parts))
+        Ok(Survey { digest: digest::of_path(what, &scans), scans })
     })
+}
+
+/// The files of several surveys of one tree, each once.
+pub fn list(surveys: &[&Survey]) -> Listing {
+    let mut listing = Listing::default();
+    surveys.iter().flat_map(|survey| &survey.scans).for_each(|scan| listing.add(scan));
+    listing.tidy();
+    listing
 }
 
 #[cfg(test)]

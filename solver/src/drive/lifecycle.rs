@@ -123,7 +123,7 @@ impl Lifecycle {
         let seen = self.vertices[at].clone();
         let cached = match submit.steps[at].kind {
             // What a context is, and whether files had to be fetched, only the host knows.
-            StepKind::Source { local } => !local && !seen.fetched,
+            StepKind::Source { local, .. } => !local && !seen.fetched,
             StepKind::Work => facts.hit || !seen.ran,
         };
         if cached && !seen.cached {

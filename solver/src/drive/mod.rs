@@ -45,7 +45,7 @@ pub enum NoCache {
 /// A graph that was solved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Solved {
-    /// The graph's targets, in its order; their files are here.
+    /// The graph's targets, in its order. Their files are here, but for those of images, which only have their records.
     pub targets: Vec<Target>,
     /// What it took.
     pub summary: Summary,

@@ -13,13 +13,12 @@ use super::{SolveError, Solved, Target};
 use crate::admit::{admit, Budget};
 use crate::ask::{AskCx, Watcher};
 use crate::event::{EventKind, EventSink, Warning};
-use crate::explain::differences;
 use crate::facts::Files;
 use crate::graph::OutputRef;
-use crate::key::KeyParts;
+use crate::key::{KeyParts, ResultRef};
 use crate::name::name;
 use crate::plan::{plan_on, Failure, Wanted};
-use crate::port::{Host, StepError};
+use crate::port::{Host, Missed, StepError};
 use crate::question::{Answer, Answers, Class, Question, SubmitNumber};
 use crate::sheet::FactSheet;
 use crate::submit::Submit;
@@ -40,6 +39,8 @@ struct Live {
     lifecycle: Lifecycle,
     /// For each vertex the cost from its begin to the end.
     remaining: Vec<u64>,
+    /// Misses whose reasons are being looked for: the build does not end, and they do not, before these are told.
+    unexplained: BTreeSet<usize>,
     reply: oneshot::Sender<Result<Solved, SolveError>>,
 }
 
@@ -135,6 +136,7 @@ impl<H: Host> State<H> {
             }
             Message::Missed { submit, vertex, reasons } => {
                 if let Some(live) = self.live.get_mut(&submit) {
+                    live.unexplained.remove(&vertex);
                     live.lifecycle.missed(&live.submit, vertex, reasons);
                 }
             }
@@ -155,6 +157,7 @@ impl<H: Host> State<H> {
             sheet: FactSheet::new(&submit),
             lifecycle: Lifecycle::begin(&submit, events),
             remaining: submit.graph.remaining(|at| self.host.cost(&submit.graph.vertices()[at])),
+            unexplained: BTreeSet::new(),
             submit: Arc::new(submit),
             reply,
         };
@@ -229,12 +232,18 @@ impl<H: Host> State<H> {
             for at in live.sheet.refresh(&live.submit, &self.known) {
                 let facts = &live.sheet.all()[at];
                 if !live.submit.no_cache[at] && live.lifecycle.misses(at, facts) {
-                    missed.push((live.submit.clone(), at, order(&live.submit, live.sheet.all(), at).0));
+                    live.unexplained.insert(at);
+                    missed.push((live.submit.clone(), at, order(&live.submit, live.sheet.all(), at)));
+                }
+                if let (true, Some(record)) = (facts.hit, &facts.record) {
+                    self.host.used(live.submit.build, &live.submit.graph.vertices()[at], record.id);
                 }
             }
             let plan = plan_on(&live.submit, live.sheet.all(), &self.known);
             if plan.failed.is_some() || plan.wanted.is_empty() {
-                ended.push((*number, plan.failed));
+                if live.unexplained.is_empty() {
+                    ended.push((*number, plan.failed));
+                }
                 continue;
             }
             for Wanted { question, vertex, anew } in plan.wanted {
@@ -245,8 +254,8 @@ impl<H: Host> State<H> {
                 wanting.remaining = wanting.remaining.max(live.remaining[vertex]);
             }
         }
-        for (submit, at, parts) in missed {
-            self.explain(submit, at, parts);
+        for (submit, at, order) in missed {
+            self.explain(submit, at, order);
         }
         (wanted, ended)
     }
@@ -319,10 +328,10 @@ impl<H: Host> State<H> {
                 }
             }
         }
-        let none = BTreeSet::new();
         for (number, live) in &mut self.live {
-            let worked_on = worked_on.get(number).unwrap_or(&none);
-            live.lifecycle.settle(&live.submit, live.sheet.all(), worked_on);
+            let mut worked_on = worked_on.remove(number).unwrap_or_default();
+            worked_on.extend(&live.unexplained);
+            live.lifecycle.settle(&live.submit, live.sheet.all(), &worked_on);
         }
     }
 
@@ -407,23 +416,23 @@ impl<H: Host> State<H> {
     }
 
     /// Finds out beside everything else why a step was in no cache.
-    fn explain(&self, submit: Arc<Submit>, at: usize, parts: KeyParts) {
+    fn explain(&self, submit: Arc<Submit>, at: usize, (parts, inputs): (KeyParts, Vec<ResultRef>)) {
         let Some(messages) = self.messages.upgrade() else { return };
         let host = self.host.clone();
         tokio::spawn(async move {
-            let earlier = host.nearest(&submit.graph.vertices()[at]).await;
-            let names = input_names(&submit, at);
-            let reasons = earlier.map(|earlier| differences(&earlier, &parts, &names)).unwrap_or_default();
+            let vertex = &submit.graph.vertices()[at];
+            let (parts, inputs, names) = (&parts, &inputs, &input_names(&submit, at));
+            let reasons = host.explain(Missed { submit: submit.build, vertex, parts, inputs, names }).await;
             let _ = messages.send(Message::Missed { submit: submit.number, vertex: at, reasons });
         });
     }
 }
 
-/// The targets, if all of their files are here.
+/// The targets, if all are there as they are wanted.
 fn targets(live: &Live) -> Option<Vec<Target>> {
     let target = |(at, target): (&usize, &OutputRef)| {
         let facts = &live.sheet.all()[*at];
-        let record = facts.record.clone().filter(|_| facts.files == Files::Here)?;
+        let record = facts.record.clone().filter(|_| facts.files == Files::Here || live.submit.is_named_only(*at))?;
         Some(Target { result: record.output(target.output), record })
     };
     let targets = live.submit.targets.iter().zip(live.submit.graph.targets());

@@ -9,8 +9,8 @@ use super::drive::{drive, Weather};
 use super::world::World;
 use crate::dice::Dice;
 use crate::graph::{OutputIndex, Selector, Vertex};
-use crate::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, ResultRef};
-use crate::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
+use crate::key::{CacheKey, ContentDigest, DefinitionKey, RecordId, ResultRef};
+use crate::port::{AskCx, Host, Missed, Pin, Ran, Record, RunOrder, StepError};
 use crate::question::{Answer, SubmitNumber};
 use crate::submit::Submit;
 
@@ -115,7 +115,7 @@ impl Host for SimHost {
         }
     }
 
-    async fn nearest(&self, _: &Vertex) -> Option<KeyParts> {
-        None
+    async fn explain(&self, _: Missed<'_>) -> Vec<String> {
+        Vec::new()
     }
 }

@@ -142,8 +142,11 @@ mod tests {
         writing.await.unwrap().unwrap();
 
         let (mut writer, content) = pipe();
-        writer.write_all(b"half").unwrap();
-        drop(writer);
+        let writing = tokio::task::spawn_blocking(move || {
+            writer.write_all(b"half").unwrap();
+            writer.flush().unwrap();
+        });
+        writing.await.unwrap();
         assert_eq!(all(content).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

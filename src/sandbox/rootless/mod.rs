@@ -4,12 +4,13 @@
 //! work inside as they do for the machine's own root. *Start reading at* [`enter`].
 //!
 //! ```text
-//! rbuild (outer)   the user's own; starts newuidmap and newgidmap, passes signals on, ends as the inner one ends
+//! rbuild (outer)   the user's own; starts newuidmap and newgidmap, does errands, passes signals on, ends as the inner one ends
 //! └─ rbuild        root of a user and a mount namespace; does the work. Either dies with the other
 //! ```
 //! Inside, id 0 is the caller and the ids from 1 on are the caller's subordinate ones, see `subuid(5)`. Where there are
 //! none, or no newuidmap, the caller is the only one there is. See `user_namespaces(7)`.
 
+mod errand;
 mod ids;
 mod map;
 mod outer;
@@ -28,6 +29,7 @@ use rustix::pipe::{pipe_with, PipeFlags};
 use thiserror::Error;
 
 use super::error::check;
+pub use errand::{Errand, Outside};
 pub use ids::{Mapped, Shortage};
 use map::Plan;
 
@@ -72,15 +74,16 @@ const SYS_ADMIN: u32 = 21;
 /// that, and ends as it ended.
 ///
 /// Returns in a process that may mount, the one started again included. To be called before any thread. `environment`
-/// is added to that of the process inside.
+/// is added to that of the process inside, and `errand` is what the process outside does for it; who was started inside
+/// gets the way to ask.
 ///
 /// # Errors
 /// [`Refusal`] says what the user, or who set up the machine, can do.
-pub fn enter(environment: &[(&str, &OsStr)]) -> Result<(), Refusal> {
+pub fn enter(environment: &[(&str, &OsStr)], errand: Errand) -> Result<Option<Outside>, Refusal> {
     if rustix::process::geteuid().is_root() && may_mount() {
-        return Ok(());
+        return Ok(Outside::of_environment());
     }
-    let Err(refusal) = stand_outside(environment);
+    let Err(refusal) = stand_outside(environment, errand);
     Err(refusal)
 }
 
@@ -93,10 +96,11 @@ fn may_mount() -> bool {
 }
 
 /// The life of the outer process.
-fn stand_outside(environment: &[(&str, &OsStr)]) -> Result<Infallible, Refusal> {
+fn stand_outside(environment: &[(&str, &OsStr)], errand: Errand) -> Result<Infallible, Refusal> {
     let plan = Plan::of_this_process();
     let signals = outer::Signals::hold().map_err(failed("hold signals"))?;
     let (gate, opened) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make a pipe")(errno.into()))?;
+    let line = errand::Line::new().map_err(failed("make a socket"))?;
     let outer = std::process::id();
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::SIGCHLD;
     // SAFETY: this process has one thread, so its copy is whole; without a stack the copy goes on with its own.
@@ -109,6 +113,8 @@ fn stand_outside(environment: &[(&str, &OsStr)]) -> Result<Infallible, Refusal> 
             // Told nothing: the outer process is gone, or says itself what failed.
             if told.is_ok() {
                 signals.release();
+                let (name, end) = line.keep_inner().map_err(failed("keep a socket"))?;
+                let environment = environment.iter().copied().chain([(name, OsStr::new(&end))]);
                 let Err(refusal) = start_again(environment);
                 return Err(refusal);
             }
@@ -120,6 +126,8 @@ fn stand_outside(environment: &[(&str, &OsStr)]) -> Result<Infallible, Refusal> 
     drop(gate);
     plan.carry_out(child)?;
     fs::File::from(opened).write_all(&[1]).map_err(failed("start the inner process"))?;
+    // After the last copy of this process was made: from now on it has two threads.
+    line.serve(errand);
     outer::Inner(child).stand_by(&signals)
 }
 
@@ -136,13 +144,13 @@ fn die_with(parent: u32) -> io::Result<()> {
 
 /// Becomes this program anew. The memory of a process belongs to the namespace in which its program was started, and
 /// with it the right to look at its own files in /proc.
-fn start_again(environment: &[(&str, &OsStr)]) -> Result<Infallible, Refusal> {
+fn start_again<'e>(environment: impl Iterator<Item = (&'e str, &'e OsStr)>) -> Result<Infallible, Refusal> {
     // The first thing that takes rights; a security module may have taken them away.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(powerless)?;
     let mut arguments = std::env::args_os();
     let mut command = Command::new("/proc/self/exe");
     command.arg0(arguments.next().unwrap_or_else(|| "rbuild".into())).args(arguments);
-    command.envs(environment.iter().copied());
+    command.envs(environment);
     Err(failed("start the program again")(command.exec()))
 }
 

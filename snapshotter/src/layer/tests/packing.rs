@@ -7,14 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::builder::Tar;
-use crate::layer::{apply_layer, import_rootfs, pack, remember_pulled, write_tar, Compression, PackOptions};
+use crate::layer::{apply_layer, import_rootfs, pack, remember_pulled, write_tar, Compression, PackOptions, Pulled};
 use crate::testing::{listing, needs_root, path_of, scratch_store};
 use crate::{DiffId, Digest, Error, Lease, SnapshotInfo, Store};
 
-const PLAIN: PackOptions = PackOptions { compression: Compression::Uncompressed, epoch: None };
+const PLAIN: PackOptions =
+    PackOptions { compression: Compression::Uncompressed, epoch: None, pulled: Pulled::Converted };
 
 fn with(compression: Compression) -> PackOptions {
-    PackOptions { compression, epoch: None }
+    PackOptions { compression, epoch: None, pulled: Pulled::Converted }
 }
 
 fn snapshot(store: &Store, lease: &Lease, write: impl FnOnce(&Path)) -> SnapshotInfo {
@@ -172,7 +173,7 @@ fn pulled_layer_is_exported_as_it_came() {
     let blob = store.put_blob(&lease, &zstd::encode_all(&tar[..], 7).unwrap()).unwrap();
     let id = apply_layer(&store, &lease, None, store.open_blob(&lease, &blob).unwrap(), &diff_id).unwrap();
     remember_pulled(&store, &lease, &diff_id, &blob).unwrap();
-    let zstd = PackOptions { compression: Compression::Zstd { level: 3 }, epoch: Some(0) };
+    let zstd = PackOptions { compression: Compression::Zstd { level: 3 }, epoch: Some(0), pulled: Pulled::Converted };
     let same = pack(&store, &lease, &id, &zstd).unwrap();
     assert_eq!((same.digest, same.diff_id), (blob, diff_id));
     let gzip = pack(&store, &lease, &id, &with(Compression::Gzip { level: 6 })).unwrap();

@@ -9,7 +9,7 @@ use rustix::fs::{
     OFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 
-use crate::layer::{apply, pack, Compression, Limits, PackOptions};
+use crate::layer::{apply, pack, Compression, Limits, PackOptions, Pulled};
 use crate::overlay::whiteout::{make_whiteout, mark_opaque, path_of};
 use crate::snapshot::open_directory;
 use crate::snapshot::walk::scan;
@@ -191,7 +191,7 @@ fn entries(store: &Store, upper: &std::path::Path) -> Vec<crate::snapshot::walk:
 }
 
 fn round_trip(store: &Store, lease: &Lease, parent: Option<&SnapshotId>, tree: &[Made]) {
-    let options = PackOptions { compression: Compression::Uncompressed, epoch: None };
+    let options = PackOptions { compression: Compression::Uncompressed, epoch: None, pulled: Pulled::Converted };
     let first = store.prepare(parent, lease).unwrap();
     write(store, &open_directory(&first.upper()).unwrap(), tree);
     let first = store.commit(first, lease).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use super::builder::{stacked, unpacked, Tar};
-use crate::layer::{apply_layer, apply_to_directory, Limits};
+use crate::layer::{apply_layer, apply_to_directory, unpack_ahead, unpacks_ahead, Limits};
 use crate::testing::{listing, needs_machine_root, needs_root, path_of, scratch_store};
 use crate::{chain_id, DiffId, Digest, Error};
 
@@ -300,4 +300,88 @@ fn wrong_diff_id_leaves_nothing() {
     // Bytes after the end of the archive count too.
     let longer = [&tar[..], b"more"].concat();
     assert!(apply_layer(&store, &lease, None, &longer[..], &DiffId(Digest::of(&tar))).is_err());
+}
+
+/// Two layers, the second of which is mostly about what it covers.
+fn covering() -> [Vec<u8>; 2] {
+    let below = Tar::new()
+        .entry(b'5', b"d/", b"", |header| header.set_mode(0o700))
+        .file(b"d/old", b"old")
+        .file(b"d/gone", b"gone")
+        .directory(b"emptied/")
+        .file(b"emptied/x", b"x")
+        .entry(b'5', b"e/", b"", |header| header.set_mode(0o711))
+        .file(b"e/f", b"f");
+    let above = Tar::new()
+        .file(b"d/new", b"new")
+        .file(b"d/.wh.gone", b"")
+        .file(b".wh.never", b"")
+        .file(b"emptied/.wh..wh..opq", b"")
+        .file(b"emptied/y", b"y")
+        .file(b".wh.e", b"")
+        .file(b"e/g", b"g");
+    [below.end(), above.end()]
+}
+
+#[test]
+fn a_layer_unpacked_ahead_is_what_it_is_in_order() {
+    needs_root!();
+    let layers = covering();
+    let ids = layers.each_ref().map(|layer| DiffId(Digest::of(layer)));
+    let (_dir, store) = scratch_store();
+    let lease = store.lease().unwrap();
+    let base = apply_layer(&store, &lease, None, &layers[0][..], &ids[0]).unwrap();
+    let top = apply_layer(&store, &lease, Some(&base), &layers[1][..], &ids[1]).unwrap();
+    let (_other_dir, other) = scratch_store();
+    if !unpacks_ahead(&other) {
+        return;
+    }
+    let lease = other.lease().unwrap();
+    let ahead = unpack_ahead(&other, &lease, &layers[1][..], &ids[1]).unwrap();
+    assert!(!other.has_snapshot(&top), "nobody sees it");
+    let base = apply_layer(&other, &lease, None, &layers[0][..], &ids[0]).unwrap();
+    assert_eq!(ahead.lay_on(&other, &lease, &base).unwrap(), top);
+    let known = |store: &crate::Store| {
+        let info = store.snapshot(&top).unwrap();
+        (info.parent, info.diff_id, info.delta, info.size, info.entries, info.has_whiteouts)
+    };
+    assert_eq!(known(&store), known(&other));
+    let view = other.view(Some(&top), &lease).unwrap().mount().unwrap();
+    let names: Vec<_> =
+        listing(&path_of(&view)).iter().map(|line| line.split(' ').nth(3).unwrap().to_owned()).collect();
+    assert_eq!(names, ["d", "d/new", "d/old", "e", "e/g", "emptied", "emptied/y"]);
+}
+
+#[test]
+fn what_turns_out_wrong_at_its_end_was_never_there() {
+    let (_dir, store) = scratch_store();
+    let lease = store.lease().unwrap();
+    let [layer, _] = covering();
+    let diff_id = DiffId(Digest::of(&layer));
+    let id = chain_id(&[diff_id]).unwrap();
+    // The content is right, but the blob turns out to be another one than was announced.
+    for verdict in [Some(Digest::of(b"another")), None] {
+        let mut writer = store.blob_writer(&lease).unwrap();
+        let follower = writer.follow().unwrap();
+        std::thread::scope(|threads| {
+            let unpacking = threads.spawn(|| apply_layer(&store, &lease, None, follower, &diff_id));
+            std::io::Write::write_all(&mut writer, &layer).unwrap();
+            match verdict {
+                Some(other) => assert!(writer.commit(Some((&other, layer.len() as u64))).is_err()),
+                None => drop(writer),
+            }
+            assert!(matches!(unpacking.join().unwrap(), Err(Error::Input { .. })));
+        });
+        assert!(!store.has_snapshot(&id) && store.blobs().unwrap().is_empty());
+    }
+    let mut writer = store.blob_writer(&lease).unwrap();
+    let follower = writer.follow().unwrap();
+    std::thread::scope(|threads| {
+        let unpacking = threads.spawn(|| apply_layer(&store, &lease, None, follower, &diff_id));
+        for piece in layer.chunks(700) {
+            std::io::Write::write_all(&mut writer, piece).unwrap();
+        }
+        writer.commit(Some((&Digest::of(&layer), layer.len() as u64))).unwrap();
+        assert_eq!(unpacking.join().unwrap().unwrap(), id);
+    });
 }

@@ -10,9 +10,10 @@ use tokio::time::sleep;
 use super::one;
 use crate::drive::{NoCache, Solver};
 use crate::event::EventSink;
+use crate::explain::differences;
 use crate::graph::{Op, OutputIndex, Selector, Vertex};
 use crate::key::{CacheKey, ContentDigest, DefinitionKey, KeyParts, RecordId, ResultRef};
-use crate::port::{AskCx, Host, Pin, Ran, Record, RunOrder, StepError};
+use crate::port::{AskCx, Host, Missed, Pin, Ran, Record, RunOrder, StepError};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -143,9 +144,11 @@ impl Host for Memory {
         Ok(Ran::Made { record, new: true })
     }
 
-    async fn nearest(&self, vertex: &Vertex) -> Option<KeyParts> {
-        let Op::Run(run) = &vertex.op else { return None };
+    async fn explain(&self, missed: Missed<'_>) -> Vec<String> {
+        let Op::Run(run) = &missed.vertex.op else { return Vec::new() };
         let same = |parts: &&KeyParts| parts.op.iter().any(|p| p.name == "command" && p.value[0] == *run.meta.args[0]);
-        self.records.lock().unwrap().values().map(|(_, parts)| parts).find(same).cloned()
+        let records = self.records.lock().unwrap();
+        let earlier = records.values().map(|(_, parts)| parts).find(same);
+        earlier.map(|earlier| differences(earlier, missed.parts, missed.names)).unwrap_or_default()
     }
 }

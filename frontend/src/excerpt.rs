@@ -110,7 +110,7 @@ fn write_caret(f: &mut fmt::Formatter<'_>, span: &Span, line: &str) -> fmt::Resu
 }
 
 /// Control characters made visible: a source file must not paint the terminal of who builds it.
-pub(super) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let seen = |c: char| match c {
         '\t' => c,
         c if c.is_control() => '\u{fffd}',

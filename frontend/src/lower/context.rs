@@ -1,0 +1,174 @@
+//! Contexts: the build's own, and those that have names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use solver::graph::op::{Op, SourceOp};
+use solver::graph::{NewVertex, OutputRef, Platform, VertexId};
+
+use super::build::{json_list, About, Build};
+use super::from;
+use super::workdir::joined;
+use crate::config::ImageConfig;
+use crate::context::{git_name, git_source, web_file, Context, Files, MainContext};
+use crate::diagnostic::Diagnostic;
+use crate::source::Span;
+
+/// Paths of trees that are read from clients; `/` is all of a tree.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Used {
+    /// Of the build context.
+    pub context: BTreeSet<String>,
+    /// Of stages, by index: some are directories of the client's.
+    pub stages: BTreeMap<usize, BTreeSet<String>>,
+}
+
+/// The files of the build context.
+pub(super) fn main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
+    let options = build.scene.options;
+    let keeps_git = options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let keeps_git = keeps_git.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
+    match &options.context {
+        MainContext::Local => {
+            let paths = build.named.map(|used| used.context.clone());
+            let hint = options.context_name.clone();
+            let about = About::internal("load build context");
+            Ok(local(build, &options.context_name, hint, &options.ignore_patterns, paths.as_ref(), about))
+        }
+        MainContext::Input(name) => match input(build, name, span)? {
+            Some(output) => Ok(output),
+            None => Err(Diagnostic::error("invalid-context", span, format!("the context {name} has no files"))),
+        },
+        remote => {
+            let made = remote.vertices(keeps_git, |op, inputs, name| {
+                build.add(op, inputs, None, About { name, ..About::internal("") })
+            });
+            made.ok_or_else(|| Diagnostic::error("internal", span, "a remote context without vertices"))
+        }
+    }
+}
+
+/// A directory of the client's. `paths` names what is needed of it; `None` and `/` are all.
+fn local(
+    build: &mut Build,
+    name: &str,
+    hint: String,
+    ignore: &[String],
+    paths: Option<&BTreeSet<String>>,
+    about: About,
+) -> OutputRef {
+    let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_string(), hint)]);
+    if !ignore.is_empty() {
+        attrs.insert("local.excludepatterns".into(), json_list(ignore.iter()));
+    }
+    if let Some(paths) = paths.filter(|paths| !paths.is_empty() && !paths.contains("/")) {
+        let paths: Vec<String> = paths.iter().map(|path| path.trim_start_matches('/').to_string()).collect();
+        attrs.insert("local.followpaths".into(), json_list(paths.iter()));
+    }
+    let op = Op::Source(SourceOp { identifier: format!("local://{name}"), attrs });
+    build.add(op, Vec::new(), None, about)
+}
+
+/// The files of a named context, as far as `sources` need them; `None` needs all.
+pub(super) fn files(
+    build: &mut Build,
+    context: &Context,
+    platform: &Platform,
+    sources: Option<&[String]>,
+    span: Span,
+) -> Result<Option<OutputRef>, Diagnostic> {
+    let paths: Option<BTreeSet<String>> =
+        sources.map(|sources| sources.iter().map(|source| joined("/", source)).collect());
+    let about = |what: &str| About { name: format!("[context {}] {what}", context.name), ..About::internal("") };
+    match &context.files {
+        Files::Scratch => Ok(None),
+        Files::Image { reference, written } => {
+            let name = from::answered(build, reference, platform);
+            let op = Op::Source(SourceOp { identifier: format!("docker-image://{name}"), attrs: BTreeMap::new() });
+            Ok(Some(build.add(op, Vec::new(), Some(platform.clone()), about(written))))
+        }
+        Files::OciLayout { store, digest } => {
+            let attrs = BTreeMap::from([("oci.store".to_string(), store.clone())]);
+            let op = Op::Source(SourceOp { identifier: format!("oci-layout://{store}@{digest}"), attrs });
+            Ok(Some(build.add(op, Vec::new(), Some(platform.clone()), about("OCI load from client"))))
+        }
+        Files::Local(name) => {
+            let ignore = build.scene.answers.ignores.get(name).cloned().unwrap_or_default();
+            let hint = format!("context:{}", context.name);
+            Ok(Some(local(build, name, hint, &ignore, paths.as_ref(), about("load from client"))))
+        }
+        Files::Git(git) => {
+            let about = About { name: git_name(git), ..About::internal("") };
+            Ok(Some(build.add(Op::Source(git_source(git)), Vec::new(), None, about)))
+        }
+        Files::Web(url) => Ok(Some(build.add(
+            Op::Source(web_file(url)),
+            Vec::new(),
+            None,
+            About::internal("load remote build context"),
+        ))),
+        Files::Input(name) => input(build, name, span).map_err(|error| {
+            let message = format!("invalid input {name} for {}", context.name);
+            if error.code == "no-input" {
+                Diagnostic { message, ..error }
+            } else {
+                error
+            }
+        }),
+    }
+}
+
+/// Takes over the graph of something that came with the build.
+fn input(build: &mut Build, name: &str, span: Span) -> Result<Option<OutputRef>, Diagnostic> {
+    let Some(input) = build.scene.options.inputs.get(name) else {
+        return Err(Diagnostic::error("no-input", span, format!("invalid input {name}")));
+    };
+    // Vertices are known by the bytes they came as, which need not be those that we write.
+    let mut names = BTreeMap::new();
+    let renamed = |names: &BTreeMap<VertexId, VertexId>, output: OutputRef| OutputRef {
+        vertex: names.get(&output.vertex).copied().unwrap_or(output.vertex),
+        ..output
+    };
+    for vertex in input.graph.vertices() {
+        let new = build.add_vertex(NewVertex {
+            op: vertex.op.clone(),
+            inputs: vertex.inputs.iter().map(|input| renamed(&names, input.from)).collect(),
+            platform: vertex.platform.clone(),
+            hints: vertex.hints.clone(),
+            origin: vertex.origin.clone(),
+        });
+        names.insert(vertex.id, new);
+    }
+    Ok(input.graph.targets().first().map(|target| renamed(&names, *target)))
+}
+
+/// The configuration that a named context brings along, if it is an image.
+pub(super) fn config(
+    build: &Build,
+    context: &Context,
+    platform: &Platform,
+    span: Span,
+) -> Result<Option<ImageConfig>, Diagnostic> {
+    let document = match &context.files {
+        Files::Image { reference, .. } => build.scene.answers.images.get(&(reference.clone(), platform.clone())),
+        Files::OciLayout { store, digest } => {
+            build.scene.answers.images.get(&(format!("{store}@{digest}"), platform.clone()))
+        }
+        Files::Input(name) => {
+            let config = build.scene.options.inputs.get(name).and_then(|input| input.config.as_deref());
+            return config.map(|config| read(config, &context.name, span)).transpose();
+        }
+        _ => return Ok(None),
+    };
+    let Some(answer) = document else {
+        let message = format!("the configuration of context {} for {platform} was not given", context.name);
+        return Err(Diagnostic::error("invalid-config", span, message));
+    };
+    read(&answer.config, &context.name, span).map(Some)
+}
+
+fn read(config: &[u8], name: &str, span: Span) -> Result<ImageConfig, Diagnostic> {
+    serde_json::from_slice(config).map_err(|error| {
+        let message = format!("failed to read the configuration of context {name}: {error}");
+        Diagnostic::error("invalid-config", span, message)
+    })
+}

@@ -1,0 +1,100 @@
+//! What is doubtful, and what is wrong.
+
+use serde::Serialize;
+
+use super::place::{data, Location};
+use super::{SubResult, SubStep};
+use crate::diagnostic::Diagnostic;
+use crate::excerpt::{Excerpt, Span};
+use crate::lint::rule;
+use crate::lower::{Lowering, Step};
+use crate::source::Source;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    warnings: Option<Vec<Warning<'a>>>,
+    sources: [SourceInfo<'a>; 1],
+    #[serde(rename = "buildError", skip_serializing_if = "Option::is_none")]
+    error: Option<BuildError>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Warning<'a> {
+    rule_name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    url: &'a str,
+    detail: &'a str,
+    location: Location,
+}
+
+#[derive(Serialize)]
+struct SourceInfo<'a> {
+    filename: &'a str,
+    data: String,
+    language: &'a str,
+}
+
+#[derive(Serialize)]
+struct BuildError {
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<Location>,
+}
+
+/// Checks the file, all its stages included.
+pub(super) fn lint(lowering: &mut Lowering) -> SubStep {
+    lowering.look_at_all_stages();
+    let found = match lowering.step() {
+        Ok(Step::Need(queries)) => return SubStep::Need(queries),
+        Ok(Step::Done(lowered)) => lowered.lints,
+        Err(found) => found,
+    };
+    SubStep::Done(answer(lowering.source(), &found))
+}
+
+fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
+    let (errors, warnings): (Vec<&Diagnostic>, Vec<&Diagnostic>) = found.iter().partition(|found| found.is_error());
+    let mut text = String::new();
+    let mut listed = Vec::new();
+    for warning in &warnings {
+        let (description, url) = rule(warning.code).map(|rule| (rule.description, rule.url)).unwrap_or_default();
+        let separator = if url.is_empty() { "" } else { " - " };
+        text.push_str(&format!("\nWARNING: {}{separator}{url}\n{}\n", warning.code, warning.message));
+        text.push_str(&excerpt(source, warning).to_string());
+        listed.push(Warning {
+            rule_name: warning.code,
+            description,
+            url,
+            detail: &warning.message,
+            location: Location::of(source, warning.span()),
+        });
+    }
+    let error = errors.first().map(|error| (**error).clone());
+    let answer = Answer {
+        warnings: Some(listed).filter(|listed| !listed.is_empty()),
+        sources: [SourceInfo { filename: source.name(), data: data(source), language: "Dockerfile" }],
+        error: error.as_ref().map(|error| BuildError {
+            message: error.text(source),
+            // What is wrong with the build's options has no place in the file.
+            location: (error.span().end > 0).then(|| Location::of(source, error.unread.unwrap_or(error.span()))),
+        }),
+    };
+    SubResult {
+        version: "1.0.0",
+        json: serde_json::to_string_pretty(&answer).unwrap_or_default(),
+        text,
+        status: u8::from(!found.is_empty()),
+        warnings: warnings.len(),
+        error,
+    }
+}
+
+/// The lines that a finding is about.
+fn excerpt(source: &Source, found: &Diagnostic) -> Excerpt {
+    let [first, last] = [found.span().start, found.span().end].map(|at| source.line_of(at));
+    let spans = vec![Span::lines(first..=last.max(first))];
+    Excerpt { file: source.name().to_string(), text: source.text().to_string(), spans }
+}

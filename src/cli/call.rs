@@ -1,0 +1,119 @@
+//! `rbuild build --call` and `--check`: questions about a Dockerfile that are answered without building.
+
+use std::path::Path;
+
+use frontend::excerpt::{Excerpt, Span};
+use frontend::{Request, Source, SubResult};
+
+use super::args::Build;
+use super::failure::Failure;
+use super::request::from_args;
+use crate::engine;
+
+/// A question, and the form of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    request: Request,
+    as_json: bool,
+}
+
+impl Call {
+    /// What was asked for; `None` builds.
+    pub fn from_args(args: &Build) -> Result<Option<Call>, Failure> {
+        let mut fields = args.call.split(',');
+        let method = fields.next().unwrap_or_default();
+        let mut as_json = false;
+        for field in fields {
+            match field.split_once('=') {
+                Some(("format", "json")) => as_json = true,
+                Some(("format", "text")) => as_json = false,
+                _ => return Err(Failure::misuse(format!("--call {}: want format=json, not {field:?}", args.call))),
+            }
+        }
+        let request = match method {
+            "" | "build" if args.check => Request::Lint,
+            "" | "build" => return Ok(None),
+            "check" | "lint" => Request::Lint,
+            other if args.check => {
+                return Err(Failure::misuse(format!("--check and --call={other} exclude each other")))
+            }
+            name => {
+                let request = Request::named(&format!("frontend.{name}"));
+                request.ok_or_else(|| {
+                    let known = "known are build, check, outline, targets, subrequests.describe";
+                    Failure::misuse(format!("--call {name}: there is no such method; {known}"))
+                })?
+            }
+        };
+        Ok(Some(Call { request, as_json }))
+    }
+}
+
+/// Asks, and prints the answer; what a check found decides how the program ends.
+pub(super) fn call(call: Call, args: &Build, root: &Path) -> Result<u8, Failure> {
+    let (request, client) = from_args(args)?;
+    let store = snapshotter::Store::open(root)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = engine::inquire(store, call.request, &request.recipe, request.rights.ask, &client);
+    let (source, answer) = runtime.block_on(asked).map_err(|error| super::build::failed(&error))?;
+    match (call.as_json, call.request) {
+        (true, _) => say!("{}", answer.json),
+        (false, Request::Lint) => tell_findings(&source, &answer)?,
+        (false, _) => say!("{}", answer.text.trim_end_matches('\n')),
+    }
+    Ok(answer.status)
+}
+
+/// Findings, and after them what keeps the file from being built.
+fn tell_findings(source: &Source, answer: &SubResult) -> Result<(), Failure> {
+    match (answer.warnings, &answer.error) {
+        (0, None) => say!("Check complete, no warnings found."),
+        (0, Some(_)) => {}
+        (1, _) => say!("Check complete, 1 warning has been found!"),
+        (warnings, _) => say!("Check complete, {warnings} warnings have been found!"),
+    }
+    if !answer.text.is_empty() {
+        say!("{}", answer.text.trim_end_matches('\n'));
+    }
+    if let Some(error) = &answer.error {
+        remark!("ERROR: {}", error.text(source));
+        let span = |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
+        let spans = error.labels.iter().filter(|(span, _)| span.end > 0).map(span).collect();
+        let (file, text) = (source.name().to_string(), source.text().to_string());
+        remark!("{}", Excerpt { file, text, spans });
+        if let Some(help) = &error.help {
+            remark!("help: {help}");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{parse, Verb};
+
+    fn read(line: &str) -> Result<Option<Call>, String> {
+        let words = format!("rbuild build . {line}").split_whitespace().map(Into::into).collect();
+        let Ok(Verb::Build(args)) = parse(words).map(|command| command.verb) else { panic!("{line}") };
+        Call::from_args(&args).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn methods_have_names_and_forms() {
+        for (line, request, as_json) in [
+            ("--check", Request::Lint, false),
+            ("--call=check,format=json", Request::Lint, true),
+            ("--call=lint", Request::Lint, false),
+            ("--call outline", Request::Outline, false),
+            ("--call=targets,format=text", Request::Targets, false),
+            ("--call=subrequests.describe", Request::Describe, false),
+        ] {
+            assert_eq!(read(line), Ok(Some(Call { request, as_json })), "{line}");
+        }
+        assert_eq!((read(""), read("--call=build")), (Ok(None), Ok(None)));
+        for line in ["--call=nothing", "--call=check,format=xml", "--check --call=outline"] {
+            assert!(read(line).is_err(), "{line}");
+        }
+    }
+}

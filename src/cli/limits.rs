@@ -1,0 +1,182 @@
+//! How much disk a store may take: `RBUILD_GC`, else the configuration file's `[gc]`, else what BuildKit allows.
+//!
+//! ```toml
+//! [gc]
+//! enabled = true
+//! max-used-space = "100GB"   # or a part of the disk: "80%"
+//! min-free-space = "20%"
+//! reserved-space = "10GB"    # so much stays in any case
+//! ```
+//! `RBUILD_GC` is `off`, or the same keys in a row: `max-used-space=20GB,min-free-space=5%`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use snapshotter::store::relief::{Beyond, Relief, Size, SpaceLimits};
+
+use super::failure::Failure;
+use super::images::bytes;
+use super::space::size;
+
+const VARIABLE: &str = "RBUILD_GC";
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    gc: Section,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Section {
+    enabled: Option<bool>,
+    max_used_space: Option<String>,
+    min_free_space: Option<String>,
+    reserved_space: Option<String>,
+}
+
+/// The limits of this process's store; none if nothing is to be collected.
+pub(super) fn of_environment() -> Result<Option<SpaceLimits>, Failure> {
+    if let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
+        return of_text(&text.to_string_lossy()).map_err(|reason| Failure::user(format!("{VARIABLE}: {reason}")));
+    }
+    match crate::engine::config_file() {
+        Some(file) => of_file(&file).map_err(|reason| Failure::user(format!("read {}: {reason}", file.display()))),
+        None => Ok(Some(SpaceLimits::default())),
+    }
+}
+
+fn of_file(path: &Path) -> Result<Option<SpaceLimits>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| super::request::reason(&error))?;
+    let file: File = toml::from_str(&text).map_err(|error| error.message().to_string())?;
+    of_section(&file.gc)
+}
+
+fn of_text(text: &str) -> Result<Option<SpaceLimits>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let mut section = Section::default();
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?} is neither off nor KEY=SIZE"))?;
+        let place = match key.trim() {
+            "max-used-space" => &mut section.max_used_space,
+            "min-free-space" => &mut section.min_free_space,
+            "reserved-space" => &mut section.reserved_space,
+            key => return Err(format!("{key:?} is unknown; known are max-used-space, min-free-space, reserved-space")),
+        };
+        *place = Some(value.trim().to_string());
+    }
+    of_section(&section)
+}
+
+fn of_section(section: &Section) -> Result<Option<SpaceLimits>, String> {
+    let mut limits = SpaceLimits::default();
+    for (key, text, place) in [
+        ("max-used-space", &section.max_used_space, &mut limits.most_used),
+        ("min-free-space", &section.min_free_space, &mut limits.least_free),
+        ("reserved-space", &section.reserved_space, &mut limits.reserved),
+    ] {
+        if let Some(text) = text {
+            *place = amount(text).ok_or_else(|| format!("{key} {text:?}: want a size, as in 20GB, or 10%"))?;
+        }
+    }
+    Ok(section.enabled.unwrap_or(true).then_some(limits))
+}
+
+fn amount(text: &str) -> Option<Size> {
+    match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().ok().filter(|percent| *percent <= 100).map(Size::Percent),
+        None => size(text).map(Size::Bytes),
+    }
+}
+
+/// What went and why, in one line.
+pub(super) fn told(relief: &Relief) -> String {
+    let why = match relief.beyond {
+        Beyond::Used { used, most } => format!("the store took {} and may take {}", bytes(used), bytes(most)),
+        Beyond::Free { free, least } => {
+            format!("{} of the store's disk were free and should be {}", bytes(free), bytes(least))
+        }
+    };
+    match &relief.collected {
+        None => format!("{why}, and there was no time to find out what may go: `rbuild prune --max-used-space` does"),
+        Some(gone) if gone.records + gone.snapshots + gone.blobs == 0 => {
+            format!("{why}, but all of it is in use or has a name: `rbuild rmi` makes room")
+        }
+        Some(gone) => format!(
+            "removed {} of what was used longest ago ({} steps, {} trees, {} blobs): {why}",
+            bytes(gone.bytes),
+            gone.records,
+            gone.snapshots,
+            gone.blobs
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_sizes_or_parts_of_the_disk() {
+        let default = SpaceLimits::default();
+        for (text, want) in [
+            ("off", Ok(None)),
+            ("max-used-space=20GB", Ok(Some(SpaceLimits { most_used: Size::Bytes(20 << 30), ..default }))),
+            (
+                "min-free-space=5%, reserved-space=0",
+                Ok(Some(SpaceLimits { least_free: Size::Percent(5), reserved: Size::Bytes(0), ..default })),
+            ),
+            ("on", Err("neither off nor")),
+            ("max-used-space=101%", Err("want a size")),
+            ("max-used-space=many", Err("want a size")),
+            ("max=1", Err("known are")),
+        ] {
+            match (of_text(text), want) {
+                (Ok(found), Ok(want)) => assert_eq!(found, want, "{text}"),
+                (Err(said), Err(want)) => assert!(said.contains(want), "{text}: {said}"),
+                (found, want) => panic!("{text}: {found:?}, not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_configuration_file_has_a_section() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        for (text, want) in [
+            ("", Ok(Some(SpaceLimits::default()))),
+            ("[gc]\nenabled = false\n[registry.\"x\"]\nhttp = true\n", Ok(None)),
+            (
+                "[gc]\nmax-used-space = \"1GB\"",
+                Ok(Some(SpaceLimits { most_used: Size::Bytes(1 << 30), ..SpaceLimits::default() })),
+            ),
+            ("[gc]\nmax-used = \"1GB\"", Err("max-used")),
+            ("[gc]\nmax-used-space = \"?\"", Err("want a size")),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            match (of_file(&file), want) {
+                (Ok(found), Ok(want)) => assert_eq!(found, want, "{text}"),
+                (Err(said), Err(want)) => assert!(said.contains(want), "{text}: {said}"),
+                (found, want) => panic!("{text}: {found:?}, not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn one_line_tells_what_went_and_why() {
+        let beyond = Beyond::Used { used: 2_000_000, most: 1_000_000 };
+        let gone =
+            snapshotter::store::gc::Collected { bytes: 1_500_000, records: 2, snapshots: 3, ..Default::default() };
+        let line = told(&Relief { beyond, collected: Some(gone) });
+        assert_eq!(
+            line,
+            "removed 1.50MB of what was used longest ago (2 steps, 3 trees, 0 blobs): the store took 2.00MB and may take \
+             1.00MB"
+        );
+        for collected in [None, Some(Default::default())] {
+            assert!(told(&Relief { beyond, collected }).starts_with("the store took 2.00MB and may take 1.00MB, "));
+        }
+    }
+}

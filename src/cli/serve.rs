@@ -1,0 +1,90 @@
+//! `rbuild serve` and `rbuild dial-stdio`: the daemon, and the way to it for clients elsewhere.
+
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{signal, SignalKind};
+
+use super::args::{DialStdio, Serve};
+use super::failure::{chain, Failure};
+use super::owners;
+use crate::daemon::listen::TlsFiles;
+use crate::daemon::{self, Serving};
+use crate::sandbox;
+
+/// How long work that nobody needs any more may keep the daemon from ending.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// Where a daemon serves when nobody says.
+pub(super) fn default_address() -> String {
+    let below = |directory: PathBuf| format!("unix://{}", directory.join("rbuild/rbuild.sock").display());
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if rustix::process::geteuid().is_root() {
+        return below(PathBuf::from("/run"));
+    }
+    let own = || PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
+    below(named("XDG_RUNTIME_DIR").unwrap_or_else(own))
+}
+
+/// `rbuild serve`
+pub(super) fn serve(args: Serve, root: &Path) -> Result<u8, Failure> {
+    // Before any thread: all threads share the mount namespace that they are born in.
+    sandbox::private_mount_namespace()
+        .map_err(|e| Failure::user(format!("{}: rbuild needs the right to mount", chain(&e))))?;
+    let serving = serving(args, root)?;
+    if let Some(shortage) = owners::shortage() {
+        remark!("WARNING: {shortage}");
+    }
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let served = runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let end = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        daemon::serve(serving, |door| remark!("serving on {door}"), end).await.map_err(Failure::from)
+    });
+    runtime.shutdown_timeout(PARTING);
+    served.map(|()| 0)
+}
+
+fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
+    let mut serving = Serving { root: root.to_path_buf(), addresses: args.addresses, ..Serving::default() };
+    if serving.addresses.is_empty() {
+        serving.addresses.push(default_address());
+    }
+    serving.group = args.group;
+    for name in &args.allow {
+        let allowed = serving.allowed.allow(name);
+        allowed.map_err(|name| Failure::misuse(format!("--allow-insecure-entitlement {name}: no such entitlement")))?;
+    }
+    if let (Some(cert), Some(key), Some(clients)) = (args.tlscert, args.tlskey, args.tlscacert) {
+        serving.tls = Some(TlsFiles { cert, key, clients });
+    }
+    Ok(serving)
+}
+
+/// `rbuild dial-stdio`
+pub(super) fn dial_stdio(args: &DialStdio) -> Result<u8, Failure> {
+    let address = args.address.clone().unwrap_or_else(default_address);
+    let Some(path) = address.strip_prefix("unix://") else {
+        return Err(Failure::misuse(format!("--addr {address}: want unix://PATH")));
+    };
+    let failed = |e: io::Error| Failure::user(format!("speak with {path}: {e}"));
+    let mut from = UnixStream::connect(path).map_err(|e| Failure::user(format!("connect to {path}: {e}")))?;
+    let mut to = from.try_clone().map_err(failed)?;
+    // A client may be silent while the daemon still speaks. Once the daemon is done, so are we: the thread is left behind.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let mut stdout = io::stdout().lock();
+    io::copy(&mut from, &mut stdout).and_then(|_| stdout.flush()).map_err(failed)?;
+    Ok(0)
+}

@@ -1,0 +1,139 @@
+//! `moby.buildkit.v1.Control`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_stream::{Stream, StreamExt};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::builds::Builds;
+use super::history::{History, Remembered};
+use super::order::Order;
+use super::solve::Solving;
+use super::space;
+use super::status::Log;
+use crate::engine::Entitlements;
+use crate::gateway::caps;
+use crate::rfc3339::Time;
+use crate::wire::failure::Failure;
+use crate::wire::proto::control::control_server::Control;
+use crate::wire::proto::control::*;
+
+/// When an answer was given, so that clients see how far clocks are apart.
+const NOW: &str = "buildkit-current-timestamp";
+
+/// The daemon's main service.
+pub struct Service {
+    /// What solves.
+    pub solving: Solving,
+    /// Builds that are over.
+    pub history: Arc<History>,
+    /// What clients may ask for.
+    pub allowed: Entitlements,
+    /// Where the store is.
+    pub store: snapshotter::Store,
+}
+
+fn stamped<T>(stream: impl Stream<Item = Result<T, Status>> + Send + 'static) -> Response<BoxStream<T>> {
+    let stream: BoxStream<T> = Box::pin(stream);
+    let mut response = Response::new(stream);
+    let now = Time::since_1970(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    if let Ok(now) = now.to_string().parse() {
+        response.metadata_mut().insert(NOW, now);
+    }
+    response
+}
+
+impl Service {
+    fn builds(&self) -> &Builds {
+        &self.solving.builds
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn solve(&self, call: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let order = Order::read(call.into_inner(), self.allowed)?;
+        let entered = self.builds().enter(&order.id)?;
+        let log = Arc::clone(&entered.build.log);
+        let remembered = (!order.internal).then(|| Remembered::begin(&self.history, &order, &log));
+        let solved = self.solving.solve(&order, &entered).await;
+        drop(entered);
+        if let Some(remembered) = remembered {
+            remembered.end(&solved);
+        }
+        match solved {
+            Ok(exporter_response) => Ok(Response::new(SolveResponse { exporter_response })),
+            Err(failure) => Err(Status::from(failure)),
+        }
+    }
+
+    async fn status(&self, call: Request<StatusRequest>) -> Result<Response<BoxStream<StatusResponse>>, Status> {
+        let id = call.into_inner().r#ref;
+        if let Some(messages) = self.history.messages(&id) {
+            return Ok(stamped(tokio_stream::iter(messages.into_iter().map(Ok))));
+        }
+        Ok(stamped(Log::follow(self.builds().log(&id).await?)))
+    }
+
+    async fn session(
+        &self,
+        call: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<BoxStream<BytesMessage>>, Status> {
+        self.solving.sessions.serve(call).await
+    }
+
+    async fn list_workers(&self, call: Request<ListWorkersRequest>) -> Result<Response<ListWorkersResponse>, Status> {
+        let filter = super::filter::Filter::parse(&call.into_inner().filter)?;
+        let worker = &self.solving.worker;
+        let value = |field: &str| match field.strip_prefix("labels.") {
+            Some(label) => worker.labels.get(label.trim_matches('"')).cloned(),
+            None => (field == "id").then(|| worker.id.clone()),
+        };
+        let mut worker = filter.matches(&value).then(|| worker.clone());
+        if let Some(worker) = &mut worker {
+            worker.buildkit_version = Some(caps::version());
+        }
+        Ok(Response::new(ListWorkersResponse { record: worker.into_iter().collect() }))
+    }
+
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        Ok(Response::new(InfoResponse { buildkit_version: Some(caps::version()) }))
+    }
+
+    async fn disk_usage(&self, call: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
+        let store = self.store.clone();
+        let request = call.into_inner();
+        let usage = tokio::task::spawn_blocking(move || space::usage(&store, &request)).await;
+        let record = usage.map_err(|e| Status::internal(e.to_string()))??;
+        Ok(Response::new(DiskUsageResponse { record }))
+    }
+
+    async fn prune(&self, call: Request<PruneRequest>) -> Result<Response<BoxStream<UsageRecord>>, Status> {
+        let store = self.store.clone();
+        let request = call.into_inner();
+        let pruned = tokio::task::spawn_blocking(move || space::prune(&store, &request)).await;
+        let records = pruned.map_err(|e| Status::internal(e.to_string()))??;
+        Ok(Response::new(Box::pin(tokio_stream::iter(records.into_iter().map(Ok)))))
+    }
+
+    async fn listen_build_history(
+        &self,
+        call: Request<BuildHistoryRequest>,
+    ) -> Result<Response<BoxStream<BuildHistoryEvent>>, Status> {
+        let stream = self.history.listen(call.into_inner())?;
+        Ok(stamped(stream.map(Ok)))
+    }
+
+    async fn update_build_history(
+        &self,
+        call: Request<UpdateBuildHistoryRequest>,
+    ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
+        self.history.update(&call.into_inner())?;
+        Ok(Response::new(UpdateBuildHistoryResponse {}))
+    }
+}
+
+/// How a solve ended, for those who look at it later.
+pub(super) type Solved = Result<std::collections::BTreeMap<String, String>, Failure>;

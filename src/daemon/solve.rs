@@ -1,0 +1,94 @@
+//! One solve: from a client's order to its response.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use solver::event::EventSink;
+use tonic::Code;
+
+use super::builds::{Builds, Entered};
+use super::nobody::Nobody;
+use super::order::{Order, Work};
+use super::session::{SessionClient, Sessions};
+use crate::engine::{Client, Engine, Job, Outcome};
+use crate::gateway::{of_build, Bridge, Given};
+use crate::wire::failure::Failure;
+use crate::wire::proto::worker::WorkerRecord;
+
+/// What solves work with.
+#[derive(Clone)]
+pub struct Solving {
+    /// What builds.
+    pub engine: Arc<Engine>,
+    /// The builds under way.
+    pub builds: Builds,
+    /// The clients' sessions.
+    pub sessions: Sessions,
+    /// What clients are told of the worker.
+    pub worker: WorkerRecord,
+}
+
+impl Solving {
+    /// Builds what was ordered. Dropping the future ends the build.
+    ///
+    /// # Errors
+    /// As the client is told.
+    pub async fn solve(&self, order: &Order, entered: &Entered) -> Result<BTreeMap<String, String>, Failure> {
+        let session = match order.session.as_str() {
+            "" => None,
+            id => Some(self.sessions.client(id).await.map_err(|e| Failure::new(Code::NotFound, e.to_string()))?),
+        };
+        let gone = left(session.clone());
+        let client: Arc<dyn Client> = session.map_or_else(|| Arc::new(Nobody) as _, |session| Arc::new(session) as _);
+        let log = Arc::clone(&entered.build.log);
+        let events = EventSink::new(move |event| log.event(&event));
+        let job = self.engine.job(client, order.rights, events).map_err(|error| of_build(&error))?;
+        let built = tokio::select! {
+            built = self.build(order, entered, &job) => built,
+            why = gone => Err(Failure::new(Code::Cancelled, format!("the client has left: {why}: context canceled"))),
+        };
+        job.close(None);
+        built
+    }
+
+    async fn build(
+        &self,
+        order: &Order,
+        entered: &Entered,
+        job: &Arc<Job>,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let given = Given { inputs: order.inputs.clone(), workers: vec![self.worker.clone()] };
+        let bridge = Bridge::new(Arc::clone(job), given);
+        let outcome = match &order.work {
+            Work::Client => {
+                entered.build.open(Arc::clone(&bridge));
+                bridge.returned().await?
+            }
+            Work::Frontend(name) => bridge.run(name, order.attrs.clone()).await?,
+            Work::Definition(definition) => bridge.define(definition)?,
+        };
+        for warning in &order.warnings {
+            bridge.warn(warning.clone());
+        }
+        let mut response = of_frontend(&outcome);
+        if !outcome.products.is_empty() {
+            let built = job.export(outcome, &order.exports).await.map_err(|error| of_build(&error))?;
+            response.extend(built.response());
+        }
+        Ok(response)
+    }
+}
+
+/// Resolves when the session's client is gone; never for a build without one.
+async fn left(session: Option<SessionClient>) -> String {
+    match session {
+        Some(session) => session.gone().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the frontend wants its client to know.
+fn of_frontend(outcome: &Outcome) -> BTreeMap<String, String> {
+    let told = outcome.metadata.iter().filter(|(key, _)| key.starts_with("frontend."));
+    told.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())).collect()
+}

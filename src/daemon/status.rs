@@ -1,0 +1,337 @@
+//! A build's events as BuildKit's clients hear of them: vertices, their parts, logs and warnings.
+//!
+//! [`Fold`] is pure. [`Log`] keeps what it makes, so that whoever comes late hears all of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream;
+use prost_types::Timestamp;
+use solver::event::{Event, EventKind, Timestamp as At, Warning};
+use solver::graph::{ProgressGroup, VertexId};
+use solver::llb::pb;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::wire::proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
+
+/// What of a step's output is kept: 2 MiB, as in BuildKit.
+const LOG_LIMIT: usize = 2 << 20;
+/// How long events are gathered before they are sent.
+const GATHERED: Duration = Duration::from_millis(100);
+/// Log bytes after which a message is full.
+const FULL: usize = 1 << 20;
+
+/// What is known of a vertex.
+#[derive(Debug, Default)]
+struct Known {
+    name: String,
+    inputs: Vec<VertexId>,
+    group: Option<ProgressGroup>,
+    cached: bool,
+    started: Option<At>,
+    completed: Option<At>,
+    error: String,
+    /// Bytes of its output.
+    logged: usize,
+    /// When its parts began.
+    parts: BTreeMap<String, At>,
+}
+
+/// Events so far.
+#[derive(Debug, Default)]
+pub struct Fold {
+    known: HashMap<VertexId, Known>,
+    /// The order in which vertices were announced.
+    order: Vec<VertexId>,
+}
+
+fn stamp(at: At) -> Timestamp {
+    Timestamp {
+        seconds: i64::try_from(at.0.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(at.0.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+impl Fold {
+    /// What clients hear of an event.
+    pub fn event(&mut self, event: &Event) -> StatusResponse {
+        let at = event.at;
+        let mut told = StatusResponse::default();
+        match &event.kind {
+            EventKind::VertexAdded { vertex, name, inputs, group } => {
+                let known = self.enter(*vertex);
+                known.name.clone_from(name);
+                known.inputs.clone_from(inputs);
+                known.group.clone_from(group);
+                self.tell(*vertex, &mut told);
+            }
+            EventKind::VertexStarted { vertex } => {
+                self.settle_inputs(*vertex, at, &mut told);
+                let known = self.enter(*vertex);
+                known.started = Some(at);
+                known.completed = None;
+                known.cached = false;
+                self.tell(*vertex, &mut told);
+            }
+            EventKind::VertexCached { vertex } => {
+                self.settle_inputs(*vertex, at, &mut told);
+                self.cache(*vertex, at, &mut told);
+            }
+            EventKind::VertexDone { vertex, error, cancelled } => {
+                let known = self.enter(*vertex);
+                // What was found in a cache is done already.
+                if known.started.is_some() && (known.completed.is_none() || error.is_some()) {
+                    known.completed = Some(at);
+                    known.error = match (error, cancelled) {
+                        (Some(error), _) => error.clone(),
+                        (None, true) => CANCELLED.to_string(),
+                        (None, false) => String::new(),
+                    };
+                    self.tell(*vertex, &mut told);
+                }
+            }
+            EventKind::Progress { vertex, id, current, total, done } => {
+                let known = self.enter(*vertex);
+                let began = *known.parts.entry(id.clone()).or_insert(at);
+                told.statuses.push(VertexStatus {
+                    id: id.clone(),
+                    vertex: vertex.to_string(),
+                    name: String::new(),
+                    current: *current,
+                    total: *total,
+                    timestamp: Some(stamp(at)),
+                    started: Some(stamp(began)),
+                    completed: done.then(|| stamp(at)),
+                });
+            }
+            EventKind::Log { vertex, stream, data } => {
+                let known = self.enter(*vertex);
+                let room = LOG_LIMIT.saturating_sub(known.logged);
+                let was_full = known.logged > LOG_LIMIT;
+                known.logged = known.logged.saturating_add(data.len());
+                let mut kept = data.get(..room.min(data.len())).unwrap_or_default().to_vec();
+                if known.logged > LOG_LIMIT && !was_full {
+                    kept.extend_from_slice(b"\n[output clipped, log limit 2MiB reached]\n");
+                }
+                if !kept.is_empty() {
+                    let (vertex, timestamp) = (vertex.to_string(), Some(stamp(at)));
+                    told.logs.push(VertexLog { vertex, timestamp, stream: i64::from(*stream), msg: kept });
+                }
+            }
+            EventKind::Warning(warning) => told.warnings.extend(self.warning(warning)),
+            EventKind::BuildStarted { .. } | EventKind::VertexMissed { .. } => {}
+            EventKind::BuildFinished { .. } => told = self.end(at),
+        }
+        told
+    }
+
+    /// What clients hear when the build is over: what was not completed was cancelled.
+    pub fn end(&mut self, at: At) -> StatusResponse {
+        let mut told = StatusResponse::default();
+        for vertex in self.order.clone() {
+            let known = self.enter(vertex);
+            if known.started.is_some() && known.completed.is_none() {
+                known.completed = Some(at);
+                if known.error.is_empty() {
+                    known.error = CANCELLED.to_string();
+                }
+                self.tell(vertex, &mut told);
+            }
+        }
+        told
+    }
+
+    /// So many vertices there are, were completed, and were found in caches; and warnings are not counted here.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let count = |is: fn(&&Known) -> bool| self.known.values().filter(is).count();
+        let shown = count(|known| known.started.is_some());
+        (shown, count(|known| known.completed.is_some()), count(|known| known.cached))
+    }
+
+    fn enter(&mut self, vertex: VertexId) -> &mut Known {
+        let order = &mut self.order;
+        self.known.entry(vertex).or_insert_with(|| {
+            order.push(vertex);
+            Known::default()
+        })
+    }
+
+    /// An input that nobody looked at was not needed: its user's result, or an earlier one of its own, was there.
+    fn settle_inputs(&mut self, vertex: VertexId, at: At, told: &mut StatusResponse) {
+        let mut open = self.known.get(&vertex).map(|known| known.inputs.clone()).unwrap_or_default();
+        let mut found = Vec::new();
+        while let Some(input) = open.pop() {
+            let Some(known) = self.known.get(&input) else { continue };
+            if known.started.is_none() && !found.contains(&input) {
+                found.push(input);
+                open.extend(known.inputs.iter().copied());
+            }
+        }
+        for input in found.into_iter().rev() {
+            self.cache(input, at, told);
+        }
+    }
+
+    fn cache(&mut self, vertex: VertexId, at: At, told: &mut StatusResponse) {
+        let known = self.enter(vertex);
+        known.started.get_or_insert(at);
+        known.completed = Some(at);
+        known.cached = true;
+        known.error.clear();
+        self.tell(vertex, told);
+    }
+
+    fn tell(&self, vertex: VertexId, told: &mut StatusResponse) {
+        let Some(known) = self.known.get(&vertex) else { return };
+        let group = known.group.as_ref();
+        told.vertexes.push(Vertex {
+            digest: vertex.to_string(),
+            inputs: known.inputs.iter().map(ToString::to_string).collect(),
+            name: known.name.clone(),
+            cached: known.cached,
+            started: known.started.map(stamp),
+            completed: known.completed.map(stamp),
+            error: known.error.clone(),
+            progress_group: group.map(|group| pb::ProgressGroup {
+                id: group.id.clone(),
+                name: group.name.clone(),
+                weak: group.weak,
+            }),
+        });
+    }
+
+    /// A warning needs a vertex that was announced, or clients drop it.
+    fn warning(&self, warning: &Warning) -> Option<VertexWarning> {
+        let is_load = |vertex: &&VertexId| {
+            self.known.get(vertex).is_some_and(|known| known.name.starts_with("[internal] load build definition"))
+        };
+        let known = warning.vertex.filter(|vertex| self.known.contains_key(vertex));
+        let vertex =
+            known.or_else(|| self.order.iter().find(is_load).copied()).or_else(|| self.order.last().copied())?;
+        let position = |at: solver::graph::Position| Some(pb::Position { line: at.line, character: at.character });
+        let ranges = warning.range.map(|range| pb::Range { start: position(range.start), end: position(range.end) });
+        let info = warning.file.as_ref().map(|file| pb::SourceInfo { filename: file.clone(), ..Default::default() });
+        Some(VertexWarning {
+            vertex: vertex.to_string(),
+            level: 1,
+            short: warning.short.clone().into_bytes(),
+            detail: warning.detail.iter().map(|line| line.clone().into_bytes()).collect(),
+            url: warning.url.clone(),
+            info,
+            ranges: ranges.into_iter().collect(),
+        })
+    }
+}
+
+/// How BuildKit's clients know what was cancelled.
+const CANCELLED: &str = "context canceled";
+
+/// All that clients are told of one build, for those who come late too.
+#[derive(Debug)]
+pub struct Log {
+    inner: Mutex<Inner>,
+    /// How many messages there are, and whether there will be more.
+    length: watch::Sender<(usize, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    fold: Fold,
+    told: Vec<StatusResponse>,
+    warnings: usize,
+    ended: bool,
+}
+
+/// What a build did, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Steps that clients saw.
+    pub steps: usize,
+    /// That came to an end.
+    pub completed: usize,
+    /// That were found in caches.
+    pub cached: usize,
+    /// Warnings.
+    pub warnings: usize,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { inner: Mutex::default(), length: watch::Sender::new((0, false)) }
+    }
+}
+
+impl Log {
+    /// Adds an event.
+    pub fn event(&self, event: &Event) {
+        self.change(|inner| {
+            let told = inner.fold.event(event);
+            inner.warnings += told.warnings.len();
+            inner.told.extend(Some(told).filter(|told| *told != StatusResponse::default()));
+        });
+    }
+
+    /// Nothing more comes.
+    pub fn end(&self) {
+        self.change(|inner| {
+            let told = inner.fold.end(At::now());
+            inner.told.extend(Some(told).filter(|told| *told != StatusResponse::default()));
+            inner.ended = true;
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if !inner.ended {
+            change(&mut inner);
+            self.length.send_replace((inner.told.len(), inner.ended));
+        }
+    }
+
+    /// What the build did so far.
+    pub fn counts(&self) -> Counts {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (steps, completed, cached) = inner.fold.counts();
+        Counts { steps, completed, cached, warnings: inner.warnings }
+    }
+
+    /// All messages so far.
+    pub fn messages(&self) -> Vec<StatusResponse> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).told.clone()
+    }
+
+    /// The messages from the first to the last; ends when the build does.
+    pub fn follow(log: Arc<Log>) -> impl Stream<Item = Result<StatusResponse, Status>> + Send {
+        let length = log.length.subscribe();
+        stream::unfold((log, length, 0), |(log, mut length, mut from)| async move {
+            let (_, ended) = *length.wait_for(|(length, ended)| *length > from || *ended).await.ok()?;
+            if !ended {
+                tokio::time::sleep(GATHERED).await;
+            }
+            let message = log.gather(&mut from)?;
+            Some((Ok(message), (log, length, from)))
+        })
+    }
+
+    /// One message of as many as fit.
+    fn gather(&self, from: &mut usize) -> Option<StatusResponse> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gathered = StatusResponse::default();
+        let (mut bytes, start) = (0, *from);
+        for told in inner.told.iter().skip(start) {
+            if bytes > FULL {
+                break;
+            }
+            bytes += told.logs.iter().map(|log| log.msg.len()).sum::<usize>();
+            gathered.vertexes.extend(told.vertexes.iter().cloned());
+            gathered.statuses.extend(told.statuses.iter().cloned());
+            gathered.logs.extend(told.logs.iter().cloned());
+            gathered.warnings.extend(told.warnings.iter().cloned());
+            *from += 1;
+        }
+        (*from > start).then_some(gathered)
+    }
+}

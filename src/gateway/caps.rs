@@ -1,0 +1,116 @@
+//! What this builder tells of itself: capabilities and workers.
+
+use std::collections::BTreeMap;
+
+use solver::graph::Platform;
+use solver::llb::pb;
+
+use crate::wire::proto::apicaps::ApiCap;
+use crate::wire::proto::worker::{BuildkitVersion, WorkerRecord};
+
+/// What a frontend can ask for. Processes in containers are not among it, nor attestations of frontends.
+const GATEWAY: &[&str] = &[
+    "frontend.inputs",
+    "gateway.evaluate",
+    "gateway.solve.evaluate",
+    "gateway.solve.metadata",
+    "gateway.warnings",
+    "proto.refarray",
+    "readdir",
+    "readfile",
+    "reference.output",
+    "resolveimage",
+    "resolveimage.resolvemode",
+    "return",
+    "returnmap",
+    "solve.base",
+    "source.metaresolver",
+    "statfile",
+];
+
+/// Capabilities of LLB that the solver understands and the engine does not do yet.
+const NOT_YET: &[&str] = &[
+    "cache.azblob",
+    "cache.gha",
+    "cache.s3",
+    "diffop",
+    "exec.cgroup",
+    "exec.meta.cdi",
+    "exec.meta.cgroup.parent",
+    "exec.meta.linux.resources",
+    "exec.meta.network.proxy",
+    "exec.meta.security.devices.v1",
+    "exporter.session",
+    "gc.freespacefilter",
+    "source.buildop.llbfilename",
+    "source.image.checksum",
+    "source.image.layerlimit",
+    "source.imageblob",
+    "source.local.metadatatransfer",
+    "source.policy",
+    "source.policy.session",
+];
+
+/// The version of BuildKit whose API this is: clients compare it.
+const VERSION: &str = "v0.29.0";
+
+fn cap(id: &str) -> ApiCap {
+    ApiCap { id: id.to_string(), enabled: true, ..ApiCap::default() }
+}
+
+/// What a frontend can ask for.
+pub fn of_gateway() -> Vec<ApiCap> {
+    GATEWAY.iter().map(|id| cap(id)).collect()
+}
+
+/// What definitions may have.
+pub fn of_llb() -> Vec<ApiCap> {
+    solver::llb::caps::CAPS.iter().filter(|id| !NOT_YET.contains(id)).map(|id| cap(id)).collect()
+}
+
+/// What we are. Clients compare the version with BuildKit's.
+pub fn version() -> BuildkitVersion {
+    BuildkitVersion {
+        package: "rbuild".to_string(),
+        version: VERSION.to_string(),
+        revision: env!("CARGO_PKG_VERSION").to_string(),
+        dockerfile_version: String::new(),
+    }
+}
+
+/// The one worker, `id`, without its version.
+pub fn worker(id: &str, labels: BTreeMap<String, String>) -> WorkerRecord {
+    WorkerRecord { id: id.to_string(), labels, platforms: vec![platform(&Platform::host())], ..WorkerRecord::default() }
+}
+
+/// A platform as it is on the wire.
+pub(crate) fn platform(of: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: of.architecture.clone(),
+        os: of.os.clone(),
+        variant: of.variant.clone(),
+        os_version: of.os_version.clone(),
+        os_features: of.os_features.clone(),
+    }
+}
+
+/// A platform that came over the wire.
+pub(crate) fn read_platform(of: &pb::Platform) -> Platform {
+    let pb::Platform { architecture, os, variant, os_version, os_features } = of.clone();
+    Platform { architecture, os, variant, os_version, os_features }.normalized()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_done_is_known_to_the_solver_and_not_told() {
+        let told = of_llb();
+        for id in NOT_YET {
+            assert!(solver::llb::caps::is_known(id), "{id}");
+            assert!(!told.iter().any(|cap| cap.id == *id), "{id}");
+        }
+        assert!(told.iter().any(|cap| cap.id == "exec.meta.base" && cap.enabled));
+    }
+}

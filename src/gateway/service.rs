@@ -1,0 +1,158 @@
+//! The gRPC service: calls to the bridge they belong to.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::{caps, Bridge};
+use crate::wire::failure::Failure;
+use crate::wire::proto::gateway::llb_bridge_server::LlbBridge;
+use crate::wire::proto::gateway::{
+    EvaluateRequest, EvaluateResponse, InputsRequest, InputsResponse, PingRequest, PongResponse, ReadDirRequest,
+    ReadDirResponse, ReadFileRequest, ReadFileResponse, ResolveImageConfigRequest, ResolveImageConfigResponse,
+    ResolveSourceImageResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest, ReturnResponse,
+    SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse,
+};
+
+/// A bridge that is being looked for.
+pub type Found<'a> = Pin<Box<dyn Future<Output = Result<Arc<Bridge>, Status>> + Send + 'a>>;
+
+/// Knows which build a call belongs to.
+pub trait Lines: Send + Sync + 'static {
+    /// The bridge of a call, by what the call brings along.
+    ///
+    /// # Errors
+    /// It belongs to none.
+    fn bridge<'a>(&'a self, call: &'a MetadataMap) -> Found<'a>;
+}
+
+/// One bridge, which all calls belong to.
+impl Lines for Arc<Bridge> {
+    fn bridge<'a>(&'a self, _: &'a MetadataMap) -> Found<'a> {
+        Box::pin(async { Ok(Arc::clone(self)) })
+    }
+}
+
+/// `moby.buildkit.v1.frontend.LLBBridge`.
+#[derive(Debug)]
+pub struct Service<L>(pub L);
+
+impl<L: Lines> Service<L> {
+    /// Answers a call, unless the build ends before.
+    async fn answer<Q, A, F>(
+        &self,
+        call: Request<Q>,
+        answer: impl FnOnce(Arc<Bridge>, Q) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, Failure>>,
+    {
+        let (metadata, _, request) = call.into_parts();
+        let bridge = self.0.bridge(&metadata).await?;
+        tokio::select! {
+            answered = answer(Arc::clone(&bridge), request) => answered.map(Response::new).map_err(Status::from),
+            () = bridge.is_closed() => Err(Status::cancelled("the build has ended: context canceled")),
+        }
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl<L: Lines> LlbBridge for Service<L> {
+    async fn ping(&self, call: Request<PingRequest>) -> Answer<PongResponse> {
+        let pong = |bridge: Arc<Bridge>, _| async move {
+            Ok(PongResponse {
+                frontend_api_caps: caps::of_gateway(),
+                llb_caps: caps::of_llb(),
+                workers: bridge.given().workers.clone(),
+            })
+        };
+        self.answer(call, pong).await
+    }
+
+    async fn solve(&self, call: Request<SolveRequest>) -> Answer<SolveResponse> {
+        self.answer(call, |bridge, request| async move { bridge.solve(request).await }).await
+    }
+
+    async fn resolve_image_config(
+        &self,
+        call: Request<ResolveImageConfigRequest>,
+    ) -> Answer<ResolveImageConfigResponse> {
+        let resolve = |bridge: Arc<Bridge>, request: ResolveImageConfigRequest| async move {
+            if request.resolver_type != 0 || !request.source_policies.is_empty() {
+                let text = "image configs come from registries and the store, without source policies";
+                return Err(Failure::new(tonic::Code::Unimplemented, text));
+            }
+            let (digest, config) = bridge.image(&request.r#ref, request.platform.as_ref(), &request.log_name).await?;
+            Ok(ResolveImageConfigResponse { digest, config, r#ref: request.r#ref })
+        };
+        self.answer(call, resolve).await
+    }
+
+    async fn resolve_source_meta(&self, call: Request<ResolveSourceMetaRequest>) -> Answer<ResolveSourceMetaResponse> {
+        let resolve = |bridge: Arc<Bridge>, request: ResolveSourceMetaRequest| async move {
+            let invalid = |text: &str| Failure::new(tonic::Code::InvalidArgument, text);
+            let source = request.source.clone().ok_or_else(|| invalid("no source to resolve"))?;
+            let Some(reference) = source.identifier.strip_prefix("docker-image://") else {
+                let scheme = source.identifier.split(':').next().unwrap_or_default().to_string();
+                let code = match scheme.as_str() {
+                    "git" | "http" | "https" | "oci-layout" | "local" => tonic::Code::Unimplemented,
+                    _ => tonic::Code::InvalidArgument,
+                };
+                return Err(Failure::new(code, format!("metadata of a source {scheme:?} is not supported yet")));
+            };
+            let (digest, config) = bridge.image(reference, request.platform.as_ref(), &request.log_name).await?;
+            let with_config = request.image.as_ref().is_none_or(|image| !image.no_config);
+            let config = if with_config { config } else { Vec::new() };
+            let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
+            Ok(ResolveSourceMetaResponse {
+                source: Some(source),
+                image: Some(image),
+                ..ResolveSourceMetaResponse::default()
+            })
+        };
+        self.answer(call, resolve).await
+    }
+
+    async fn read_file(&self, call: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
+        let read = |bridge: Arc<Bridge>, request| async move {
+            Ok(ReadFileResponse { data: bridge.read_file(request).await? })
+        };
+        self.answer(call, read).await
+    }
+
+    async fn read_dir(&self, call: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
+        self.answer(call, |bridge, request| async move { bridge.read_dir(request).await }).await
+    }
+
+    async fn stat_file(&self, call: Request<StatFileRequest>) -> Answer<StatFileResponse> {
+        self.answer(call, |bridge, request| async move { bridge.stat_file(request).await }).await
+    }
+
+    async fn evaluate(&self, call: Request<EvaluateRequest>) -> Answer<EvaluateResponse> {
+        let evaluate = |bridge: Arc<Bridge>, request: EvaluateRequest| async move {
+            bridge.evaluate(&request.r#ref).await.map(|()| EvaluateResponse {})
+        };
+        self.answer(call, evaluate).await
+    }
+
+    async fn r#return(&self, call: Request<ReturnRequest>) -> Answer<ReturnResponse> {
+        let accept = |bridge: Arc<Bridge>, request| async move { bridge.accept(request).map(|()| ReturnResponse {}) };
+        self.answer(call, accept).await
+    }
+
+    async fn inputs(&self, call: Request<InputsRequest>) -> Answer<InputsResponse> {
+        let inputs =
+            |bridge: Arc<Bridge>, _| async move { Ok(InputsResponse { definitions: bridge.given().inputs.clone() }) };
+        self.answer(call, inputs).await
+    }
+
+    async fn warn(&self, call: Request<WarnRequest>) -> Answer<WarnResponse> {
+        let warn = |bridge: Arc<Bridge>, request| async move { bridge.pass_on(request).map(|()| WarnResponse {}) };
+        self.answer(call, warn).await
+    }
+}

@@ -1,0 +1,220 @@
+//! A step that has to run says why: seeded changes, each named exactly, and what does not count.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use support::{can_build, Rbuild};
+
+/// The reasons that a build prints, in the order of its steps.
+fn misses(said: &str) -> Vec<String> {
+    said.lines().filter_map(|line| line.split_once("MISS ").map(|(_, reason)| reason.to_string())).collect()
+}
+
+const DOCKERFILE: &str = "FROM busybox AS base\nARG VERSION=1.2\nCOPY . /src\nRUN echo $VERSION > /version\n";
+
+/// A store in which a context of four files was built; then `change` is made, and the next build's reasons are given.
+fn after(args: &[&str], change: impl FnOnce(&Rbuild, &Path)) -> Vec<String> {
+    let rbuild = Rbuild::new();
+    let files = [
+        ("Dockerfile", DOCKERFILE),
+        ("src/main.c", "int main;"),
+        ("run.sh", "#!"),
+        ("x.log", "1"),
+        (".dockerignore", "Dockerfile\n.dockerignore\n"),
+    ];
+    let context = rbuild.context("c", &files);
+    let said = rbuild.log(&context, &[]);
+    assert_eq!(misses(&said), [""; 0], "nothing is compared with what never was: {said}");
+    change(&rbuild, &context);
+    misses(&rbuild.log(&context, args))
+}
+
+#[test]
+fn changed_content_is_named() {
+    if !can_build() {
+        return;
+    }
+    let told = after(&[], |_, context| fs::write(context.join("src/main.c"), "int mein;").unwrap());
+    let step = "because step 2 ran again and its files changed: /src/src/main.c";
+    assert_eq!(told, ["src/main.c changed (1 of 3 files)", step]);
+}
+
+#[test]
+fn a_changed_mode_is_named() {
+    if !can_build() {
+        return;
+    }
+    let mode = fs::Permissions::from_mode(0o755);
+    let told = after(&[], |_, context| fs::set_permissions(context.join("run.sh"), mode).unwrap());
+    let step = "because step 2 ran again and its files changed: /src/run.sh (mode 644 → 755)";
+    assert_eq!(told, ["mode of run.sh 644 → 755", step]);
+}
+
+#[test]
+fn a_file_that_came_and_one_that_went_are_named() {
+    if !can_build() {
+        return;
+    }
+    let told = after(&[], |_, context| {
+        fs::write(context.join("src/new.c"), "1").unwrap();
+        fs::remove_file(context.join("x.log")).unwrap();
+    });
+    let step = "because step 2 ran again and its files changed: /src/src/new.c (new), /src/x.log (gone)";
+    assert_eq!(told, ["src/new.c was added (1 of 3 files)", "x.log was removed", step]);
+}
+
+#[test]
+fn a_file_that_is_ignored_now_is_named_as_such() {
+    if !can_build() {
+        return;
+    }
+    let told = after(&[], |_, context| {
+        fs::write(context.join(".dockerignore"), "Dockerfile\n.dockerignore\n*.log\n").unwrap();
+    });
+    let step = "because step 2 ran again and its files changed: /src/x.log (gone)";
+    assert_eq!(told, ["x.log is left out by the ignore file now", step]);
+    let told = after(&[], |rbuild, context| {
+        fs::write(context.join(".dockerignore"), "Dockerfile\n.dockerignore\n*.log\n").unwrap();
+        rbuild.log(context, &[]);
+        fs::write(context.join(".dockerignore"), "Dockerfile\n.dockerignore\n").unwrap();
+        fs::write(context.join("x.log"), "2").unwrap();
+    });
+    let step = "because step 2 ran again and its files changed: /src/x.log (new)";
+    assert_eq!(told, ["x.log is no longer left out by the ignore file", step]);
+}
+
+#[test]
+fn a_changed_argument_is_named_and_nothing_else_runs() {
+    if !can_build() {
+        return;
+    }
+    assert_eq!(after(&["--build-arg", "VERSION=1.3"], |_, _| {}), ["ARG/ENV VERSION 1.2 → 1.3"]);
+}
+
+#[test]
+fn an_edited_instruction_is_named() {
+    if !can_build() {
+        return;
+    }
+    let edit = |from: &'static str, to: &'static str| {
+        move |_: &Rbuild, context: &Path| {
+            fs::write(context.join("Dockerfile"), DOCKERFILE.replace(from, to)).unwrap();
+        }
+    };
+    let told = after(&[], edit("> /version", "> /v"));
+    assert_eq!(told, ["instruction RUN echo $VERSION > /version → RUN echo $VERSION > /v"]);
+    let told = after(&[], edit("COPY . /src\n", "COPY . /src\nRUN touch /new\n"));
+    assert_eq!(told, ["instruction RUN touch /new is new", "because step 3 is new"]);
+}
+
+#[test]
+fn a_changed_owner_is_named() {
+    if !can_build() {
+        return;
+    }
+    let told = after(&[], |rbuild, context| {
+        let with = |owner: &str| DOCKERFILE.replace("COPY .", &format!("COPY --chown={owner} ."));
+        fs::write(context.join("Dockerfile"), with("1:1")).unwrap();
+        rbuild.log(context, &[]);
+        fs::write(context.join("Dockerfile"), with("2:3")).unwrap();
+    });
+    assert_eq!(told[0], "owner 1:1 → 2:3");
+    assert!(told[1].starts_with("because step 2 ran again and its files changed: "), "{told:?}");
+    assert!(told[1].contains("(owner 1:1 → 2:3)"), "{told:?}");
+}
+
+#[test]
+fn a_base_image_that_moved_is_named_with_both_digests() {
+    if !can_build() {
+        return;
+    }
+    let told = after(&[], |rbuild, _| {
+        let context = rbuild.context("other", &[("Dockerfile", "FROM busybox\nRUN touch /moved\n")]);
+        rbuild.ok(["build".as_ref(), "-t".as_ref(), "busybox".as_ref(), context.as_os_str()]);
+    });
+    assert_eq!(told.len(), 2, "{told:?}");
+    for told in told {
+        let rest = told.strip_prefix("base image busybox:latest moved sha256:").unwrap_or_else(|| panic!("{told}"));
+        assert!(rest.contains(" → sha256:") && rest.len() == 64 + " → sha256:".len() + 64, "{told}");
+    }
+}
+
+#[test]
+fn a_file_of_another_stage_that_changed_is_named_with_its_step() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM busybox AS make\nCOPY in /in\nRUN mkdir /out; cp /in /out/bin; touch -d @0 /out/doc\n\
+                      FROM busybox\nCOPY --from=make /out /out\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile), ("in", "1")]);
+    rbuild.log(&context, &[]);
+    fs::write(context.join("in"), "2").unwrap();
+    let told = misses(&rbuild.log(&context, &[]));
+    assert_eq!(
+        told,
+        [
+            "in changed (1 of 1 file)",
+            "because step 2 ran again and its files changed: /in",
+            "because step 3 of make ran again and its files changed: /out/bin",
+        ]
+    );
+}
+
+#[test]
+fn a_checkout_elsewhere_is_compared_with_the_first_and_says_so() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let files = [("Dockerfile", "FROM busybox\nCOPY a /a\n"), ("a", "1")];
+    let (here, there) = (rbuild.context("here", &files), rbuild.context("there", &files));
+    rbuild.log(&here, &[]);
+    assert_eq!(misses(&rbuild.log(&there, &[])), [""; 0], "the same files elsewhere hit");
+    fs::set_permissions(there.join("a"), fs::Permissions::from_mode(0o664)).unwrap();
+    let told = misses(&rbuild.log(&there, &[]));
+    assert_eq!(told, [format!("compared with the build of {}: mode of a 644 → 664", here.display())]);
+}
+
+#[test]
+fn secrets_that_come_go_or_change_are_told() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let uuid = "cat /proc/sys/kernel/random/uuid > /id";
+    let dockerfile = format!("FROM busybox\nRUN --mount=type=secret,id=token {uuid}\n");
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
+    let secret = rbuild.path("token");
+    let option = format!("id=token,src={}", secret.display());
+    fs::write(&secret, "hunter2").unwrap();
+    let first = rbuild.tree(&context, &["--secret", &option]);
+    assert!(!rbuild.log(&context, &["--secret", &option]).contains("secret token"));
+    fs::write(&secret, "hunter3").unwrap();
+    let said = rbuild.log(&context, &["--secret", &option]);
+    assert!(said.contains("secret token changed since its result was made"), "{said}");
+    assert_eq!(first.read("/id"), rbuild.tree(&context, &["--secret", &option]).read("/id"));
+    let said = rbuild.log(&context, &[]);
+    assert!(said.contains("secret token was given when its result was made, and is not now"), "{said}");
+    for entry in walk(&rbuild.root()) {
+        let content = fs::read(&entry).unwrap_or_default();
+        assert!(!content.windows(7).any(|w| w == b"hunter2" || w == b"hunter3"), "{}", entry.display());
+    }
+    fs::write(context.join("Dockerfile"), format!("FROM busybox\nRUN {uuid}\n")).unwrap();
+    let told = misses(&rbuild.log(&context, &[]));
+    assert_eq!(told[0], format!("instruction RUN --mount=type=secret,id=token {uuid} → RUN {uuid}"));
+}
+
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => found.extend(walk(&entry.path())),
+            false => found.push(entry.path()),
+        }
+    }
+    found
+}
