@@ -160,13 +160,12 @@ fn connections(listener: UnixListener) -> impl Stream<Item = std::io::Result<Uni
 /// Gives a file to the client, in pieces that mean nothing. Without an end, it never says that this is all.
 fn deliver(channel: Channel, exporter: u32, pieces: Vec<&'static str>, has_end: bool) -> Boxed<Result<(), Status>> {
     Box::pin(async move {
-        let mut messages: Vec<Bytes> = Vec::new();
+        let (to, messages) = tokio::sync::mpsc::channel(8);
         for piece in pieces {
-            messages.push(raw::encode(&FileBytes { data: Bytes::from_static(piece.as_bytes()) }));
+            to.send(raw::encode(&FileBytes { data: Bytes::from_static(piece.as_bytes()) })).await.unwrap();
         }
-        let end: Pin<Box<dyn Stream<Item = Bytes> + Send>> =
-            if has_end { Box::pin(tokio_stream::empty()) } else { Box::pin(tokio_stream::pending()) };
-        let mut call = Request::new(tokio_stream::iter(messages).chain(end));
+        let _kept = (!has_end).then_some(to);
+        let mut call = Request::new(tokio_stream::wrappers::ReceiverStream::new(messages));
         Delivery { exporter: Some(exporter), ..Delivery::default() }.write(call.metadata_mut());
         let mut answers = FileSendClient::new(channel).diff_copy(call).await?.into_inner();
         while let Some(answer) = answers.next().await {
