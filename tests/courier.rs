@@ -6,13 +6,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use support::agent::{import_ssh, Agent};
 use support::{can_build, processes, scratch, signal, text, until, Rbuild};
 
 /// Needs no base image, and no network that an engine without a bridge could not give.
@@ -325,30 +326,19 @@ fn images_of_rbuild_serve_are_those_of_a_local_build() {
 
 #[test]
 fn an_agent_is_forwarded_to_rbuild_serve() {
-    if !can_build() {
+    if !can_build() || !["ssh-agent", "ssh-add", "ssh-keygen"].iter().all(|program| support::have(program)) {
         return;
     }
     let pair = Pair::serve();
-    let socket = pair.rbuild.path("agent.sock");
-    let agent = UnixListener::bind(&socket).unwrap();
-    std::thread::spawn(move || {
-        for line in agent.incoming() {
-            // What a key agent without keys answers to a request for them.
-            let mut line = line.unwrap();
-            let mut request = [0; 5];
-            if line.read_exact(&mut request).is_ok() {
-                line.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).unwrap();
-            }
-        }
-    });
-    let ask = "printf '\\000\\000\\000\\001\\013' | nc -w 2 local:$SSH_AUTH_SOCK | od -An -tx1 > /answer";
-    let file = pair.dockerfile("Ssh", &format!("RUN --network=none --mount=type=ssh {ask}"));
+    import_ssh(&pair.rbuild);
+    let agent = Agent::start(&pair.rbuild, "courier");
     let out = pair.rbuild.path("out");
-    let agent = format!("default={}", socket.display());
-    pair.ok(&["-f", &file, "--ssh", &agent, "-o", out.to_str().unwrap()]);
-    assert_eq!(fs::read_to_string(out.join("answer")).unwrap().trim(), "00 00 00 05 0c 00 00 00 00");
-    let said =
-        pair.fails(1, &["-f", &pair.dockerfile("Ssh", "RUN --network=none --mount=type=ssh,required=true true")]);
+    let file = pair.rbuild.path("Ssh");
+    fs::write(&file, "FROM ssh\nRUN --network=none --mount=type=ssh,required ssh-add -L > /keys\n").unwrap();
+    let (file, forwarded) = (file.display().to_string(), format!("default={}", agent.socket.display()));
+    pair.ok(&["-f", &file, "--ssh", &forwarded, "-o", out.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(out.join("keys")).unwrap(), agent.key);
+    let said = pair.fails(1, &["-f", &file, "--no-cache"]);
     assert!(said.contains("help: forward an ssh agent with --ssh default"), "{said}");
 }
 
