@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 use base64::Engine;
 use support::agent::{import_ssh, Agent};
-use support::{can_build, text, Rbuild};
+use support::{can_build, text, until, Rbuild};
 
 /// A step that leaves a different file each time it really runs.
 const UUID: &str = "cat /proc/sys/kernel/random/uuid";

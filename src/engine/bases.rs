@@ -26,17 +26,17 @@ impl Bases {
         &self.remote
     }
 
-    /// The image of a normalised reference.
+    /// The image of a normalised reference; `ask` is what its source says of whom to ask.
     ///
     /// # Errors
     /// As [`Remote::image`].
-    pub(crate) async fn get(&self, reference: &str, platform: &Platform) -> Result<Image, Error> {
+    pub(crate) async fn get(&self, reference: &str, platform: &Platform, ask: Option<Ask>) -> Result<Image, Error> {
         let mut known = self.known.lock().await;
         let key = (reference.to_string(), platform.clone());
         if let Some(image) = known.get(&key) {
             return Ok(image.clone());
         }
-        let image = self.remote.image(reference, platform, self.ask).await?;
+        let image = self.remote.image(reference, platform, ask.unwrap_or(self.ask)).await?;
         known.insert(key, image.clone());
         Ok(image)
     }

@@ -25,7 +25,7 @@ use super::context::UsedContext;
 use super::explain::{self, Base, Kept, Origin, Place};
 use super::images::Image;
 use super::provenance::Material;
-use super::remote::Remote;
+use super::remote::{Ask, Remote};
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
 use crate::registry::Credentials;
@@ -121,6 +121,16 @@ impl EngineHost {
 
     pub(crate) fn results(&self) -> &Arc<Results> {
         &self.results
+    }
+
+    /// The sandbox, started with the first process.
+    pub(crate) fn sandbox(&self) -> Result<Arc<Sandbox>, StepFailure> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(Arc::clone(sandbox));
+        }
+        let command = String::from("sandbox");
+        let started = Sandbox::start().map_err(|source| StepFailure::Start { command, source })?;
+        Ok(Arc::clone(self.sandbox.get_or_init(|| Arc::new(started))))
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -238,7 +248,8 @@ impl EngineHost {
     async fn pin_image(&self, at: &AskCx, vertex: &Vertex, source: &SourceOp) -> Result<Record, StepFailure> {
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
         let submitted = self.submitted(at)?;
-        let image = submitted.asker.bases.get(source.reference(), &platform).await?;
+        let ask = Ask::by_mode(source.attrs.get("image.resolvemode").map(String::as_str));
+        let image = submitted.asker.bases.get(source.reference(), &platform, ask).await?;
         submitted.asker.made_of(Material::image(source.reference(), &platform, &image));
         let base = base_of(&image, source.reference(), &platform);
         submitted.images.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, base);

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use frontend::{Request, SubResult};
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 use solver::graph::{Graph, Platform};
@@ -19,6 +20,7 @@ use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
 use super::images;
+use super::load::Loaded;
 use super::notes::Notes;
 use super::outcome::Outcome;
 use super::provenance::Story;
@@ -101,9 +103,33 @@ impl Job {
     /// # Errors
     /// What is wrong with the Dockerfile, or with what it is built on.
     pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
+        let loaded = self.load(recipe).await?;
+        self.lower(recipe, &loaded).await
+    }
+
+    /// Reads a Dockerfile of the client's, and what its context leaves out.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn load(&self, recipe: &Recipe) -> Result<Loaded, BuildError> {
+        load::load(recipe, &**self.client(), &self.notes).await
+    }
+
+    /// Answers a question about a Dockerfile.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile, but for what a check is there to tell.
+    pub async fn inquire(&self, request: Request, recipe: &Recipe, loaded: &Loaded) -> Result<SubResult, BuildError> {
+        load::question(self.bases(), request, recipe, loaded, &**self.client(), &self.notes).await
+    }
+
+    /// Compiles a Dockerfile that was read. Nothing runs before a tree of the outcome is needed.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile, or with what it is built on.
+    pub async fn lower(self: &Arc<Self>, recipe: &Recipe, loaded: &Loaded) -> Result<Outcome, BuildError> {
         self.asks("dockerfile.v0", attrs::write(recipe));
-        let loaded = load::load(recipe, &**self.client(), &self.notes).await?;
-        let lowered = load::lower(self.bases(), recipe, &loaded, &**self.client(), &self.notes).await?;
+        let lowered = load::lower(self.bases(), recipe, loaded, &**self.client(), &self.notes).await?;
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }
@@ -143,7 +169,7 @@ impl Job {
             shown => shown.to_string(),
         };
         let note = self.notes.begin(&shown);
-        let image = note.end_with(self.bases().get(&name, platform).await)?;
+        let image = note.end_with(self.bases().get(&name, platform, None).await)?;
         let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
         Ok((digest.to_string(), image.config_bytes))
     }

@@ -16,11 +16,21 @@ use super::remote::{Ask, Remote};
 use crate::source::local::{self, Context};
 
 /// The text of a build.
-pub(crate) struct Loaded {
+#[derive(Clone, Debug)]
+pub struct Loaded {
     /// The Dockerfile.
     pub source: Source,
     /// Patterns of what the context leaves out.
-    pub ignore: Vec<String>,
+    pub(crate) ignore: Vec<String>,
+    /// Whom the client wants asked for base images, if it says so.
+    pub(crate) ask: Option<Ask>,
+}
+
+impl Loaded {
+    /// What the Dockerfile says after `# syntax=`.
+    pub fn syntax(&self) -> Option<String> {
+        frontend::parse(&self.source).0.directives.syntax.map(|syntax| syntax.text)
+    }
 }
 
 /// Reads Dockerfile and ignore file from the client's directories.
@@ -46,7 +56,8 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let note = notes.begin("[internal] load .dockerignore");
     let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
-    Ok(Loaded { source: Source::new(name, text), ignore })
+    let ask = Ask::by_mode(recipe.options.image_resolve_mode.as_deref());
+    Ok(Loaded { source: Source::new(name, text), ignore, ask })
 }
 
 /// The Dockerfile with the ignore file of its own.
@@ -140,7 +151,7 @@ async fn answer(
             }
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
-                let found = bases.get(&query.reference, &query.platform).await;
+                let found = bases.get(&query.reference, &query.platform, loaded.ask).await;
                 let image = note.end_with(found).map_err(|e| {
                     let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
                     wrong(loaded, vec![Diagnostic::error("no-image", query.span, message)])
@@ -167,11 +178,24 @@ pub async fn inquire(
     let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
-    let mut lowering = lowering(recipe, &loaded);
+    let result = question(&bases, request, recipe, &loaded, client, &notes).await?;
+    Ok((loaded.source, result))
+}
+
+/// Answers a question about a Dockerfile that was read.
+pub(crate) async fn question(
+    bases: &Bases,
+    request: Request,
+    recipe: &Recipe,
+    loaded: &Loaded,
+    client: &dyn Client,
+    notes: &Notes,
+) -> Result<SubResult, BuildError> {
+    let mut lowering = lowering(recipe, loaded);
     loop {
-        match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(&loaded, findings))? {
-            SubStep::Done(result) => return Ok((loaded.source, result)),
-            SubStep::Need(queries) => answer(&bases, &loaded, client, &notes, &mut lowering, queries).await?,
+        match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(loaded, findings))? {
+            SubStep::Done(result) => return Ok(result),
+            SubStep::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
         }
     }
 }

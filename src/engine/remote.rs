@@ -24,8 +24,23 @@ pub enum Ask {
     /// The store; a registry only for what is not there.
     #[default]
     Store,
-    /// The registry.
+    /// The store and nobody else.
+    StoreAlone,
+    /// The registry; the store only while the registry cannot be reached.
+    RegistryThenStore,
+    /// The registry and nobody else.
     Registry,
+}
+
+impl Ask {
+    /// What an image source says of it (`image.resolvemode`), if anything.
+    pub(crate) fn by_mode(mode: Option<&str>) -> Option<Ask> {
+        match mode {
+            Some("pull") => Some(Ask::Registry),
+            Some("local") => Some(Ask::StoreAlone),
+            _ => None,
+        }
+    }
 }
 
 /// The registries, as the user's configuration knows them.
@@ -98,13 +113,31 @@ impl Remote {
     /// # Errors
     /// The registry's words, where it was asked; else those of [`images::find_for`].
     pub async fn image(&self, reference: &str, platform: &Platform, ask: Ask) -> Result<Image, Error> {
-        if ask == Ask::Store {
-            let (store, name, platform) = (self.store.clone(), reference.to_string(), platform.clone());
-            match blocking(move || images::find_for(&store, &name, &platform)).await {
-                Err(Error::NotFound { .. } | Error::OtherPlatform { .. }) => {}
-                found => return found,
-            }
+        match ask {
+            Ask::StoreAlone => self.kept(reference, platform).await,
+            Ask::Registry => self.resolved(reference, platform).await,
+            Ask::Store => match self.kept(reference, platform).await {
+                Err(Error::NotFound { .. } | Error::OtherPlatform { .. }) => self.resolved(reference, platform).await,
+                found => found,
+            },
+            Ask::RegistryThenStore => match self.resolved(reference, platform).await {
+                Err(Error::Registry { name, source }) if source.is_unreachable() => {
+                    let kept = self.kept(reference, platform).await;
+                    kept.map_err(|_| Error::Registry { name, source })
+                }
+                found => found,
+            },
         }
+    }
+
+    /// An image of the store.
+    async fn kept(&self, reference: &str, platform: &Platform) -> Result<Image, Error> {
+        let (store, name, platform) = (self.store.clone(), reference.to_string(), platform.clone());
+        blocking(move || images::find_for(&store, &name, &platform)).await
+    }
+
+    /// What a registry has under a name, now in the store too.
+    async fn resolved(&self, reference: &str, platform: &Platform) -> Result<Image, Error> {
         let parsed: Reference = reference
             .parse()
             .map_err(|e| Error::BadName { name: reference.to_string(), reason: super::error::chain(&e) })?;

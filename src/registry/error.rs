@@ -181,6 +181,11 @@ impl Error {
         self.status() == Some(404)
     }
 
+    /// Whether there is no talking to the registry at all just now.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Error::Connect { .. } | Error::Broken { .. } | Error::Stalled { .. })
+    }
+
     /// Whether the same request may succeed a little later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
