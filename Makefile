@@ -11,7 +11,7 @@ build:
 
 # What the demo and the tests use as commands. Nothing is installed when all of it is there.
 prerequisites:
-	@tests/prerequisites.sh busybox-static skopeo umoci runc uidmap docker-registry curl openssh-client
+	@tests/prerequisites.sh busybox-static skopeo umoci runc uidmap docker-registry curl openssh-client git
 
 prerequisites-wide: prerequisites
 	@tests/prerequisites.sh mmdebstrap ca-certificates

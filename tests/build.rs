@@ -5,8 +5,9 @@ mod support;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{symlink, PermissionsExt};
+use std::path::Path;
 
-use support::{can_build, Rbuild};
+use support::{can_build, text, Rbuild};
 
 /// A step that leaves a different file each time it really runs.
 const UUID: &str = "RUN cat /proc/sys/kernel/random/uuid > ";
@@ -311,7 +312,7 @@ fn names_can_be_given_and_taken() {
     rbuild.ok(["rmi", "mine:2"]);
     assert!(!rbuild.ok(["images"]).contains("mine"));
     assert!(rbuild.fails(1, ["inspect", "mine:2"]).contains("mine:2"));
-    assert!(rbuild.fails(1, ["tag", "busybox", "NOT A NAME"]).contains("NOT A NAME"));
+    assert!(rbuild.fails(2, ["tag", "busybox", "NOT A NAME"]).contains("NOT A NAME"));
 }
 
 #[test]
@@ -419,7 +420,7 @@ fn every_bad_input_names_its_line() {
     assert!(said.contains("failed to read dockerfile: open Dockerfile: no such file or directory"), "{said}");
     assert!(rbuild.fails(1, ["build", "/no/such/dir"]).contains("/no/such/dir"));
     let context = rbuild.context("tag", &[("Dockerfile", "FROM busybox\n")]);
-    let said = rbuild.fails(1, ["-t".as_ref(), "Not:A:Tag".as_ref(), context.as_os_str()]);
+    let said = rbuild.fails(2, ["-t".as_ref(), "Not:A:Tag".as_ref(), context.as_os_str()]);
     assert!(said.contains("Not:A:Tag"), "{said}");
     let said = rbuild.fails(1, ["--target=nope".as_ref(), context.as_os_str()]);
     assert!(said.contains("target stage \"nope\" could not be found"), "{said}");
@@ -581,4 +582,33 @@ fn the_demonstration_of_the_readme_works() {
     assert!(out.contains("HELLO FROM") && out.contains("version 1.0"), "{out}\n{err}");
     let second = err.rsplit("load build definition").next().unwrap();
     assert_eq!(second.matches("CACHED").count(), 6, "{second}");
+}
+
+#[test]
+fn what_makes_no_sense_by_itself_is_misuse_and_what_cannot_be_done_is_not() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\n")]);
+    let path = context.to_str().unwrap();
+    for (code, args) in [
+        (2, &["-t", "Not:A:Tag"][..]),
+        (2, &["--ssh", "=socket"]),
+        (2, &["--ssh", "default=a,raw=true"]),
+        (2, &["--build-arg", "SOURCE_DATE_EPOCH=soon"]),
+        (2, &["--platform", "linux/"]),
+        (2, &["-o", "type=zip"]),
+        (1, &["--ssh", "default=/no/such/socket"]),
+        (1, &["--secret", "id=x,src=/no/such/file"]),
+    ] {
+        rbuild.fails(code, ["build"].iter().chain(args).chain([&path]));
+    }
+    // An archive without a destination goes where the shell leads it.
+    let archive = rbuild.run(["build", "-o", "type=docker", path]);
+    assert!(archive.status.success(), "{}", text(&archive.stderr));
+    assert!(tar::Archive::new(&archive.stdout[..])
+        .entries()
+        .unwrap()
+        .any(|entry| { entry.unwrap().path().unwrap() == Path::new("manifest.json") }));
 }

@@ -11,13 +11,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sandbox", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
-    ("source", &["image", "sandbox", "snapshotter", "solver"]),
+    ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
     // where the others meet
     ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
     // builds that somebody else does
-    ("courier", &["wire", "engine", "export", "image", "registry", "solver"]),
+    ("courier", &["wire", "engine", "source", "export", "image", "registry", "solver"]),
     // the edges
     (
         "cli",

@@ -484,3 +484,70 @@ fn skopeo_reads_the_store_as_a_layout() {
     rbuild.ok(["fsck"]);
     drop(registry);
 }
+
+#[test]
+fn layers_of_a_base_leave_as_they_came_unless_forced() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let context = context(&rbuild, &base);
+    for (attributes, came, own) in [
+        ("compression=zstd", "tar+gzip", "tar+zstd"),
+        ("compression=zstd,force-compression=true", "tar+zstd", "tar+zstd"),
+        ("compression=gzip", "tar+gzip", "tar+gzip"),
+        ("compression=uncompressed,force-compression=true", "tar", "tar"),
+        ("compression=uncompressed", "tar+gzip", "tar"),
+    ] {
+        let dir = rbuild.path(&attributes.replace(',', "-"));
+        let output = format!("type=oci,tar=false,dest={},{attributes}", dir.display());
+        rbuild.ok(["build", "-o", &output, context.to_str().unwrap()]);
+        let manifest = run("skopeo", &["inspect", "--raw", &format!("oci:{}", dir.display())]);
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let kinds: Vec<&str> =
+            manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap()).collect();
+        let kind = |codec: &str| format!("application/vnd.oci.image.layer.v1.{codec}");
+        assert_eq!(kinds, [kind(came), kind(own)], "{attributes}");
+    }
+    // An image that has layers of its base only has to fetch them to convert them.
+    let metadata = rbuild.context("m", &[("Dockerfile", &format!("FROM {base}\nENV A=1\n"))]);
+    let name = registry.name("team/zstd:1");
+    let fresh = Rbuild::empty();
+    let output = format!("type=image,push=true,name={name},compression=zstd,force-compression=true");
+    fresh.ok(["build", "-o", &output, metadata.to_str().unwrap()]);
+    let manifest = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+    assert!(manifest.contains("tar+zstd") && !manifest.contains("tar+gzip"), "{manifest}");
+}
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_of_a_pull_leaves_a_sound_store() {
+    if !ready() {
+        return;
+    }
+    let (registry, base) = with_base();
+    let rbuild = Rbuild::empty();
+    let script = |size: &str| {
+        // The mount ends with the namespace.
+        format!(
+            "set -e; mkdir -p store; mount -t tmpfs -o size={size} none store; code=0; {0} pull {base} || code=$?; \
+             {0} fsck; {0} images; exit $code",
+            rbuild.program.display()
+        )
+    };
+    let pull = |size: &str| {
+        let mut command = rbuild.command([""; 0]);
+        let root = command.get_envs().find(|(name, _)| *name == "RBUILD_ROOT").unwrap().1.unwrap().to_owned();
+        command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script(size)]).current_dir(rbuild.dir.path()).env("RBUILD_ROOT", root);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let full = pull("1500k");
+    let said = text(&full.stderr);
+    assert_eq!(full.status.code(), Some(1), "{said}");
+    assert!(said.to_lowercase().contains("no space left on device") && said.lines().count() == 1, "{said}");
+    assert_eq!(text(&full.stdout).lines().filter(|line| !line.contains("library/busybox")).count(), 1, "{said}");
+    let enough = pull("64m");
+    assert!(enough.status.success(), "{}", text(&enough.stderr));
+    drop(registry);
+}

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{flock, FlockOperation};
 use rustix::process::{kill_process_group, Pid, Signal};
+use support::served::{GitServer, Web};
 use support::{can_build, have, leases, mounts, processes, signal, text, until, Rbuild};
 
 /// The user these tests make: with subordinate ids, and without a home.
@@ -608,6 +609,35 @@ fn steps_see_nothing_of_the_user() {
     let fds = tree.read("/fds");
     assert_eq!(fds.lines().count(), 5, "a heading, three descriptors and the one that lists them: {fds}");
     assert!(!fds.contains(rbuild.dir.path().to_str().unwrap()), "{fds}");
+}
+
+#[test]
+fn what_is_elsewhere_comes_to_an_ordinary_user_too() {
+    let Some(rbuild) = users_rbuild() else { return };
+    if !have("git") {
+        return;
+    }
+    let (web, served) = (Web::new(), support::scratch());
+    fs::set_permissions(served.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let git = GitServer::new(&served.path().join("git"));
+    git.commit("lib", &[("l", "inner")]);
+    git.commit("app", &[("a", "1")]);
+    git.git("app", &["submodule", "-q", "add", &git.url_of("lib"), "lib"]);
+    git.commit("app", &[]);
+    web.file("/f", b"web", "\"1\"");
+    let (url, repository) = (&web.url, git.url_of("app"));
+    let dockerfile = format!(
+        "FROM busybox\nADD {url}/f /f\nADD --chown=1000:1000 {url}/f /owned\nADD --keep-git-dir {repository} /app\n\
+         RUN test $(stat -c %u:%g:%a /f) = 0:0:600 && test $(stat -c %u /owned) = 1000 && \
+         test $(stat -c %u /app/lib/l) = 0 && test -d /app/.git && cat /proc/sys/kernel/random/uuid > /id\n"
+    );
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
+    let first = rbuild.tree(&context, &[]);
+    assert_eq!((first.read("/f"), first.read("/app/lib/l")), ("web".into(), "inner".into()));
+    let second = rbuild.tree(&context, &[]);
+    assert_eq!(first.read("/id"), second.read("/id"));
+    let statuses: Vec<u16> = web.log().into_iter().map(|(_, status)| status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn a_build_beyond_the_limit_collects_what_was_used_longest_ago() {
     assert!(build(6, small).contains("CACHED"), "what was used last is here");
     assert!(!build(0, "off").contains("RUN dd if=/dev/urandom of=/noise bs=1M count=4 2>/dev/null # 0\n#5 CACHED"));
     let refused = rbuild.command(["build", "."]).env("RBUILD_GC", "sometimes").output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("RBUILD_GC"));
     rbuild.ok(["fsck"]);
 }

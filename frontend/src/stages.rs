@@ -203,13 +203,13 @@ impl Stages {
             stage.platform = Some(parsed);
         }
         let (name, undefined) = value(&from.base)?;
+        self.check_default(from, mode, lints);
         if name.is_empty() {
             let message = format!("base name ({}) should not be blank", from.base.text);
             let error = suggest(Diagnostic::error("blank-base", from.base.span, message), &undefined);
             return Err(error.with_help("variables of FROM are declared by ARG before the first FROM"));
         }
         lint::platform_flag(from, lints);
-        self.check_default(from, mode, lints);
         let platform = stage.platform.as_ref().unwrap_or(&self.platform);
         if let Some((own, span)) = stage.name.as_ref().zip(from.name.as_ref().map(|name| name.span)) {
             if let Some(context) = self.context(own, platform, span)? {

@@ -264,3 +264,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_stage_that_was_meant_is_suggested_where_an_image_is_missing() {
+    let text = "FROM a AS builder\nFROM scratch\nCOPY --from=bulder x /";
+    let source = Source::new("Dockerfile", text);
+    let mut lowering = Lowering::new(&source, parse(&source).0, options());
+    let Ok(Step::Need(queries)) = lowering.step() else { panic!("nothing is asked") };
+    let [Query::Image(query)] = &queries[..] else { panic!("{queries:?}") };
+    let error = lowering.missing(query, "not found");
+    assert_eq!(
+        error.message,
+        "bulder: failed to resolve source metadata for docker.io/library/bulder:latest: not found (did you mean builder?)"
+    );
+    assert_eq!(&text[error.span().range()], "bulder");
+}

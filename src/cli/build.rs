@@ -220,6 +220,10 @@ fn help(error: &BuildError) -> Option<String> {
         StepFailure::NoSecret { id } => {
             Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
         }
+        StepFailure::Foreign { architecture, .. } => Some(format!(
+            "register an interpreter: install qemu-user-static, or docker run --privileged --rm tonistiigi/binfmt \
+             --install {architecture}"
+        )),
         StepFailure::NoAgent { id } => Some(format!("forward an ssh agent with --ssh {id}")),
         StepFailure::Store(snapshotter::Error::Mount { .. }) => Some(
             "if the file system of the store cannot carry overlays, as another container's cannot, choose a directory \

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,12 @@ use tokio::net::UnixStream;
 
 use super::failure::Failure;
 use super::request::reason;
-use crate::engine::{Answer, Client, ClientError, Connection, Directory, LocalDirectory, Secret, SECRET_LIMIT};
+use crate::engine::{
+    Answer, Bytes, Client, ClientBlob, ClientError, Connection, Directory, LocalDirectory, Secret, SECRET_LIMIT,
+};
 use crate::export::csv;
 use crate::registry::Credentials;
+use crate::source::oci_layout::Layout;
 
 /// What the command line offers to a build.
 #[derive(Default)]
@@ -22,6 +26,8 @@ pub(super) struct LocalClient {
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// OCI layouts by the names that named contexts have for them.
+    pub layouts: BTreeMap<String, Layout>,
     /// What a directory was unpacked to, for as long as the build needs it.
     pub _unpacked: Option<tempfile::TempDir>,
 }
@@ -58,6 +64,27 @@ impl Client for LocalClient {
 
     fn credentials(&self) -> Credentials {
         Credentials::from_environment()
+    }
+
+    fn blob_size<'a>(&'a self, blob: &'a ClientBlob) -> Answer<'a, Option<u64>> {
+        Box::pin(async move { Ok(self.open_blob(blob)?.map(|(_, size)| size)) })
+    }
+
+    fn read_blob<'a>(&'a self, blob: &'a ClientBlob, offset: u64) -> Answer<'a, Box<dyn Bytes>> {
+        Box::pin(async move {
+            let failed = |source| ClientError::failed(format!("read {}", blob.digest), source);
+            let (mut file, _) = self.open_blob(blob)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+            Ok(Box::new(tokio::fs::File::from_std(file)) as Box<dyn Bytes>)
+        })
+    }
+}
+
+impl LocalClient {
+    fn open_blob(&self, blob: &ClientBlob) -> Result<Option<(File, u64)>, ClientError> {
+        let unknown = || ClientError::NotOffered("an OCI layout of this name");
+        let layout = self.layouts.get(&blob.store).ok_or_else(unknown)?;
+        layout.open(&blob.digest).map_err(|error| ClientError::failed(format!("open {}", blob.digest), error))
     }
 }
 
@@ -131,20 +158,22 @@ pub(super) fn agents(typed: &[String]) -> Result<BTreeMap<String, PathBuf>, Fail
     let own = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
     let mut agents = BTreeMap::new();
     for word in typed {
-        let (id, socket) = agent(word, own.as_deref()).map_err(|why| Failure::user(format!("--ssh {word}: {why}")))?;
+        let (id, socket) = agent(word).map_err(|why| Failure::misuse(format!("--ssh {word}: {why}")))?;
+        let socket =
+            is_agent(&id, socket, own.as_deref()).map_err(|why| Failure::user(format!("--ssh {word}: {why}")))?;
         agents.insert(id, socket);
     }
     Ok(agents)
 }
 
-/// `ID` or `ID=SOCKET`; without a socket it is the caller's own agent.
-fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
+/// `ID` or `ID=SOCKET`.
+fn agent(word: &str) -> Result<(String, Option<PathBuf>), String> {
     let (id, paths) = word.split_once('=').unwrap_or((word, ""));
     if id.is_empty() {
         return Err("there is no id, as in default".into());
     }
     let socket = match paths {
-        "" => PathBuf::from(own.ok_or("there is no ssh agent: SSH_AUTH_SOCK is not set")?),
+        "" => None,
         paths if paths.contains("raw=") => {
             return Err("raw is not supported: of an agent a step can list keys and have things signed, no more".into());
         }
@@ -153,8 +182,15 @@ fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
                         (ssh-add) and forward that"
                 .into());
         }
-        path => PathBuf::from(path),
+        path => Some(PathBuf::from(path)),
     };
+    Ok((id.to_string(), socket))
+}
+
+/// The socket of an agent that is there; without a socket it is the caller's own agent.
+fn is_agent(id: &str, socket: Option<PathBuf>, own: Option<&OsStr>) -> Result<PathBuf, String> {
+    let own = || own.map(PathBuf::from).ok_or("there is no ssh agent: SSH_AUTH_SOCK is not set");
+    let socket = socket.map_or_else(own, Ok)?;
     let shown = socket.display();
     let kind = std::fs::metadata(&socket).map_err(|e| format!("{shown}: {}", reason(&e)))?.file_type();
     if !kind.is_socket() {
@@ -163,7 +199,7 @@ fn agent(word: &str, own: Option<&OsStr>) -> Result<(String, PathBuf), String> {
              (ssh-add {shown}) and forward that (--ssh {id})"
         ));
     }
-    Ok((id.to_string(), socket))
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -207,13 +243,17 @@ mod tests {
         let (socket, key) = (dir.path().join("socket"), dir.path().join("key"));
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         std::fs::write(&key, "").unwrap();
-        let given = |id: &str, path: &Path| agent(&format!("{id}={}", path.display()), None);
-        assert_eq!(given("git", &socket), Ok(("git".into(), socket.clone())));
-        assert_eq!(agent("default", Some(socket.as_os_str())), Ok(("default".into(), socket.clone())));
-        assert!(agent("default=a,raw=true", None).unwrap_err().contains("raw"));
-        assert!(agent("default", None).unwrap_err().contains("SSH_AUTH_SOCK"));
+        let given = |id: &str, path: &Path| {
+            let (id, socket) = agent(&format!("{id}={}", path.display()))?;
+            is_agent(&id, socket, None)
+        };
+        assert_eq!(given("git", &socket), Ok(socket.clone()));
+        assert_eq!(agent("default"), Ok(("default".into(), None)));
+        assert_eq!(is_agent("default", None, Some(socket.as_os_str())), Ok(socket.clone()));
+        assert!(agent("default=a,raw=true").unwrap_err().contains("raw"));
+        assert!(is_agent("default", None, None).unwrap_err().contains("SSH_AUTH_SOCK"));
         assert!(given("git", &key).unwrap_err().contains("ssh-add"));
         assert!(given("git", &dir.path().join("none")).unwrap_err().contains("no such file"));
-        assert!(agent("git=a,b", None).is_err() && agent("=a", None).is_err());
+        assert!(agent("git=a,b").is_err() && agent("=a").is_err());
     }
 }

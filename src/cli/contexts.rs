@@ -19,6 +19,7 @@ use super::failure::{chain, Failure};
 use super::request::reason;
 use crate::engine::attrs::DOCKERFILE_DIR;
 use crate::engine::Dockerfile;
+use crate::source::oci_layout::Layout;
 
 /// A Dockerfile on standard input may have this many bytes.
 const TEXT_LIMIT: u64 = 16 << 20;
@@ -35,6 +36,8 @@ pub(super) struct Contexts {
     pub directories: BTreeMap<String, PathBuf>,
     /// Named contexts, as frontends take them.
     pub named: BTreeMap<String, String>,
+    /// OCI layouts by the names they have for the build.
+    pub layouts: BTreeMap<String, Layout>,
     /// What standard input was unpacked to; it is there as long as this is.
     pub unpacked: Option<TempDir>,
 }
@@ -69,7 +72,15 @@ impl Contexts {
         }
         let given = match place.split_once("://").map(|(scheme, _)| scheme) {
             Some("docker-image") => place.to_string(),
-            Some("oci-layout") => return Err(misuse("oci-layout is not supported yet".to_string())),
+            Some("oci-layout") => {
+                let place = place.strip_prefix("oci-layout://").unwrap_or(place);
+                let found = Layout::resolve(place);
+                let (layout, digest) = found.map_err(|error| Failure::user(format!("{word}: {}", chain(&error))))?;
+                // The name is no path, and clients cannot mean another layout by it.
+                let store = format!("layout-{}", self.layouts.len());
+                self.layouts.insert(store.clone(), layout);
+                format!("oci-layout://{store}@{digest}")
+            }
             _ if place.starts_with("target:") => {
                 return Err(misuse("targets are resolved by bake only: name a stage of this Dockerfile".to_string()));
             }
@@ -105,7 +116,14 @@ fn remote(address: &str, file: Option<&Path>) -> Result<Contexts, Failure> {
         Some(file) => Dockerfile::File(name_of(file)?),
         None => Dockerfile::File(NAMES[0].to_string()),
     };
-    Ok(Contexts { main, dockerfile, directories: BTreeMap::new(), named: BTreeMap::new(), unpacked: None })
+    Ok(Contexts {
+        main,
+        dockerfile,
+        directories: BTreeMap::new(),
+        named: BTreeMap::new(),
+        layouts: BTreeMap::new(),
+        unpacked: None,
+    })
 }
 
 /// A directory. `-f` is relative to the working directory, as docker has it; without it the context is looked through
@@ -126,7 +144,7 @@ fn local(context: &Path, file: Option<&Path>) -> Result<Contexts, Failure> {
     };
     let directories = [("context".to_string(), context.to_path_buf()), (DOCKERFILE_DIR.to_string(), directory)].into();
     let (main, named) = (MainContext::Local, BTreeMap::new());
-    Ok(Contexts { main, dockerfile, directories, named, unpacked: None })
+    Ok(Contexts { main, dockerfile, directories, named, layouts: BTreeMap::new(), unpacked: None })
 }
 
 /// The first of these names that is in a directory, or else the first of all.
@@ -171,7 +189,7 @@ fn from_stdin(file: Option<&Path>) -> Result<Contexts, Failure> {
     let _ = std::fs::remove_dir_all(&spool);
     let directories = [("context".to_string(), context.clone()), (DOCKERFILE_DIR.to_string(), context)].into();
     let (main, named) = (MainContext::Local, BTreeMap::new());
-    Ok(Contexts { main, dockerfile, directories, named, unpacked: Some(scratch) })
+    Ok(Contexts { main, dockerfile, directories, named, layouts: BTreeMap::new(), unpacked: Some(scratch) })
 }
 
 /// Unpacks the file `context` of `spool` to a directory `tree` in `into`, or copies it there if it is no archive.

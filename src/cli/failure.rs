@@ -14,12 +14,13 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// What the user asked for cannot be done.
+    /// What the user asked for makes sense, and cannot be done.
     pub(super) fn user(message: String) -> Failure {
         Failure { message, code: 1 }
     }
 
-    /// The command line makes no sense.
+    /// What was typed makes no sense by itself, whatever is on this machine or elsewhere: an option, a value, a name, or
+    /// a variable that stands for an option.
     pub(super) fn misuse(message: String) -> Failure {
         Failure { message, code: 2 }
     }

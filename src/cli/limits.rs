@@ -38,7 +38,7 @@ struct Section {
 /// The limits of this process's store; none if nothing is to be collected.
 pub(super) fn of_environment() -> Result<Option<SpaceLimits>, Failure> {
     if let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
-        return of_text(&text.to_string_lossy()).map_err(|reason| Failure::user(format!("{VARIABLE}: {reason}")));
+        return of_text(&text.to_string_lossy()).map_err(|reason| Failure::misuse(format!("{VARIABLE}: {reason}")));
     }
     match crate::engine::config_file() {
         Some(file) => of_file(&file).map_err(|reason| Failure::user(format!("read {}: {reason}", file.display()))),

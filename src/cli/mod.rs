@@ -52,8 +52,8 @@ use crate::sandbox::rootless;
 
 /// Does what the command line says.
 ///
-/// Exit codes: 0, 1 when it fails, 2 when the command line is wrong, 130 and 143 when interrupted; `run` gives the
-/// command's own.
+/// Exit codes: 0, 1 when it fails, 2 when what was typed makes no sense by itself, 130 and 143 when interrupted; `run`
+/// gives the command's own.
 pub fn main() -> ExitCode {
     args::forget_empty_variables();
     let mut command = match args::parse(std::env::args_os().collect()) {

@@ -5,9 +5,11 @@ use super::failure::Failure;
 /// The normalised name of an image that is to be made.
 pub(super) fn of_new_image(typed: &str) -> Result<String, Failure> {
     let name =
-        frontend::normalise_reference(typed).map_err(|e| Failure::user(format!("invalid tag {typed:?}: {e}")))?;
+        frontend::normalise_reference(typed).map_err(|e| Failure::misuse(format!("invalid tag {typed:?}: {e}")))?;
     if name.contains('@') {
-        return Err(Failure::user(format!("invalid tag {typed:?}: a name with a digest cannot be given to an image")));
+        return Err(Failure::misuse(format!(
+            "invalid tag {typed:?}: a name with a digest cannot be given to an image"
+        )));
     }
     Ok(name)
 }

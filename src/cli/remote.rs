@@ -163,8 +163,8 @@ async fn follow(asked: &Asked, order: Order, audience: Audience<'_>) -> (Result<
 
 fn offer(client: LocalClient) -> (Offer, Option<tempfile::TempDir>) {
     let credentials = client.credentials();
-    let LocalClient { directories, secrets, agents, _unpacked } = client;
-    (Offer { directories, secrets, agents, credentials }, _unpacked)
+    let LocalClient { directories, secrets, agents, layouts, _unpacked } = client;
+    (Offer { directories, secrets, agents, layouts, credentials }, _unpacked)
 }
 
 /// Why a build failed, as a build here says it.

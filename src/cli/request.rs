@@ -61,7 +61,8 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         },
     };
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
-    Ok((request, LocalClient { directories: contexts.directories, secrets, agents, _unpacked: contexts.unpacked }))
+    let Contexts { directories, layouts, unpacked, .. } = contexts;
+    Ok((request, LocalClient { directories, layouts, secrets, agents, _unpacked: unpacked }))
 }
 
 /// Why an IO error happened, without the number.
@@ -237,7 +238,7 @@ fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option
     match build_args.get(NAME).filter(|text| !text.is_empty()) {
         Some(text) => {
             let epoch = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-            epoch.map(Some).ok_or_else(|| Failure::user(format!("invalid {NAME}: {text}")))
+            epoch.map(Some).ok_or_else(|| Failure::misuse(format!("invalid {NAME}: {text}")))
         }
         None => Ok(None),
     }

@@ -139,7 +139,7 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
-    let ready = outcome.products.into_iter().map(|product| part(host, product, wanted));
+    let ready = outcome.products.into_iter().map(|product| part(job, product, wanted));
     let parts = futures_util::future::try_join_all(ready).await?;
     if parts.is_empty() {
         return Err(BuildError::Unsupported("an outcome without any result"));
@@ -209,13 +209,13 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
 }
 
 /// Makes the files of one product.
-async fn part(host: &EngineHost, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
+async fn part(job: &Job, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
     let files = match &product.tree {
         Some(tree) => tree.result().await?.files,
         None => Files::Empty,
     };
-    let layers = Layers::of(host, &files, wanted).await?;
-    let origin = layers.origin(host, product.base.layers);
+    let layers = Layers::of(job, &files, wanted).await?;
+    let origin = layers.origin(job.host(), product.base.layers);
     let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
     Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree })
 }

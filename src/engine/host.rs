@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use snapshotter::store::record::{Measured, RecordId as StoredId, RecordKey, StoredOutput, StoredRecord};
 use snapshotter::store::StepLock;
-use snapshotter::{Lease, SnapshotId, Store};
+use snapshotter::{DiffId, Lease, SnapshotId, Store};
 use solver::event::{BuildId, Warning};
 use solver::graph::op::{Network, SourceOp};
 use solver::graph::{Graph, Input, Op, OutputIndex, Platform, Selector, Vertex, VertexId, Via};
@@ -20,7 +20,7 @@ use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
-use super::client::LocalDirectory;
+use super::client::{Client, LocalDirectory};
 use super::context::UsedContext;
 use super::explain::{self, Base, Kept, Origin, Place};
 use super::images::Image;
@@ -155,14 +155,14 @@ impl EngineHost {
         self.images.lock().unwrap_or_else(|e| e.into_inner()).get(top).cloned()
     }
 
-    /// Makes files available: those of an image that was only named may have to be fetched.
+    /// Makes files available: those of an image that was only named may have to be fetched, as `remote` may.
     ///
     /// # Errors
     /// They cannot be had.
-    pub(crate) async fn bring(&self, files: &Files) -> Result<(), super::images::Error> {
+    pub(crate) async fn bring(&self, files: &Files, remote: &Remote) -> Result<(), super::images::Error> {
         let Files::Snapshot(top) = files else { return Ok(()) };
         if let Some(image) = self.image_at(top) {
-            self.remote.fetch(&image).await?;
+            remote.fetch(&image).await?;
         }
         Ok(self.lease.hold_snapshot(top)?)
     }
@@ -175,6 +175,16 @@ impl EngineHost {
 
     fn asker(&self, at: &AskCx) -> Result<Arc<Asker>, StepFailure> {
         Ok(Arc::clone(&self.submitted(at)?.asker))
+    }
+
+    /// The asker of the build that a question comes from.
+    pub(super) fn client(&self, at: &AskCx) -> Result<Arc<dyn Client>, StepFailure> {
+        Ok(Arc::clone(&self.asker(at)?.client))
+    }
+
+    /// What a source may use of the build that asks for it.
+    pub(super) fn source_cx(&self, at: &AskCx) -> Result<StepCx, StepFailure> {
+        Ok(self.step_cx(&*self.asker(at)?))
     }
 
     fn step_cx(&self, asker: &Asker) -> StepCx {
@@ -190,7 +200,7 @@ impl EngineHost {
     }
 
     /// The record of a key in the store, with its files known from now on.
-    async fn stored(&self, key: CacheKey) -> Result<Option<Record>, StepFailure> {
+    pub(super) async fn stored(&self, key: CacheKey) -> Result<Option<Record>, StepFailure> {
         let (store, lease) = (self.store.clone(), Arc::clone(&self.lease));
         let found = blocking(move || store.look_up(&lease, &RecordKey(key.0))).await?;
         Ok(found.map(|stored| {
@@ -211,7 +221,7 @@ impl EngineHost {
     }
 
     /// Writes a record of what was made.
-    async fn keep(
+    pub(super) async fn keep(
         &self,
         key: CacheKey,
         kept: Option<&Kept>,
@@ -411,9 +421,12 @@ async fn arriving<T>(at: &AskCx, wanted: &LocalDirectory, coming: impl Future<Ou
     }
 }
 
-/// What an image is: what its layers contain.
 fn identity_of(image: &Image) -> ContentDigest {
-    let diff_ids = image.diff_ids();
+    identity_of_layers(&image.diff_ids())
+}
+
+/// What an image is: what its layers contain.
+pub(super) fn identity_of_layers(diff_ids: &[DiffId]) -> ContentDigest {
     let digests: Vec<&[u8; 32]> = diff_ids.iter().map(|id| id.digest().as_bytes()).collect();
     hashed("rbuild image", &digests)
 }
@@ -472,9 +485,9 @@ impl Host for EngineHost {
         let record = match source.scheme() {
             "docker-image" => self.pin_image(at, vertex, source).await,
             "local" => self.pin_local(at, vertex, source).await,
-            "git" => Err(StepFailure::Unsupported("git sources")),
-            "http" | "https" => Err(StepFailure::Unsupported("http sources")),
-            "oci-layout" => Err(StepFailure::Unsupported("sources in an OCI layout")),
+            "git" => self.pin_git(at, source).await,
+            "http" | "https" => self.pin_http(at, source).await,
+            "oci-layout" => self.pin_oci_layout(at, vertex, source).await,
             _ => Err(StepFailure::Unsupported("this source scheme")),
         };
         Ok(Pin { record: record.map_err(StepError::new)? })

@@ -86,6 +86,11 @@ impl Job {
         &self.asker.bases
     }
 
+    /// Makes files available that may have to be fetched.
+    pub(crate) async fn bring(&self, files: &Files) -> Result<(), images::Error> {
+        self.host().bring(files, self.bases().remote()).await
+    }
+
     /// What is told of the build besides its vertices.
     pub fn notes(&self) -> &Notes {
         &self.notes
@@ -223,7 +228,7 @@ impl Tree {
     /// The files, made now if need be.
     pub(crate) async fn output(&self) -> Result<Output, BuildError> {
         let output = self.result().await?;
-        self.definition.job.host().bring(&output.files).await?;
+        self.definition.job.bring(&output.files).await?;
         Ok(output)
     }
 

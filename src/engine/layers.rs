@@ -4,6 +4,7 @@ use snapshotter::{DiffId, SnapshotId, SnapshotInfo};
 
 use super::error::BuildError;
 use super::host::EngineHost;
+use super::job::Job;
 use super::remote::Origin;
 use super::results::Files;
 use crate::image::Descriptor;
@@ -30,7 +31,8 @@ impl Layers {
     ///
     /// # Errors
     /// They cannot be had.
-    pub(crate) async fn of(host: &EngineHost, files: &Files, wanted: Wanted) -> Result<Layers, BuildError> {
+    pub(crate) async fn of(job: &Job, files: &Files, wanted: Wanted) -> Result<Layers, BuildError> {
+        let host = job.host();
         let top = match files {
             Files::Empty => return Ok(Layers::Here(Vec::new())),
             Files::Snapshot(top) => top,
@@ -46,7 +48,7 @@ impl Layers {
                 }
             }
         }
-        host.bring(files).await?;
+        job.bring(files).await?;
         Ok(Layers::Here(host.store().chain(top)?))
     }
 

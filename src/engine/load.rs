@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use frontend::diagnostic::Diagnostic;
-use frontend::{ImageAnswer, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep};
+use frontend::{
+    ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep,
+};
 use snapshotter::Store;
 
 use super::bases::Bases;
@@ -11,8 +13,10 @@ use super::blocking::blocking;
 use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
 use super::notes::Notes;
+use super::pin::LayoutImage;
 use super::recipe::{Dockerfile, Recipe};
 use super::remote::{Ask, Remote};
+use super::steps::StepFailure;
 use crate::source::local::{self, Context};
 
 /// The text of a build.
@@ -151,16 +155,29 @@ async fn answer(
             }
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
-                let found = bases.get(&query.reference, &query.platform, loaded.ask).await;
-                let image = note.end_with(found).map_err(|e| {
-                    let message = format!("{}: failed to resolve source metadata: {}", query.reference, chain(&e));
-                    wrong(loaded, vec![Diagnostic::error("no-image", query.span, message)])
-                })?;
-                lowering.answer(&query, ImageAnswer { config: image.config_bytes, digest: None });
+                let found = config_of(bases, client, &query, loaded.ask).await;
+                let config =
+                    note.end_with(found).map_err(|e| wrong(loaded, vec![lowering.missing(&query, &chain(&e))]))?;
+                lowering.answer(&query, ImageAnswer { config, digest: None });
             }
         }
     }
     Ok(())
+}
+
+/// An image's configuration, from where the query says that it is.
+async fn config_of(
+    bases: &Bases,
+    client: &dyn Client,
+    query: &ImageQuery,
+    ask: Option<Ask>,
+) -> Result<Vec<u8>, StepFailure> {
+    match &query.place {
+        ImagePlace::Registry => Ok(bases.get(&query.reference, &query.platform, ask).await?.config_bytes),
+        ImagePlace::OciLayout(store) => {
+            Ok(LayoutImage::read(client, None, store, &query.reference, &query.platform).await?.config)
+        }
+    }
 }
 
 /// Answers a question about a Dockerfile, without building anything.

@@ -23,6 +23,7 @@ mod layers;
 mod load;
 mod notes;
 mod outcome;
+mod pin;
 mod program;
 pub mod provenance;
 mod push;

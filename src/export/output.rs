@@ -10,7 +10,7 @@ use super::{csv, Dest, Error};
 pub struct Output {
     /// What is made.
     pub kind: Kind,
-    /// Where it goes. Only `docker` may lack it: then it goes to Docker's engine.
+    /// Where it goes; archives without a word on it go to standard output, which may not be a terminal.
     pub dest: Option<Dest>,
     /// About the image; of `tar` and `local` only the epoch.
     pub options: ImageOptions,
@@ -142,7 +142,7 @@ fn with(mut kind: Kind, dest: Option<&str>, attributes: &[(String, String)]) -> 
         (Kind::Oci { tar: false } | Kind::Docker { tar: false }, None | Some(Dest::Stdout)) => {
             return Err("tar=false makes a directory: say which with dest".into());
         }
-        (Kind::Oci { .. } | Kind::Tar, None) => Some(Dest::Stdout),
+        (Kind::Oci { .. } | Kind::Docker { .. } | Kind::Tar, None) => Some(Dest::Stdout),
         (_, dest) => dest,
     };
     Ok(Output { kind, dest, options })
@@ -187,7 +187,7 @@ mod tests {
             (r#"type=local,"dest=a,b""#, Kind::Local, at("a,b")),
             ("TYPE=oci, Dest =x.tar", Kind::Oci { tar: true }, at("x.tar")),
             ("type=oci,tar=false,dest=x", Kind::Oci { tar: false }, at("x")),
-            ("type=docker", Kind::Docker { tar: true }, None),
+            ("type=docker", Kind::Docker { tar: true }, Some(Dest::Stdout)),
             ("type=image,push=true", Kind::Image { push: true }, None),
             ("type=registry", Kind::Image { push: true }, None),
             ("type=cacheonly", Kind::CacheOnly, None),

@@ -144,7 +144,7 @@ fn entry(name: &str, stat: &Stat, target: String) -> fsutil::Stat {
         uid: stat.st_uid,
         gid: stat.st_gid,
         size: if kind == go::DIRECTORY { 0 } else { stat.st_size },
-        mod_time: (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
+        mod_time: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
         linkname: target,
         devmajor: i64::from(rustix::fs::major(stat.st_rdev)),
         devminor: i64::from(rustix::fs::minor(stat.st_rdev)),

@@ -78,9 +78,9 @@ pub(super) fn ask(helper: &str, server: &str) -> Result<Option<Credential>, Stri
             elsewhere(&request).and_then(|answer| serde_json::from_slice(&answer).map_err(io::Error::other))
         }
     };
-    let ended = ended.map_err(|error| format!("{program}: {error}"))?;
+    let ended = ended.map_err(|error| format!("run the credential helper {program}: {error}"))?;
     if let Some(why) = ended.failed {
-        return Err(format!("{program}: {why}"));
+        return Err(format!("run the credential helper {program}: {why}"));
     }
     if !ended.is_success {
         let said = format!("{}{}", ended.out, ended.error).to_lowercase();

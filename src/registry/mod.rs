@@ -25,6 +25,7 @@ mod reference;
 mod secret;
 mod tls;
 mod transport;
+mod web;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,10 +38,12 @@ pub use credentials::{Credential, CredentialSource, Credentials};
 pub use error::{Error, Fault, Result};
 pub use holder::{Held, HeldToken, Holder, TokenRequest};
 pub use pipe::{BlobReader, Opener};
+pub use platform::{choose, offered};
 pub use pull::{Known, Resolved};
 pub use push::{Blob, Bring, Content, OnPush, PushEvent, Pushed};
 pub use reference::{InvalidReference, Reference};
 pub use secret::Secret;
+pub use web::{Get, Got};
 
 /// Told how many bytes of a blob have moved so far.
 pub type OnBytes = Arc<dyn Fn(u64) + Send + Sync>;

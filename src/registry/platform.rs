@@ -34,7 +34,7 @@ fn acceptable(wanted: &Platform) -> Vec<(String, String)> {
 /// The entry of an index that suits a platform best: the first of those whose processor is preferred.
 ///
 /// Entries that name no platform come last: other builders write such indexes for a single image.
-pub(super) fn choose<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor> {
+pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor> {
     let acceptable = acceptable(wanted);
     let rank = |entry: &Descriptor| {
         let Some(platform) = &entry.platform else { return Some(acceptable.len()) };
@@ -51,7 +51,7 @@ pub(super) fn choose<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Desc
 }
 
 /// The platforms of an index, for people. Attestations are for none.
-pub(super) fn offered(index: &Index) -> String {
+pub fn offered(index: &Index) -> String {
     let platforms = index.manifests.iter().filter_map(|entry| entry.platform.as_ref());
     let names: Vec<String> =
         platforms.filter(|platform| platform.os != "unknown").map(ToString::to_string).take(40).collect();

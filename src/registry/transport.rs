@@ -24,7 +24,7 @@ use super::tls::{self, Accept, Trust};
 use super::Registry;
 
 /// More redirects than this are a loop.
-const REDIRECTS: usize = 10;
+pub(super) const REDIRECTS: usize = 10;
 /// How long a registry on this machine may take to show whether it speaks TLS.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -342,6 +342,11 @@ impl Registry {
             trust.ca.extend(host.about.ca.iter().cloned());
             trust
         };
+        self.client_with(trust, at)
+    }
+
+    /// A client with this trust for a host, made once.
+    pub(super) fn client_with(&self, trust: Trust, at: String) -> Result<Client> {
         let is_loopback = is_loopback(&at);
         let mut clients = self.clients().lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&(trust.clone(), is_loopback)) {
@@ -369,17 +374,17 @@ impl Registry {
 /// Clients by what they trust, and whether they go around the proxy.
 pub(super) type Clients = Mutex<BTreeMap<(Trust, bool), Client>>;
 
-fn trust(about: &HostConfig) -> Trust {
+pub(super) fn trust(about: &HostConfig) -> Trust {
     let accept = if about.schemes.contains(&Scheme::HttpsUnverified) { Accept::Any } else { Accept::Verified };
     Trust { ca: about.ca.clone(), keypairs: about.keypairs.clone(), accept }
 }
 
 /// Method, host and path: queries may hold signatures.
-fn described(method: &Method, url: &Url) -> String {
+pub(super) fn described(method: &Method, url: &Url) -> String {
     format!("{method} {}{}", authority(url), url.path())
 }
 
-fn transport_error(error: reqwest::Error, url: &Url, request: String) -> Error {
+pub(super) fn transport_error(error: reqwest::Error, url: &Url, request: String) -> Error {
     if !error.is_connect() || was_cut_off(&error) {
         return Error::Broken { request, source: root_cause(error) };
     }

@@ -7,7 +7,7 @@ Needs docker-buildx in PATH and a dockerd 28 behind the socket, whose BuildKit w
 file. Each directory is a build context with a Dockerfile whose base images both builders have. Prints one line per
 directory, and the first difference where there is one; exits with the number of directories that differ.
 """
-import json, os, subprocess, sys, tempfile
+import base64, json, os, subprocess, sys, tempfile
 
 WRAPPERS = {"Op", "Action", "User"}
 
@@ -43,8 +43,10 @@ def tree(ops, inputs, at):
 
 
 def ours(rbuild, context):
-    text = subprocess.check_output([rbuild, "debug", "dump-llb", "--format=json", context])
-    definition = json.loads(text)["def"]
+    return graph_of(json.loads(subprocess.check_output([rbuild, "debug", "dump-llb", "--format=json", context]))["def"])
+
+
+def graph_of(definition):
     ops = {entry["digest"]: entry["op"] for entry in definition}
     inputs = {d: [(i["digest"], i.get("index", 0)) for i in op.get("inputs", [])] for d, op in ops.items()}
     return tree(ops, inputs, inputs[definition[-1]["digest"]][0][0])
@@ -56,9 +58,17 @@ def theirs(socket, context):
         # Its engine needs no bridge for the host's network; what that changes in the graph is taken back below.
         command = ["docker-buildx", "build", "-q", "--network=host", "--metadata-file", metadata.name, context]
         subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        definition = json.load(open(metadata.name))["buildx.build.provenance"]["buildConfig"]["llbDefinition"]
+        return graph_of_metadata(json.load(open(metadata.name)))
+
+
+def graph_of_metadata(metadata):
+    definition = metadata["buildx.build.provenance"]["buildConfig"]["llbDefinition"]
     ops = {entry["id"]: entry["op"] for entry in definition}
     for op in ops.values():
+        for action in op.get("Op", {}).get("file", {}).get("actions", []):
+            made = action.get("Action", {}).get("mkfile", {})
+            if "data" in made:
+                made["data"] = base64.b64decode(made["data"]).decode(errors="replace")
         run = op.get("Op", {}).get("exec", {})
         if run.get("network") == 1:
             del run["network"]

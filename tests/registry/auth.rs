@@ -248,7 +248,7 @@ async fn a_token_fetched_elsewhere_is_used_and_no_password_asked_for() {
     resolve(&other, &reference(&server, "a:1")).await.unwrap();
     let given: &'static str = {
         let seen = server.state().seen.clone();
-        let last = seen.iter().filter_map(|seen| seen.header("authorization")).last().unwrap().to_owned();
+        let last = seen.iter().filter_map(|seen| seen.header("authorization")).next_back().unwrap().to_owned();
         Box::leak(last.trim_start_matches("Bearer ").to_owned().into_boxed_str())
     };
     let fetched = server.seen("GET", "/token").len();

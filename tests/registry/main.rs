@@ -1,5 +1,6 @@
 //! Images to and from registries: one in memory that misbehaves on demand, and a real one.
 
+mod arrival;
 mod auth;
 mod fixture;
 mod pull;

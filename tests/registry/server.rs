@@ -170,6 +170,11 @@ impl Server {
         self.state().faults.push(Fault { method, path, which, matched: 0, act });
     }
 
+    /// From now on nothing goes wrong.
+    pub fn behaves(&self) {
+        self.state().faults.clear();
+    }
+
     /// Requests of this method whose path contains this.
     pub fn seen(&self, method: &str, path: &str) -> Vec<Seen> {
         self.state().seen.iter().filter(|seen| seen.method == method && seen.path.contains(path)).cloned().collect()
@@ -517,7 +522,7 @@ impl State {
             self.minted += 1;
             let session = format!("session-{}", self.minted);
             self.sessions.insert(session.clone());
-            let absolute = if self.minted % 2 == 0 { format!("http://{me}") } else { String::new() };
+            let absolute = if self.minted.is_multiple_of(2) { format!("http://{me}") } else { String::new() };
             let location = format!("{absolute}/v2/{repository}/blobs/uploads/{session}?_state=abc%2Fd");
             return Reply::new(202).with("Location", location);
         }

@@ -232,6 +232,11 @@ pub struct MountField {
 }
 
 impl Mount {
+    /// What kind it is, as far as no variable says so.
+    pub fn kind(&self) -> Option<&str> {
+        self.fields.iter().rev().find(|field| field.key == "type").and_then(|field| field.value.as_deref())
+    }
+
     /// The stage, context or image it takes its files from.
     pub fn from(&self) -> Option<&str> {
         self.fields.iter().rev().find(|field| field.key == "from").and_then(|field| field.value.as_deref())

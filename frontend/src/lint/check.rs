@@ -74,27 +74,36 @@ pub(crate) fn filter(
     instructions: &[Instruction],
     checks: &Checks,
 ) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-    let is_skipped = |lint: &Diagnostic| {
+    let around = |lint: &Diagnostic| {
         let at = lint.span().start;
-        let around = instructions
-            .iter()
-            .map(|instruction| &instruction.statement)
-            .find(|statement| statement.span.start <= at && at <= statement.span.end);
-        around.is_some_and(|statement| {
+        let after = instructions.partition_point(|instruction| instruction.statement.span.start <= at);
+        let last = instructions.get(after.checked_sub(1)?).map(|instruction| &instruction.statement);
+        last.filter(|statement| at <= statement.span.end)
+    };
+    let is_skipped = |lint: &Diagnostic| {
+        around(lint).is_some_and(|statement| {
             let options = statement.comments.iter().filter_map(|comment| comment.text.strip_prefix("check="));
             let mut checks = options.filter_map(|text| Checks::read(text.split_whitespace().next()?).ok());
             checks.any(|checks| checks.skip.has(lint.code))
         })
     };
+    // Rules are named in the order they were broken, instruction by instruction.
+    let mut broken: Vec<(usize, &'static str)> =
+        lints.iter().map(|lint| (around(lint).map_or(0, |statement| statement.span.start), lint.code)).collect();
+    broken.sort_by_key(|(start, _)| *start);
+    let in_order: Vec<&'static str> = broken.into_iter().map(|(_, rule)| rule).collect();
     let mut told: Vec<Diagnostic> =
         lints.into_iter().filter(|lint| checks.tells(lint.code) && !is_skipped(lint)).collect();
     told.sort_by_key(|lint| lint.span().start);
     if !checks.is_error || told.is_empty() {
         return Ok(told);
     }
-    let mut rules: Vec<&str> = told.iter().map(|lint| lint.code).collect();
-    rules.sort_unstable();
-    rules.dedup();
+    let mut rules: Vec<&str> = Vec::new();
+    for rule in in_order.into_iter().filter(|rule| told.iter().any(|lint| lint.code == *rule)) {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
     let message = format!("lint violation found for rules: {}", rules.join(", "));
     told.push(Diagnostic::error("lint-violation", told[0].span(), message));
     Err(told)

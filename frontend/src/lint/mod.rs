@@ -112,7 +112,8 @@ pub(crate) fn stage(commands: &[crate::stages::Command], config: &ImageConfig, l
         }
         if matches!(line, Some(Command::Shell(_))) && config.config.shell.is_empty() {
             let message = format!(
-                "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
+                "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+                command.instruction.statement.keyword.text
             );
             lints.push(Diagnostic::warning("JSONArgsRecommended", span, message));
         }

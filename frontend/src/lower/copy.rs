@@ -4,6 +4,7 @@ use solver::graph::op::{ActionInput, ChownOpt, FileAction, FileActionKind, FileC
 use solver::graph::{OutputIndex, OutputRef, ProgressGroup};
 
 use super::build::{About, At, Build, Inputs};
+use super::remote::Remote;
 use super::stage::StageState;
 use super::workdir::joined;
 use crate::ast::Copy;
@@ -21,10 +22,15 @@ pub(super) fn copy(
     is_add: bool,
     at: &At,
 ) -> Result<(), Diagnostic> {
-    refuse_what_is_missing(copy)?;
     let sources = build.texts(state, &copy.sources, at)?;
+    let mut remotes = Vec::new();
     for (source, word) in sources.iter().zip(&copy.sources) {
-        refuse_remote(source, word.span, is_add)?;
+        let remote = Remote::of(source, word.span)?;
+        if let Some(remote) = remote.as_ref().filter(|_| !is_add) {
+            let message = format!("source can't be {} for COPY", remote.kind());
+            return Err(Diagnostic::error("remote-copy", word.span, message).with_help("use ADD"));
+        }
+        remotes.push(remote);
     }
     let dest = build.text(state, &copy.dest, at)?;
     let expand_flag = |build: &mut Build, flag: &Option<Spanned>| match flag {
@@ -33,6 +39,11 @@ pub(super) fn copy(
     };
     let chown = expand_flag(build, &copy.chown)?;
     let chmod = expand_flag(build, &copy.chmod)?;
+    let checksum = expand_flag(build, &copy.checksum)?;
+    check_checksum(copy, &checksum, &remotes)?;
+    let display = state.display(&at.statement.text, Mode::words(build.scene.escape));
+    let name = state.next_name(&display);
+    let mut about = at.about(name.clone(), state.ignore_cache);
 
     // On a stage that is empty there is nothing to stack the copy on.
     let links = copy.link && chmod.is_empty() && state.output.is_some();
@@ -53,38 +64,33 @@ pub(super) fn copy(
         exclude: copy.excludes.iter().map(|pattern| pattern.text.clone()).collect(),
         ..FileCopy::default()
     };
-    if !sources.is_empty() {
-        let files = match &copy.from {
-            None => {
-                let (command, patterns) = (if is_add { "Add" } else { "Copy" }, &build.scene.options.ignore_patterns);
-                for (source, word) in sources.iter().zip(&copy.sources) {
-                    lint::ignored(at.place(word.span), command, source, patterns, &mut build.lints);
-                }
-                build.used.context.extend(sources.iter().map(|source| joined("/", source)));
-                Some(super::context::main(build, at.place(at.statement.span))?)
-            }
-            Some(from) => {
-                let base = build.scene.stages.source(&from.text, at.stage, from.span, true)?;
-                build.files_of(&base, Some(&sources), at.place(from.span))?
-            }
-        };
-        for source in &sources {
-            let (src, include, required_paths) = if copy.parents { parents(source) } else { Default::default() };
-            actions.copy(
-                files,
-                FileCopy {
-                    src: if copy.parents { src } else { joined("/", source) },
-                    include,
-                    required_paths,
-                    follow_symlink: true,
-                    dir_copy_contents: true,
-                    attempt_unpack: copy.unpack.unwrap_or(is_add),
-                    allow_wildcard: true,
-                    allow_empty_wildcard: true,
-                    ..common.clone()
-                },
-            );
+    let mut files = None;
+    for ((source, word), remote) in sources.iter().zip(&copy.sources).zip(&remotes) {
+        if let Some(remote) = remote {
+            let (from, src) = remote.add(build, copy, &checksum, word.span, about.clone())?;
+            let attempt_unpack = matches!(remote, Remote::File(_)) && copy.unpack == Some(true);
+            actions.copy(Some(from), FileCopy { src, attempt_unpack, ..common.clone() });
+            continue;
         }
+        let from = match &files {
+            Some(known) => *known,
+            None => *files.insert(files_of(build, copy, is_add, &sources, &remotes, at)?),
+        };
+        let (src, include, required_paths) = if copy.parents { parents(source) } else { Default::default() };
+        actions.copy(
+            from,
+            FileCopy {
+                src: if copy.parents { src } else { joined("/", source) },
+                include,
+                required_paths,
+                follow_symlink: true,
+                dir_copy_contents: true,
+                attempt_unpack: copy.unpack.unwrap_or(is_add),
+                allow_wildcard: true,
+                allow_empty_wildcard: true,
+                ..common.clone()
+            },
+        );
     }
     for index in &copy.documents {
         let document = &at.statement.heredocs[*index];
@@ -98,9 +104,6 @@ pub(super) fn copy(
         actions.copy(Some(file), FileCopy { src: path, ..common.clone() });
     }
 
-    let display = state.display(&at.statement.text, Mode::words(build.scene.escape));
-    let name = state.next_name(&display);
-    let mut about = at.about(name.clone(), state.ignore_cache);
     if links {
         let line = build.scene.source.line_of(at.place(at.statement.span).start);
         let group = ProgressGroup { id: format!("link-{}-{}-{line}", at.stage, state.counter.done), name, weak: true };
@@ -116,6 +119,28 @@ pub(super) fn copy(
     let created_by = history(copy, is_add, &chown, &chmod, &sources, &dest, at);
     state.config.commit(created_by, true, build.scene.epoch);
     Ok(())
+}
+
+/// The tree that paths are in: of a stage, an image, or the build context.
+fn files_of(
+    build: &mut Build,
+    copy: &Copy,
+    is_add: bool,
+    sources: &[String],
+    remotes: &[Option<Remote>],
+    at: &At,
+) -> Result<Option<OutputRef>, Diagnostic> {
+    if let Some(from) = &copy.from {
+        let base = build.scene.stages.source(&from.text, at.stage, from.span, true)?;
+        return build.files_of(&base, Some(sources), at.place(from.span));
+    }
+    let (command, patterns) = (if is_add { "Add" } else { "Copy" }, &build.scene.options.ignore_patterns);
+    let paths = sources.iter().zip(&copy.sources).zip(remotes).filter(|(_, remote)| remote.is_none());
+    for ((source, word), _) in paths {
+        lint::ignored(at.place(word.span), command, source, patterns, &mut build.lints);
+        build.used.context.insert(joined("/", source));
+    }
+    Ok(Some(super::context::main(build, at.place(at.statement.span))?))
 }
 
 /// Copies that follow each other on one tree.
@@ -251,51 +276,15 @@ pub(super) fn owner(text: &str, input: ActionInput, span: Span) -> Result<ChownO
     }
 }
 
-/// Flags that only remote sources have.
-fn refuse_what_is_missing(copy: &Copy) -> Result<(), Diagnostic> {
-    if let Some(checksum) = &copy.checksum {
-        let message = if copy.sources.len() == 1 {
-            "checksum requires HTTP(S) or Git sources"
-        } else {
-            "checksum can't be specified for multiple sources"
-        };
-        let is_remote = |source: &Spanned| remote(&source.text).is_some();
-        if copy.sources.len() != 1 || !copy.sources.iter().any(is_remote) {
-            return Err(Diagnostic::error("checksum", checksum.span, message));
-        }
-    }
-    Ok(())
-}
-
-/// What a source is, if it is not a path.
-fn remote(source: &str) -> Option<&'static str> {
-    let is_web = source.starts_with("http://") || source.starts_with("https://");
-    let path = source.split(['#', '?']).next().unwrap_or_default();
-    if source.starts_with("git://") || source.starts_with("ssh://") || is_web && path.ends_with(".git") {
-        return Some("a git ref");
-    }
-    if is_web {
-        return Some("a URL");
-    }
-    let (user, rest) = source.split_once('@')?;
-    let (host, _) = rest.split_once(':')?;
-    let is_name =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    (is_name(user) && is_name(host)).then_some("a git ref")
-}
-
-fn refuse_remote(source: &str, span: Span, is_add: bool) -> Result<(), Diagnostic> {
-    match remote(source) {
-        None => Ok(()),
-        Some(kind) if !is_add => {
-            let error = Diagnostic::error("remote-copy", span, format!("source can't be {kind} for COPY"));
-            Err(error.with_help("use ADD"))
-        }
-        Some(kind) => {
-            let message = format!("ADD of {kind} is not supported yet: {source}");
-            Err(Diagnostic::error("unsupported-remote", span, message))
-        }
-    }
+/// A checksum is one of one thing, which is not here.
+fn check_checksum(copy: &Copy, checksum: &str, remotes: &[Option<Remote>]) -> Result<(), Diagnostic> {
+    let Some(flag) = copy.checksum.as_ref().filter(|_| !checksum.is_empty()) else { return Ok(()) };
+    let message = match remotes {
+        [Some(_)] => return Ok(()),
+        [_] => "checksum requires HTTP(S) or Git sources",
+        _ => "checksum can't be specified for multiple sources",
+    };
+    Err(Diagnostic::error("checksum", flag.span, message))
 }
 
 #[cfg(test)]
@@ -371,22 +360,6 @@ mod tests {
         ] {
             let required: Vec<String> = required.into_iter().map(String::from).collect();
             assert_eq!(parents(source), (root.to_string(), vec![include.to_string()], required), "{source}");
-        }
-    }
-
-    #[test]
-    fn remote_sources_are_told_from_paths() {
-        for (source, expected) in [
-            ("https://x.org/a.tgz", Some("a URL")),
-            ("https://x.org/a.git#main", Some("a git ref")),
-            ("git@github.com:a/b.git", Some("a git ref")),
-            ("git://x/y", Some("a git ref")),
-            ("github.com/a/b", None),
-            ("a@b", None),
-            ("dir/a@b:c", None),
-            ("a.git", None),
-        ] {
-            assert_eq!(remote(source), expected, "{source}");
         }
     }
 }

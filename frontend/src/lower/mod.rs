@@ -14,6 +14,7 @@ mod expose;
 mod from;
 mod meta;
 mod mount;
+mod remote;
 mod run;
 mod signal;
 mod stage;
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 
 use solver::graph::{Graph, GraphBuilder, OutputRef, Platform};
 
-use crate::ast::Ast;
+use crate::ast::{Ast, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostic;
 use crate::lint::{self, Checks};
@@ -171,6 +172,20 @@ impl Lowering {
         self.options.all_stages = true;
     }
 
+    /// Why an image that a query of [`Step::Need`] asks for cannot be had.
+    ///
+    /// A stage that was meant, or an image that everybody knows, is suggested.
+    pub fn missing(&self, query: &ImageQuery, why: &str) -> Diagnostic {
+        const COMMON: [&str; 8] = ["alpine", "busybox", "centos", "debian", "fedora", "golang", "python", "ubuntu"];
+        let written = crate::context::context_name(&query.reference).unwrap_or_else(|_| query.reference.clone());
+        let message = format!("{written}: failed to resolve source metadata for {}: {why}", query.reference);
+        let stages = self.ast.instructions.iter().filter_map(|instruction| match &instruction.kind {
+            Some(Kind::From(from)) => from.name.as_ref().map(|name| name.text.as_str()),
+            _ => None,
+        });
+        Diagnostic::error("no-image", query.span, message).suggesting(&written, stages.chain(COMMON))
+    }
+
     /// Gives the patterns that a query of [`Step::Need`] asks for.
     pub fn answer_ignore(&mut self, query: &IgnoreQuery, patterns: Vec<String>) {
         self.answers.ignores.insert(query.directory.clone(), patterns);
@@ -212,13 +227,14 @@ impl Lowering {
         let (mut graph, mut targets) = (GraphBuilder::new(), Vec::new());
         for (number, options) in self.options.for_each_platform().iter().enumerate() {
             let mut found = Vec::new();
-            match self.lower_one(options, &mut graph, &mut found)? {
-                Ok(target) => targets.push(target),
-                Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
-            }
+            let lowered = self.lower_one(options, &mut graph, &mut found);
             // Findings about the same words are told once.
             if number == 0 {
                 lints.append(&mut found);
+            }
+            match lowered? {
+                Ok(target) => targets.push(target),
+                Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
             }
         }
         if !needs.is_empty() {

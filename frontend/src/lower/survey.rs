@@ -118,7 +118,8 @@ impl Walk<'_> {
             }
             Some(Kind::Run(run)) => {
                 for mount in &run.mounts {
-                    if let Some(from) = mount.from().filter(|from| !from.is_empty()) {
+                    let has_files = !matches!(mount.kind(), Some("secret" | "ssh" | "tmpfs"));
+                    if let Some(from) = mount.from().filter(|from| has_files && !from.is_empty()) {
                         self.source(index, from, command.place(mount.span), false);
                     }
                 }
@@ -133,7 +134,7 @@ impl Walk<'_> {
             Ok(Base::Scratch) => {}
             Ok(Base::Context(named)) => _ = self.context(&named, self.options.platform().clone(), span),
             Ok(Base::Image(reference)) => _ = self.image(reference, self.options.platform().clone(), span),
-            Ok(Base::Stage(other)) if other >= index && self.reaches(other, index) => {
+            Ok(Base::Stage(other)) if other == index => {
                 let message = format!("circular dependency detected on stage: {}", self.stages.title(other));
                 let remark = "this stage is itself made of the current one";
                 let error = Diagnostic::error("stage-cycle", span, message);
@@ -153,27 +154,6 @@ impl Walk<'_> {
             }
             Ok(Base::Stage(earlier)) => self.todo.push(earlier),
         }
-    }
-
-    /// Whether stage `from` is made of stage `to`.
-    fn reaches(&self, from: usize, to: usize) -> bool {
-        let (mut seen, mut todo) = (BTreeSet::new(), vec![from]);
-        while let Some(index) = todo.pop() {
-            if index == to {
-                return true;
-            }
-            if !seen.insert(index) {
-                continue;
-            }
-            let stage = &self.stages.all[index];
-            let copied = stage.commands.iter().flat_map(|command| sources(&command.instruction.kind));
-            let found = copied.filter_map(|(from, is_copy)| self.stages.source(from, index, stage.span, is_copy).ok());
-            todo.extend(found.chain([stage.base.clone()]).filter_map(|base| match base {
-                Base::Stage(index) => Some(index),
-                _ => None,
-            }));
-        }
-        false
     }
 
     /// Asks for what must be known of a named context; its configuration, if it is an image's and known already.
@@ -240,14 +220,5 @@ impl Walk<'_> {
         if !self.survey.needs.iter().any(is_same) {
             self.survey.needs.push(query);
         }
-    }
-}
-
-/// What an instruction takes files from; and whether it is a copy, where indexes count.
-fn sources(kind: &Option<Kind>) -> Vec<(&str, bool)> {
-    match kind {
-        Some(Kind::Copy(copy)) => copy.from.iter().map(|from| (from.text.as_str(), true)).collect(),
-        Some(Kind::Run(run)) => run.mounts.iter().filter_map(|mount| mount.from()).map(|from| (from, false)).collect(),
-        _ => Vec::new(),
     }
 }

@@ -28,10 +28,12 @@ pub(super) fn workdir(build: &mut Build, state: &mut StageState, path: &Spanned,
     }
     state.has_workdir = true;
     let dir = joined(&state.config.config.working_dir, &text);
-    state.config.config.working_dir.clone_from(&dir);
-    state.cwd.clone_from(&dir);
+    // An absolute path is kept in the configuration as it was written.
+    let shown = if text.starts_with('/') { text } else { dir.clone() };
     let epoch = build.scene.epoch;
-    let created_by = format!("WORKDIR {dir}");
+    let created_by = format!("WORKDIR {shown}");
+    state.config.config.working_dir = shown;
+    state.cwd.clone_from(&dir);
     if dir == "/" {
         state.config.commit(created_by, false, epoch);
         return Ok(());

@@ -244,9 +244,6 @@ fn copy(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Copy
     let words = arguments(statement);
     let count = words.len();
     if count < 2 {
-        if count == 0 {
-            return arity(statement, "at least two arguments", diagnostics);
-        }
         let message = "at least two arguments, but only one was provided. Destination could not be determined";
         return arity(statement, message, diagnostics);
     }

@@ -24,8 +24,19 @@ use crate::diagnostic::Diagnostic;
 use crate::lint::{self, Checks};
 use crate::source::{Source, Span};
 
-/// Errors about no instruction in particular.
-const WHOLE_FILE: [&str; 3] = ["empty-file", "no-instructions", "no-stages"];
+/// Errors whose messages do not begin with a line number, as those of other builders do not.
+const WITHOUT_LINE: [&str; 10] = [
+    "empty-file",
+    "no-instructions",
+    "no-stages",
+    "no-stage",
+    "mixed-array",
+    "missing-value",
+    "missing-equals",
+    "unterminated-heredoc",
+    "invalid-mount",
+    "unsupported-device",
+];
 
 /// Reads a Dockerfile.
 ///
@@ -47,10 +58,11 @@ pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
     }
     let checks = directives.check.as_ref().map_or(Ok(Checks::default()), |check| Checks::read(&check.text));
     errors.sort_by_key(|error| error.span().start);
-    for error in errors.iter_mut().filter(|error| !WHOLE_FILE.contains(&error.code)) {
+    for error in errors.iter_mut().filter(|error| !WITHOUT_LINE.contains(&error.code)) {
         let at = error.span().start;
-        let spans = instructions.iter().map(|instruction| instruction.statement.span);
-        error.unread = spans.into_iter().find(|span| span.start <= at && at <= span.end);
+        let after = instructions.partition_point(|instruction| instruction.statement.span.start <= at);
+        let last = after.checked_sub(1).and_then(|last| instructions.get(last));
+        error.unread = last.map(|instruction| instruction.statement.span).filter(|span| at <= span.end);
     }
     let mut diagnostics = errors.clone();
     if !errors.is_empty() {

@@ -46,6 +46,16 @@ impl CacheMount {
         Some(self.home.join("fs")).filter(|path| path.exists())
     }
 
+    /// The directory, made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn directory(&self) -> Result<PathBuf> {
+        let content = self.home.join("fs");
+        ensure_directory(&content)?;
+        Ok(content)
+    }
+
     /// Moves a new cache's first content here, a file or directory of the same store. Of several that do so at once
     /// one is taken, and the others stay where they are.
     ///
@@ -97,6 +107,16 @@ impl Store {
     /// What cache mounts are sorted by before they are taken; a digest of the name, so no name is a path.
     pub fn cache_mount_order(&self, name: &str) -> String {
         blake3::hash(name.as_bytes()).to_hex().to_string()
+    }
+
+    /// Takes a directory of the builder's own, unless somebody has it. It is kept, counted and pruned as a cache mount,
+    /// but no name of a cache mount leads to it: what steps can write to would be believed otherwise.
+    ///
+    /// # Errors
+    /// Its directory cannot be made.
+    pub fn own_cache(&self, name: &str) -> Result<Option<CacheMount>> {
+        let id = hex::encode(blake3::derive_key("rbuild: directories of the builder's own", name.as_bytes()));
+        self.take_directory(id, name, Sharing::Exclusive)
     }
 
     /// Takes a directory that `key` stands for, where what came from somewhere is kept for the next time: the first that

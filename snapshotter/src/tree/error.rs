@@ -94,12 +94,16 @@ pub enum Error {
         /// What is in the way.
         path: PathBuf,
     },
-    /// An archive in a compression that cannot be read.
-    #[error("extract {}: {compression} archives are not supported, use gzip or zstd", path.display())]
-    Compression {
+    /// An archive that takes too much memory to be read.
+    #[error(
+        "extract {}: its {compression} stream needs more than 128 MiB of memory: compress it with a smaller dictionary, \
+         or take it as it is (--unpack=false)",
+        path.display()
+    )]
+    Memory {
         /// The archive.
         path: PathBuf,
-        /// `bzip2`, `xz`.
+        /// `xz`, `zstd`.
         compression: &'static str,
     },
     /// An archive could not be extracted.

@@ -6,6 +6,7 @@
 mod agents;
 mod auth;
 mod directories;
+mod layouts;
 mod place;
 mod places;
 mod secrets;
@@ -23,7 +24,9 @@ use super::exporters::Shipment;
 use super::Error;
 use crate::engine::Secret;
 use crate::registry::Credentials;
+use crate::source::oci_layout::Layout;
 use crate::wire::health::healthy;
+use crate::wire::proto::content::content_server::ContentServer;
 use crate::wire::proto::file_send::file_send_server::FileSendServer;
 use crate::wire::proto::filesync::auth_server::AuthServer;
 use crate::wire::proto::filesync::file_sync_server::FileSyncServer;
@@ -41,6 +44,8 @@ pub struct Offer {
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets of ssh agents, by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// OCI layouts, by the names that named contexts have for them.
+    pub layouts: BTreeMap<String, Layout>,
     /// Who we are to registries.
     pub credentials: Credentials,
 }
@@ -57,7 +62,8 @@ impl Offer {
         let always = [services::HEALTH, services::FILE_SYNC, services::FILE_SEND, services::AUTH];
         let secrets = (!self.secrets.is_empty()).then_some(services::SECRETS);
         let agents = (!self.agents.is_empty()).then_some(services::SSH);
-        always.into_iter().chain(secrets).chain(agents).flatten().copied().collect()
+        let layouts = (!self.layouts.is_empty()).then_some(services::CONTENT);
+        always.into_iter().chain(secrets).chain(agents).chain(layouts).flatten().copied().collect()
     }
 
     /// The services, and what is known of what they received.
@@ -65,7 +71,7 @@ impl Offer {
     /// # Errors
     /// No random numbers.
     pub(super) fn serve(self, shipments: Vec<Shipment>) -> Result<(Routes, Arrivals), Error> {
-        let Offer { directories, secrets, agents, credentials } = self;
+        let Offer { directories, secrets, agents, layouts, credentials } = self;
         let (places, arrivals) = places::Places::new(shipments);
         let directories = FileSyncServer::new(directories::Directories(Arc::new(directories)));
         let mut routes = Routes::new(healthy())
@@ -77,6 +83,9 @@ impl Offer {
         }
         if !agents.is_empty() {
             routes = routes.add_service(SshServer::new(agents::Agents(agents)));
+        }
+        if !layouts.is_empty() {
+            routes = routes.add_service(ContentServer::new(layouts::Layouts(layouts)));
         }
         Ok((routes, arrivals))
     }

@@ -56,6 +56,10 @@ fn parted<'a>(session: Option<&'a str>, name: &'a str) -> (Option<&'a str>, Cow<
 }
 
 impl Client for SessionClient {
+    fn project(&self) -> String {
+        self.live.headers().shared_key.clone()
+    }
+
     /// A copy of what is asked for, in the store.
     fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory> {
         Box::pin(async move {

@@ -48,6 +48,9 @@ mod waiting;
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// What was asked for, and how much of it went.
+type Transfer = (DirectoryRequest, Option<Sent>);
+
 /// What a client has.
 #[derive(Clone, Default)]
 struct Offer {
@@ -55,7 +58,7 @@ struct Offer {
     /// A directory of this name is these packets and nothing more.
     forged: BTreeMap<String, Vec<Packet>>,
     /// What it was asked for, and how much of it went.
-    asked: Arc<Mutex<Vec<(DirectoryRequest, Option<Sent>)>>>,
+    asked: Arc<Mutex<Vec<Transfer>>>,
     /// Where results go, by exporter: 0 is a directory, the others are files.
     out: Option<PathBuf>,
     deliveries: Arc<Mutex<Vec<Told>>>,
@@ -266,7 +269,7 @@ struct World {
 impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
+        let store = Store::open(dir.path().join("store")).unwrap();
         World { sessions: Sessions::new(store), _dir: dir }
     }
 

@@ -3,6 +3,7 @@
 //! *Job*: from an op and the files of its inputs to committed snapshots. *Not its job*: whether it has to run at all
 //! (the solver's), and how records are kept (`host`). *Start reading at* [`execute`].
 
+mod diff;
 pub mod file;
 mod merge;
 mod run;
@@ -19,7 +20,7 @@ use super::client::Client;
 use super::request::Entitlements;
 use super::results::Output;
 use crate::sandbox::{self, Sandbox};
-pub(crate) use run::{Emptied, DEFAULT_PATH};
+pub(crate) use run::{Agent, Emptied, DEFAULT_PATH};
 
 /// What steps work with.
 #[derive(Clone)]
@@ -56,6 +57,16 @@ pub enum StepFailure {
         /// Why.
         #[source]
         source: sandbox::Error,
+    },
+    /// The process is for another kind of machine.
+    #[error("process {command:?} did not complete successfully: exec format error: {missing}")]
+    Foreign {
+        /// Its words.
+        command: String,
+        /// The architecture of its platform.
+        architecture: String,
+        /// What this machine lacks.
+        missing: String,
     },
     /// The user it should run as is not there.
     #[error(transparent)]
@@ -122,6 +133,15 @@ pub enum StepFailure {
     /// The build context cannot be read.
     #[error(transparent)]
     Context(#[from] crate::source::local::Error),
+    /// A file of the web cannot be had.
+    #[error(transparent)]
+    Http(#[from] crate::source::http::Error),
+    /// A commit cannot be had.
+    #[error(transparent)]
+    Git(#[from] crate::source::git::Error),
+    /// An image of the client's cannot be used.
+    #[error(transparent)]
+    OciLayout(#[from] crate::source::oci_layout::Error),
     /// A base image cannot be used.
     #[error(transparent)]
     Image(#[from] super::images::Error),
@@ -180,7 +200,10 @@ pub(crate) async fn execute(
     inputs: Vec<Output>,
 ) -> Result<Vec<Output>, StepFailure> {
     match &vertex.op {
-        Op::Run(op) => run::run(cx, at, op, &vertex.hints, inputs).await,
+        Op::Run(op) => {
+            let ran = run::run(cx, at, op, &vertex.hints, inputs).await;
+            ran.map_err(|failure| run::told_of_platform(failure, vertex.platform.as_ref()))
+        }
         Op::File(op) => file::step(cx, op, inputs).await,
         Op::Merge(op) => merge::merge(cx, op, inputs).await,
         Op::Passthrough(op) => {
@@ -188,7 +211,7 @@ pub(crate) async fn execute(
             let outputs: Option<Vec<Output>> = op.outputs.iter().map(pass).collect();
             outputs.ok_or(StepFailure::Unsupported("passing on an input that is not there"))
         }
-        Op::Diff(_) => Err(StepFailure::Unsupported("diff")),
+        Op::Diff(op) => diff::diff(cx, op, inputs).await,
         Op::Build(_) => Err(StepFailure::Unsupported("a definition in an input")),
         Op::Source(_) => Err(StepFailure::Unsupported("running a source")),
     }

@@ -1,7 +1,7 @@
 //! Extracts the archives that ADD finds.
 
 use std::error::Error as StdError;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::os::fd::AsFd;
 
 use rustix::fs::{mkdirat, Mode};
@@ -12,7 +12,7 @@ use crate::layer::{apply_to_directory, Limits};
 use super::super::resolve::open_dir;
 use super::super::select::SelectPath;
 use super::super::Tree;
-use super::{copy, remove_all, Archive, Change, Compression, CopyRequest, Destination, InTheWay};
+use super::{copy, remove_all, Archive, Change, CopyRequest, Destination, InTheWay};
 
 /// Extracts an archive into its directory, with the owner of the change if it names one.
 ///
@@ -22,11 +22,7 @@ use super::{copy, remove_all, Archive, Change, Compression, CopyRequest, Destina
 /// Those of [`apply_to_directory`], and of [`copy`](super::copy()) where owners change.
 pub fn extract(archive: Archive<'_>) -> Result<(), Box<dyn StdError + Send + Sync>> {
     let file = BufReader::with_capacity(128 << 10, archive.file);
-    let tar: Box<dyn Read> = match archive.compression {
-        Compression::None => Box::new(file),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),
-    };
+    let tar = archive.compression.undo(file)?;
     let Some(owner) = archive.change.owner else {
         apply_to_directory(tar, archive.dest, &Limits::default())?;
         return Ok(());

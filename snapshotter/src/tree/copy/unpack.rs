@@ -2,8 +2,10 @@
 
 use std::error::Error as StdError;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
+
+use lzma_rust2::XzReader;
 
 use crate::pattern::clean;
 
@@ -13,6 +15,11 @@ use super::super::resolve::{make_parents, set_times};
 use super::super::scan::{Kind, Scan};
 use super::{Change, CopyRequest};
 
+/// The most memory an xz stream may ask for, in KiB: twice what `xz -9` needs.
+const XZ_MEMORY: u32 = 128 << 10;
+/// The most memory a zstd stream may ask for, as a power of two.
+const LARGEST_WINDOW: u32 = 27;
+
 /// How a tar archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -20,6 +27,10 @@ pub enum Compression {
     None,
     /// RFC 1952.
     Gzip,
+    /// <https://sourceware.org/bzip2/>.
+    Bzip2,
+    /// <https://tukaani.org/xz/xz-file-format.txt>.
+    Xz,
     /// RFC 8878.
     Zstd,
 }
@@ -51,9 +62,7 @@ pub(super) fn try_unpack(scan: &mut Scan, dest: BorrowedFd<'_>, request: &CopyRe
     let compression = match sniff(&mut file).map_err(unreadable)? {
         Sniffed::Tar(compression) => compression,
         Sniffed::Other => return Ok(false),
-        Sniffed::Unsupported(compression) => {
-            return Err(Error::Compression { path: rooted(&real), compression });
-        }
+        Sniffed::TooLarge(compression) => return Err(Error::Memory { path: rooted(&real), compression }),
     };
     // The archive's bytes are the content that counts; they are hashed here and read again by the extraction.
     file.rewind().map_err(unreadable)?;
@@ -76,10 +85,40 @@ pub(super) fn try_unpack(scan: &mut Scan, dest: BorrowedFd<'_>, request: &CopyRe
     Ok(true)
 }
 
+impl Compression {
+    /// What the first bytes of a file tell of.
+    fn told_by(head: &[u8]) -> Compression {
+        match head {
+            [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
+            [b'B', b'Z', b'h', _, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Compression::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+            _ if is_skippable_frame(head) => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+
+    /// Undoes it. Several streams one after the other are one.
+    pub(super) fn undo<'r>(self, from: impl BufRead + 'r) -> io::Result<Box<dyn Read + 'r>> {
+        Ok(match self {
+            Compression::None => Box::new(from),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
+            Compression::Xz => Box::new(XzReader::new_mem_limit(from, true, XZ_MEMORY)),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(from)?;
+                decoder.window_log_max(LARGEST_WINDOW)?;
+                Box::new(decoder)
+            }
+        })
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Sniffed {
     Tar(Compression),
-    Unsupported(&'static str),
+    /// Nobody knows what is in it.
+    TooLarge(&'static str),
     Other,
 }
 
@@ -89,28 +128,21 @@ fn sniff(file: &mut File) -> io::Result<Sniffed> {
     if is_tar(&head) {
         return Ok(Sniffed::Tar(Compression::None));
     }
-    if head.starts_with(b"BZh") && head.get(4..10) == Some(b"\x31\x41\x59\x26\x53\x59") {
-        return Ok(Sniffed::Unsupported("bzip2"));
-    }
-    if head.starts_with(b"\xfd7zXZ\0") {
-        return Ok(Sniffed::Unsupported("xz"));
+    let compression = Compression::told_by(&head);
+    if compression == Compression::None {
+        return Ok(Sniffed::Other);
     }
     file.rewind()?;
     let mut block = Vec::with_capacity(512);
-    // What does not decompress is an ordinary file.
-    if head.starts_with(b"\x1f\x8b\x08") {
-        let inside = flate2::read::MultiGzDecoder::new(&*file).take(512).read_to_end(&mut block);
-        if inside.is_ok() && is_tar(&block) {
-            return Ok(Sniffed::Tar(Compression::Gzip));
-        }
-    } else if head.starts_with(b"\x28\xb5\x2f\xfd") || is_skippable_frame(&head) {
-        let decoder = zstd::stream::read::Decoder::new(&*file);
-        let inside = decoder.and_then(|decoder| decoder.take(512).read_to_end(&mut block));
-        if inside.is_ok() && is_tar(&block) {
-            return Ok(Sniffed::Tar(Compression::Zstd));
-        }
-    }
-    Ok(Sniffed::Other)
+    let inside = compression.undo(BufReader::new(&*file)).and_then(|inside| inside.take(512).read_to_end(&mut block));
+    Ok(match inside {
+        Ok(_) if is_tar(&block) => Sniffed::Tar(compression),
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Sniffed::TooLarge("xz"),
+        // The library has no code for it.
+        Err(error) if error.to_string().contains("too much memory") => Sniffed::TooLarge("zstd"),
+        // What does not decompress is an ordinary file.
+        _ => Sniffed::Other,
+    })
 }
 
 fn is_skippable_frame(head: &[u8]) -> bool {

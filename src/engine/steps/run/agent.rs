@@ -34,7 +34,7 @@ const REQUEST_IDENTITIES: u8 = 11;
 const SIGN_REQUEST: u8 = 13;
 
 /// A socket that a step will see.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     id: String,
     listener: UnixListener,
     /// The directory it is in, which nobody else can enter.
@@ -43,7 +43,7 @@ pub(super) struct Agent {
 
 impl Agent {
     /// Makes the socket that `options` ask for; none when the client forwards no such agent and that is no error.
-    pub(super) async fn open(cx: &StepCx, options: &SecretMount) -> Result<Option<Agent>, StepFailure> {
+    pub(crate) async fn open(cx: &StepCx, options: &SecretMount) -> Result<Option<Agent>, StepFailure> {
         let id = &options.id;
         if !cx.client.has_agent(id).await? {
             return match options.optional {
@@ -65,15 +65,19 @@ impl Agent {
         Ok(Some(Agent { id: id.clone(), listener, home }))
     }
 
+    /// The directory of the socket, which is called `agent`.
+    pub(crate) fn directory(&self) -> Result<OwnedFd, StepFailure> {
+        let directory = File::open(self.home.upper());
+        Ok(directory.map_err(|e| StepFailure::io("open the socket of an ssh agent", e))?.into())
+    }
+
     /// A mount of the socket.
     pub(super) fn mount(&self) -> Result<OwnedFd, StepFailure> {
-        let directory =
-            File::open(self.home.upper()).map_err(|e| StepFailure::io("open the socket of an ssh agent", e))?;
-        sandbox::bind_source(directory.as_fd(), Path::new("agent")).map_err(StepFailure::Mount)
+        sandbox::bind_source(self.directory()?.as_fd(), Path::new("agent")).map_err(StepFailure::Mount)
     }
 
     /// Serves the step's connections until the future is dropped.
-    pub(super) async fn serve(&self, client: Arc<dyn Client>) {
+    pub(crate) async fn serve(&self, client: Arc<dyn Client>) {
         let mut connections = JoinSet::new();
         loop {
             while connections.len() >= MOST_CONNECTIONS {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod caches;
+mod foreign;
 mod mounts;
 mod secrets;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use rustix::event::{poll, PollFd, PollFlags};
 use solver::graph::op::{Network, RunOp, Security};
-use solver::graph::Hints;
+use solver::graph::{Hints, Platform};
 use solver::port::AskCx;
 use tokio::io::AsyncReadExt;
 
@@ -21,6 +22,7 @@ use super::{StepCx, StepFailure};
 use crate::engine::blocking::blocking;
 use crate::engine::results::Output;
 use crate::sandbox::{self, ProcessSpec};
+pub(crate) use agent::Agent;
 pub(crate) use caches::Emptied;
 use mounts::{Scene, Supplies};
 
@@ -68,6 +70,25 @@ pub(crate) async fn run(
     }
     let cx = cx.clone();
     blocking(move || mounts::keep(&cx, trees)).await
+}
+
+/// A failure to start, with what this machine lacks to run programs of the step's platform, if that is the reason.
+pub(super) fn told_of_platform(failure: StepFailure, platform: Option<&Platform>) -> StepFailure {
+    let is_format = |source: &sandbox::Error| match source {
+        sandbox::Error::NotExecutable { reason, .. } => {
+            reason.contains("exec format error") || reason.contains("interpreter is missing")
+        }
+        _ => false,
+    };
+    match failure {
+        StepFailure::Start { command, source } if is_format(&source) => {
+            match platform.and_then(|platform| Some((platform.architecture.clone(), foreign::missing(platform)?))) {
+                Some((architecture, missing)) => StepFailure::Foreign { command, architecture, missing },
+                None => StepFailure::Start { command, source },
+            }
+        }
+        other => other,
+    }
 }
 
 /// Starts the process, passes on what it writes, and waits for its end. Dropping the future kills the process.

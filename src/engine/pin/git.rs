@@ -1,0 +1,119 @@
+//! A commit as a tree: asked for by name, fetched into a repository that is kept for each remote, checked out once.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use snapshotter::store::cache_mount::CacheMount;
+use solver::graph::op::{SecretMount, SourceOp};
+use solver::key::CacheKey;
+use solver::port::{AskCx, Record};
+
+use crate::engine::blocking::blocking;
+use crate::engine::client::Client;
+use crate::engine::host::EngineHost;
+use crate::engine::steps::{Agent, StepFailure};
+use crate::registry::Secret;
+use crate::source::git::{Git, Wanted};
+
+/// How often somebody looks whether a repository is free.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+impl EngineHost {
+    pub(in crate::engine) async fn pin_git(&self, at: &AskCx, source: &SourceOp) -> Result<Record, StepFailure> {
+        let wanted = Wanted::read(source.reference(), &source.attrs)?;
+        let cx = self.source_cx(at)?;
+        let agent = match &wanted.agent {
+            None => None,
+            Some(id) => {
+                let options = SecretMount { id: id.clone(), mode: 0o600, ..SecretMount::default() };
+                Agent::open(&cx, &options).await?
+            }
+        };
+        let Some(agent) = agent else { return self.pin_commit(at, &wanted, None).await };
+        let directory = agent.directory()?;
+        tokio::select! {
+            record = self.pin_commit(at, &wanted, Some(directory)) => record,
+            () = agent.serve(cx.client) => Err(StepFailure::NoAgent { id: wanted.agent.clone().unwrap_or_default() }),
+        }
+    }
+
+    async fn pin_commit(&self, at: &AskCx, wanted: &Wanted, agent: Option<OwnedFd>) -> Result<Record, StepFailure> {
+        let authorization = authorization(self.client(at)?.as_ref(), wanted).await?;
+        // By descriptor, since a socket's path may have 108 bytes only.
+        let process = std::process::id();
+        let socket = agent.as_ref().map(|dir| PathBuf::from(format!("/proc/{process}/fd/{}/agent", dir.as_raw_fd())));
+        let aside = self.store().prepare(None, self.lease())?;
+        let log = at.clone();
+        let on_line = move |line: &[u8]| log.log(2, line);
+        let git = Git::new(aside.upper(), wanted, authorization, socket, &on_line)?;
+        let pinned = git.resolve().await?;
+        let key = CacheKey(wanted.identity(&pinned));
+        if let Some(record) = self.stored(key).await? {
+            at.cached();
+            return Ok(record);
+        }
+        let began = Instant::now();
+        let kept = self.repository(at, wanted).await?;
+        // Another process may have had it for this very commit.
+        if let Some(record) = self.stored(key).await? {
+            return Ok(record);
+        }
+        let repository = kept.directory()?;
+        git.fetch(&repository, &pinned).await?;
+        let files = git.check_out(&repository, &pinned).await?;
+        let active = self.store().prepare(None, self.lease())?;
+        let to = active.upper();
+        let moved = blocking(move || move_all(&files, &to)).await;
+        moved.map_err(|source| StepFailure::io("move the files of a commit", source))?;
+        self.keep_source(key, active, began.elapsed()).await
+    }
+
+    /// The bare repository of a remote, once nobody else has it.
+    async fn repository(&self, at: &AskCx, wanted: &Wanted) -> Result<CacheMount, StepFailure> {
+        let name = format!("git {}", wanted.remote);
+        let _waiting = at.pause();
+        loop {
+            let (store, name) = (self.store().clone(), name.clone());
+            if let Some(repository) = blocking(move || store.own_cache(&name)).await? {
+                return Ok(repository);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+/// Moves what is in one directory to another of the same file system.
+fn move_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// The value of `Authorization`, if the client has one for this repository: those for its host come first.
+///
+/// <https://docs.docker.com/build/building/secrets/#git-authentication-for-remote-contexts>
+async fn authorization(client: &dyn Client, wanted: &Wanted) -> Result<Option<Secret>, StepFailure> {
+    let (token, header) = &wanted.secrets;
+    let host = wanted.remote.host();
+    for suffix in [format!(".{host}"), String::new()] {
+        if let Some(id) = token {
+            if let Some(value) = client.secret(&format!("{id}{suffix}")).await? {
+                let pair = format!("x-access-token:{}", String::from_utf8_lossy(value.bytes()).trim());
+                let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+                return Ok(Some(Secret::new(format!("Basic {pair}"))));
+            }
+        }
+        if let Some(id) = header {
+            if let Some(value) = client.secret(&format!("{id}{suffix}")).await? {
+                return Ok(Some(Secret::new(String::from_utf8_lossy(value.bytes()).trim())));
+            }
+        }
+    }
+    Ok(None)
+}

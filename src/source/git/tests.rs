@@ -1,0 +1,94 @@
+use super::*;
+
+fn wanted(reference: &str, attrs: &[(&str, &str)]) -> Result<Wanted, Error> {
+    Wanted::read(reference, &attrs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+}
+
+#[test]
+fn remotes_are_reached_by_four_transports_only() {
+    for (url, want) in [
+        ("https://h.example/a.git", Some("https://h.example/a.git")),
+        ("http://h.example:8080/a.git", Some("http://h.example:8080/a.git")),
+        ("git://h.example/a", Some("git://h.example/a")),
+        ("ssh://git@h.example:22/a", Some("ssh://git@h.example:22/a")),
+        ("git@h.example:a/b.git", Some("git@h.example:a/b.git")),
+        ("h.example/a.git", Some("https://h.example/a.git")),
+        ("https://user:hunter2@h.example/a.git", Some("https://h.example/a.git")),
+        ("https://hunter2@h.example/a.git", Some("https://h.example/a.git")),
+        ("ssh://git:hunter2@h.example/a", Some("ssh://git@h.example/a")),
+        ("file:///etc", None),
+        ("ext::sh -c id", None),
+        ("ext::sh", None),
+        ("/etc", None),
+        ("-upload-pack=x", None),
+        ("ssh://-oProxyCommand=id/a", None),
+        ("ssh://-l@h/a", None),
+        ("-x@h:a", None),
+        ("git@h:-x", None),
+        ("https://h.example/a\nb", None),
+        ("https:///a", None),
+    ] {
+        // git itself reads nothing here that could lead elsewhere, and a path without host has none to be sent to.
+        let found = wanted("ignored/x", &[("git.fullurl", url)]).map(|wanted| wanted.remote.to_string());
+        match want {
+            Some(want) => assert_eq!(found.unwrap(), want, "{url}"),
+            None => {
+                let said = found.expect_err(url).to_string();
+                assert!(!said.contains("hunter2"), "{said}");
+            }
+        }
+    }
+    let with_token = wanted("x/y", &[("git.fullurl", "https://me:p%40ss@h.example/a.git")]).unwrap();
+    assert_eq!(with_token.remote.introduction().unwrap().expose(), "Basic bWU6cEBzcw==");
+    assert!(!format!("{with_token:?}").contains("p@ss"));
+}
+
+#[test]
+fn refs_are_names_and_subdirs_are_below() {
+    for (fragment, is_fine) in [
+        ("main", true),
+        ("feature/a-b_c", true),
+        ("refs/tags/v1.0", true),
+        ("--upload-pack=x", false),
+        ("-c", false),
+        ("a b", false),
+        ("a\nb", false),
+        ("a..b", false),
+        ("a^{}", false),
+        ("a~1", false),
+        ("@{-1}", false),
+        ("a*", false),
+        ("a.lock", false),
+        ("main:sub/dir", true),
+        ("main:/sub//./dir/", true),
+        (":sub", true),
+        ("main:..", false),
+        ("main:a/../../b", false),
+        ("main:.git/hooks", false),
+        ("main:a/.GIT", false),
+        ("main:a\0b", false),
+    ] {
+        assert_eq!(wanted(&format!("h/r#{fragment}"), &[]).is_ok(), is_fine, "{fragment:?}");
+    }
+    assert_eq!(wanted("h/r#main:/sub//./dir/", &[]).unwrap().subdir, ["sub", "dir"]);
+    assert_eq!(wanted("h/r#main:%2e%2e/x", &[]).unwrap().subdir, ["%2e%2e", "x"], "nothing is decoded");
+}
+
+#[test]
+fn attributes_are_understood_or_refused() {
+    for (attr, is_fine) in [
+        (("git.checksum", "deadbee"), true),
+        (("git.checksum", "dead"), false),
+        (("git.checksum", "xyzxyzx"), false),
+        (("git.mtime", "commit"), true),
+        (("git.mtime", "now"), false),
+        (("git.keepgitdir", "true"), true),
+        (("git.keepgitdir", "yes"), false),
+        (("git.bundle", "x"), false),
+        (("git.sig.pubkey", "x"), false),
+        (("git.of.the.future", "x"), true),
+    ] {
+        assert_eq!(wanted("h/r", &[attr]).is_ok(), is_fine, "{attr:?}");
+    }
+    assert!(!wanted("h/r#m:sub", &[("git.keepgitdir", "true")]).unwrap().keep_git_dir);
+}

@@ -1,0 +1,176 @@
+//! Contexts from the outside: named ones, those on standard input, and questions that are answered without building.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use support::{can_build, Rbuild};
+
+/// Runs `rbuild` with something on standard input.
+fn fed(rbuild: &Rbuild, args: &[&str], input: &[u8]) -> Output {
+    let mut child =
+        rbuild.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A program that refuses its arguments does not read.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_named_directory_has_its_own_ignore_file() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let other = rbuild.context("other", &[("b", "of other"), ("skip", "x"), (".dockerignore", "skip\n")]);
+    let dockerfile = "FROM busybox AS replaced\nRUN false\nFROM busybox\nCOPY --from=other . /o/\n\
+        RUN test ! -e /o/skip\nRUN --mount=from=other,target=/m cat /m/b > /b\nCOPY --from=replaced b /r\n\
+        COPY --from=img /bin/busybox /bb\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+    let named = format!("other={}", other.display());
+    let replaced = format!("replaced={}", other.display());
+    let images = "img=docker-image://busybox";
+    let tree =
+        rbuild.tree(&context, &["--build-context", &named, "--build-context", &replaced, "--build-context", images]);
+    assert_eq!((tree.read("/b").as_str(), tree.read("/r").as_str()), ("of other", "of other"));
+    assert!(tree.has("/bb"));
+}
+
+#[test]
+fn a_dockerfile_on_standard_input_needs_no_context() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let output = fed(&rbuild, &["build", "-"], b"FROM busybox\nRUN true\n");
+    assert!(output.status.success(), "{}", said(&output));
+    let output = fed(&rbuild, &["build", "-"], b"FROM busybox\nCOPY a /\n");
+    assert!(!output.status.success() && said(&output).contains("not found"), "{}", said(&output));
+    let output = fed(&rbuild, &["build", "-f", "-", "-"], b"FROM busybox\n");
+    assert!(said(&output).contains("can't use stdin for both build context and dockerfile"), "{}", said(&output));
+}
+
+#[test]
+fn an_archive_on_standard_input_is_the_context() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in [
+        ("Dockerfile", "FROM busybox\nCOPY a d /x/\nRUN test \"$(cat /x/a)\" = 1 && test -e /x/b\n"),
+        ("sub/Other", "FROM busybox\nCOPY a /y\n"),
+        ("a", "1"),
+        ("d/b", "2"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    let tar = tar.into_inner().unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    for archive in [tar, gzip.finish().unwrap()] {
+        let output = fed(&rbuild, &["build", "-"], &archive);
+        assert!(output.status.success(), "{}", said(&output));
+        let output = fed(&rbuild, &["build", "-f", "sub/Other", "-"], &archive);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_hostile_archive_stays_where_it_is_unpacked() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let outside = rbuild.path("outside");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    tar.append_link(&mut link, "dir", rbuild.path("")).unwrap();
+    let mut file = tar::Header::new_gnu();
+    file.set_size(4);
+    file.set_mode(0o644);
+    tar.append_data(&mut file, "dir/outside", &b"evil"[..]).unwrap();
+    fed(&rbuild, &["build", "-"], &tar.into_inner().unwrap());
+    assert!(!outside.exists(), "the archive wrote through its link");
+}
+
+#[test]
+fn checks_end_as_they_found_it() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context =
+        rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n"), ("Lower", "from busybox\nCMD a\n")]);
+    let run = |args: &[&str]| {
+        let mut all: Vec<&OsStr> = vec!["build".as_ref()];
+        all.extend(args.iter().map(OsStr::new));
+        all.push(context.as_os_str());
+        rbuild.run(all)
+    };
+    let file = context.join("Lower").display().to_string();
+    let fine = run(&["--check"]);
+    assert!(fine.status.success() && said(&fine).contains("Check complete, no warnings found."), "{}", said(&fine));
+    let doubtful = run(&["--check", "-f", &file]);
+    assert_eq!(doubtful.status.code(), Some(1));
+    assert!(said(&doubtful).contains("WARNING: JSONArgsRecommended - https://"), "{}", said(&doubtful));
+    let json = run(&["--call=check,format=json", "-f", &file]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(json["warnings"].as_array().is_some_and(|warnings| !warnings.is_empty()), "{json}");
+    let outline = run(&["--call=outline"]);
+    assert!(outline.status.success(), "{}", said(&outline));
+    fs::write(context.join("Lower"), "FROM busybox\nRUNN x\n").unwrap();
+    let wrong = run(&["--check", "-f", &file]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(said(&wrong).contains("unknown instruction: RUNN (did you mean RUN?)"), "{}", said(&wrong));
+}
+
+#[test]
+fn a_step_of_another_platform_says_what_is_missing() {
+    if !can_build() {
+        return;
+    }
+    if fs::read_dir("/proc/sys/fs/binfmt_misc")
+        .is_ok_and(|entries| entries.flatten().any(|e| e.file_name() == "qemu-s390x"))
+    {
+        eprintln!("skipped: this machine can run programs for s390x");
+        return;
+    }
+    let rbuild = Rbuild::new();
+    // A program that this kernel cannot read.
+    let context = rbuild.context(
+        "c",
+        &[
+            ("Dockerfile", "FROM --platform=linux/s390x scratch\nCOPY --chmod=755 sh /bin/sh\nRUN true\n"),
+            ("sh", "\u{1}no program"),
+        ],
+    );
+    let said = rbuild.fails(1, ["build".as_ref(), "--platform=linux/s390x".as_ref(), context.as_os_str()]);
+    assert!(said.contains("no interpreter for linux/s390x programs is registered"), "{said}");
+    assert!(said.contains("tonistiigi/binfmt --install s390x"), "{said}");
+}
+
+#[test]
+fn two_platforms_share_what_runs_on_this_machine() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM --platform=$BUILDPLATFORM busybox AS build\nRUN cat /proc/sys/kernel/random/uuid > /id\n\
+        FROM scratch\nARG TARGETARCH\nCOPY --from=build /id /$TARGETARCH\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+    let said = rbuild.log(&context, &["--platform=linux/amd64,linux/arm64"]);
+    assert_eq!(said.matches("RUN cat /proc/sys/kernel/random/uuid > /id\n").count(), 1, "{said}");
+    assert!(said.contains("COPY --from=build /id /arm64"), "{said}");
+}
