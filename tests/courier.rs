@@ -185,6 +185,24 @@ fn builds_like_a_local_build(pair: &Pair) {
     assert_eq!((content.as_str(), entry.header().mode().unwrap() & 0o7777), ("me has s3cret\n", 0o750));
 }
 
+/// A directory and an image layout that have names.
+fn named_contexts_are_read_here(pair: &Pair) {
+    let (layout, out) = (pair.rbuild.path("layout"), pair.rbuild.path("named"));
+    pair.rbuild.context("other", &[("f", "other's"), ("unread", "never asked for")]);
+    let base = pair.rbuild.context("base", &[("Dockerfile", "FROM scratch\nCOPY g /g\n"), ("g", "the layout's")]);
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    pair.rbuild.ok(["build", "-t", "base:1", "-o", &output, base.to_str().unwrap()]);
+    let file = pair.rbuild.path("Named");
+    fs::write(&file, "FROM base\nCOPY --from=others f /f\n").unwrap();
+    let (file, out_text) = (file.display().to_string(), out.display().to_string());
+    let others = format!("others={}", pair.rbuild.path("other").display());
+    let layout = format!("base=oci-layout://{}:1", layout.display());
+    pair.ok(&["-f", &file, "--build-context", &others, "--build-context", &layout, "-o", &out_text]);
+    assert_eq!(fs::read_to_string(out.join("f")).unwrap(), "other's");
+    assert_eq!(fs::read_to_string(out.join("g")).unwrap(), "the layout's");
+    assert!(!out.join("unread").exists());
+}
+
 fn errors_have_their_excerpt(pair: &Pair) {
     let file = pair.dockerfile("Failing", "RUN --network=none echo oops; exit 3");
     let said = pair.fails(1, &["-f", &file]);
@@ -263,6 +281,7 @@ fn the_buildkit_of_an_engine_builds() {
     }
     let Some(pair) = Pair::engine() else { return };
     builds_like_a_local_build(&pair);
+    named_contexts_are_read_here(&pair);
     errors_have_their_excerpt(&pair);
     an_interrupt_ends_the_build_there(&pair);
     what_it_holds_is_told(&pair);
@@ -279,6 +298,7 @@ fn rbuild_serve_builds() {
     }
     let pair = Pair::serve();
     builds_like_a_local_build(&pair);
+    named_contexts_are_read_here(&pair);
     errors_have_their_excerpt(&pair);
     what_it_holds_is_told(&pair);
 }
