@@ -11,12 +11,8 @@ build:
 
 # What the demo and the tests use as commands. Nothing is installed when all of it is there.
 prerequisites:
-<<<<<<< HEAD
 	@tests/prerequisites.sh busybox-static skopeo umoci runc uidmap docker-registry curl openssh-client git
-=======
-	@tests/prerequisites.sh busybox-static skopeo umoci runc uidmap docker-registry curl openssh-client
 	@tests/buildx.sh >/dev/null
->>>>>>> daemon
 
 prerequisites-wide: prerequisites
 	@tests/prerequisites.sh mmdebstrap ca-certificates
