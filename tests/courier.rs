@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -51,13 +52,16 @@ impl Pair {
     fn serve() -> Pair {
         let rbuild = Rbuild::new();
         let socket = rbuild.path("serve.sock");
-        let addr = format!("unix://{}", socket.display());
-        let log = fs::File::create(rbuild.path("serve.log")).unwrap();
-        let mut command = rbuild.command(["serve", "--addr", &addr]);
-        let daemon = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let pair = Pair { rbuild, addr, daemon: Some(daemon) };
+        let pair = Pair::serve_at(rbuild, format!("unix://{}", socket.display()), &[]);
         until("rbuild serve answers", || UnixStream::connect(&socket).is_ok());
         pair
+    }
+
+    fn serve_at(rbuild: Rbuild, addr: String, args: &[&str]) -> Pair {
+        let log = fs::File::create(rbuild.path("serve.log")).unwrap();
+        let mut command = rbuild.command(["serve", "--addr", &addr]);
+        let daemon = command.args(args).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Pair { rbuild, addr, daemon: Some(daemon) }
     }
 
     /// The engine that `RBUILD_TEST_ENGINE` names by its socket, or one that is started; none where there is no dockerd.
@@ -185,7 +189,7 @@ fn builds_like_a_local_build(pair: &Pair) {
     assert_eq!((content.as_str(), entry.header().mode().unwrap() & 0o7777), ("me has s3cret\n", 0o750));
 }
 
-/// A directory and an image layout that have names.
+/// A directory and, as the base, an image layout that have names.
 fn named_contexts_are_read_here(pair: &Pair) {
     let (layout, out) = (pair.rbuild.path("layout"), pair.rbuild.path("named"));
     pair.rbuild.context("other", &[("f", "other's"), ("unread", "never asked for")]);
@@ -281,7 +285,6 @@ fn the_buildkit_of_an_engine_builds() {
     }
     let Some(pair) = Pair::engine() else { return };
     builds_like_a_local_build(&pair);
-    named_contexts_are_read_here(&pair);
     errors_have_their_excerpt(&pair);
     an_interrupt_ends_the_build_there(&pair);
     what_it_holds_is_told(&pair);
@@ -360,6 +363,49 @@ fn an_agent_is_forwarded_to_rbuild_serve() {
     assert_eq!(fs::read_to_string(out.join("keys")).unwrap(), agent.key);
     let said = pair.fails(1, &["-f", &file, "--no-cache"]);
     assert!(said.contains("help: forward an ssh agent with --ssh default"), "{said}");
+}
+
+#[test]
+fn a_port_is_used_with_certificates_on_both_sides() {
+    if !can_build() || !support::have("openssl") {
+        return;
+    }
+    let rbuild = Rbuild::empty();
+    make_certificates(rbuild.dir.path());
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = |name: &str| rbuild.path(name).display().to_string();
+    let [ca, server, server_key, client, client_key] =
+        ["ca.crt", "server.crt", "server.key", "client.crt", "client.key"].map(file);
+    let args = ["--tlscert", &server, "--tlskey", &server_key, "--tlscacert", &ca];
+    let pair = Pair::serve_at(rbuild, format!("tcp://127.0.0.1:{port}"), &args);
+    until("rbuild serve answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let all = ["--tlscacert", &ca, "--tlscert", &client, "--tlskey", &client_key];
+    let out = pair.rbuild.path("out");
+    pair.ok(&[&all[..], &["-o", out.to_str().unwrap()]].concat());
+    assert_eq!(fs::read_to_string(out.join("said")).unwrap(), "nobody has s3cret\n");
+    // Nobody gets in without showing who they are, nor is anybody believed who is not vouched for.
+    pair.fails(1, &["--tlscacert", &ca]);
+    pair.fails(1, &[]);
+    let own = ["--tlscacert", &client, "--tlscert", &client, "--tlskey", &client_key];
+    let said = pair.fails(1, &own);
+    assert!(said.contains("invalid peer certificate"), "{said}");
+}
+
+/// An authority, and certificates of it for 127.0.0.1 and for a client.
+fn make_certificates(dir: &Path) {
+    let openssl = |line: &str| {
+        let output =
+            Command::new("openssl").args(line.split(' ')).current_dir(dir).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "openssl {line}: {}", text(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.crt {key}"));
+    fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
+    for name in ["server", "client"] {
+        openssl(&format!("req -new -subj /CN=somebody -keyout {name}.key -out request {key}"));
+        let authority = "-CA ca.crt -CAkey ca.key -CAcreateserial -extfile names";
+        openssl(&format!("x509 -req -days 2 -in request -out {name}.crt {authority}"));
+    }
 }
 
 #[test]

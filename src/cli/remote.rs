@@ -224,6 +224,9 @@ fn help(said: &str) -> Option<String> {
     if let Some(id) = word_between("no SSH key \"", "\" forwarded from the client") {
         return Some(format!("forward an ssh agent with --ssh {id}"));
     }
+    if said.contains("unknown scheme oci-layout") {
+        return Some("the BuildKit of this engine reads no OCI layouts; name an image of a registry".to_string());
+    }
     word_between("exporter \"", "\" could not be found").map(|kind| {
         format!("this daemon has no output of type {kind}; -o type=local and -o type=tar are there everywhere")
     })
