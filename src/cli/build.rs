@@ -21,6 +21,7 @@ use super::transfer;
 use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
+use crate::gateway;
 use crate::progress::View;
 use crate::sandbox;
 
@@ -100,7 +101,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = engine.build(&request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
+            built = gateway::build(&engine, &request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
