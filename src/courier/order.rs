@@ -1,14 +1,16 @@
 //! A build as a daemon is asked for it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::exporters::{shipments, Home, Keep, Shipment};
 use super::{random, Address, Error, Offer};
+use crate::cache::Place;
 use crate::engine::attrs::{self, DOCKERFILE};
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
-use crate::wire::proto::control::{CacheOptions, SolveRequest};
+use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::wire::session::Headers;
 
 /// A build that a daemon is to do.
@@ -77,7 +79,7 @@ impl Order {
             session,
             frontend: "dockerfile.v0".to_owned(),
             frontend_attrs: options,
-            cache: Some(CacheOptions::default()),
+            cache: Some(caches(&request)?),
             entitlements: entitlements(request.rights.entitlements),
             exporters: shipments.iter().map(|shipment| shipment.exporter.clone()).collect(),
             ..SolveRequest::default()
@@ -93,6 +95,21 @@ fn with_dockerfile(text: &[u8]) -> Result<TempDir, Error> {
     let file = dir.path().join(DOCKERFILE);
     std::fs::write(&file, text).map_err(|e| wrong(&file, e))?;
     Ok(dir)
+}
+
+/// The caches that the daemon is to use and to write. A directory is one of ours: its blobs would have to travel.
+fn caches(request: &BuildRequest) -> Result<CacheOptions, Error> {
+    let entry = |place: &Place, (kind, attrs): (String, BTreeMap<String, String>)| match place {
+        Place::Local(..) => Err(Error::Unsupported("caches of type=local at a daemon; use type=registry".to_owned())),
+        _ => Ok(CacheOptionsEntry { r#type: kind, attrs }),
+    };
+    let exports = request.exports.cache_to.iter().map(|cache| entry(&cache.place, cache.written()));
+    let imports = request.cache_from.iter().map(|cache| entry(&cache.place, cache.written()));
+    Ok(CacheOptions {
+        exports: exports.collect::<Result<_, _>>()?,
+        imports: imports.collect::<Result<_, _>>()?,
+        ..CacheOptions::default()
+    })
 }
 
 fn entitlements(rights: Entitlements) -> Vec<String> {
