@@ -15,7 +15,8 @@ fn program() -> std::path::PathBuf {
     let program = tests.parent().unwrap().parent().unwrap().join("examples/frontend");
     if !program.exists() {
         // One test file alone was asked for.
-        let built = std::process::Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "frontend"]).status();
+        let built =
+            std::process::Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "frontend"]).status();
         assert!(built.unwrap().success());
     }
     program
