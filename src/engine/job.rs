@@ -27,7 +27,7 @@ use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
-use super::{finish, load, Built};
+use super::{finish, load, remote_context, Built};
 use crate::rfc3339::Time;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
@@ -109,14 +109,17 @@ impl Job {
     /// What is wrong with the Dockerfile, or with what it is built on.
     pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
         let loaded = self.load(recipe).await?;
-        self.lower(recipe, &loaded).await
+        self.lower(&loaded).await
     }
 
     /// Reads a Dockerfile of the client's, and what its context leaves out.
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn load(&self, recipe: &Recipe) -> Result<Loaded, BuildError> {
+    pub async fn load(self: &Arc<Self>, recipe: &Recipe) -> Result<Loaded, BuildError> {
+        self.asks("dockerfile.v0", attrs::write(recipe));
+        let fetched = remote_context::read(self, recipe).await?;
+        let recipe = fetched.as_ref().unwrap_or(recipe);
         load::load(recipe, &**self.client(), &self.notes).await
     }
 
@@ -124,22 +127,21 @@ impl Job {
     ///
     /// # Errors
     /// What is wrong with the Dockerfile, but for what a check is there to tell.
-    pub async fn inquire(&self, request: Request, recipe: &Recipe, loaded: &Loaded) -> Result<SubResult, BuildError> {
-        load::question(self.bases(), request, recipe, loaded, &**self.client(), &self.notes).await
+    pub async fn inquire(&self, request: Request, loaded: &Loaded) -> Result<SubResult, BuildError> {
+        load::question(self.bases(), request, loaded, &**self.client(), &self.notes).await
     }
 
     /// Compiles a Dockerfile that was read. Nothing runs before a tree of the outcome is needed.
     ///
     /// # Errors
     /// What is wrong with the Dockerfile, or with what it is built on.
-    pub async fn lower(self: &Arc<Self>, recipe: &Recipe, loaded: &Loaded) -> Result<Outcome, BuildError> {
-        self.asks("dockerfile.v0", attrs::write(recipe));
-        let lowered = load::lower(self.bases(), recipe, loaded, &**self.client(), &self.notes).await?;
+    pub async fn lower(self: &Arc<Self>, loaded: &Loaded) -> Result<Outcome, BuildError> {
+        let lowered = load::lower(self.bases(), loaded, &**self.client(), &self.notes).await?;
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
-        let index = recipe.options.multi_platform || lowered.targets.len() > 1;
+        let index = loaded.recipe.options.multi_platform || lowered.targets.len() > 1;
         Ok(Outcome::of_targets(lowered.targets, &mut trees, index))
     }
 

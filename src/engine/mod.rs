@@ -29,6 +29,7 @@ pub mod provenance;
 mod push;
 mod recipe;
 mod remote;
+mod remote_context;
 mod request;
 mod results;
 mod secret;

@@ -30,7 +30,7 @@ async fn compile(job: &Arc<Job>, request: &BuildRequest) -> Result<Outcome, Buil
     let loaded = job.load(recipe).await?;
     let mut options = attrs::write(recipe);
     let Some((source, cmdline)) = frontend::forwarded(&options, &loaded) else {
-        return job.lower(recipe, &loaded).await;
+        return job.lower(&loaded).await;
     };
     options.insert("source".to_owned(), source.clone());
     options.insert("cmdline".to_owned(), cmdline);
