@@ -112,7 +112,7 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
-        Verb::Du { format } => space::usage(&open()?, format),
+        Verb::Du { format, filters } => space::usage(&open()?, format, &filters),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
         Verb::History(verb) => history::history(&History::at(open()?.history_directory()), &verb),
