@@ -20,7 +20,7 @@ use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
-use super::cache::{Import, ToExport};
+use super::cache::{Import, ToExport, Unfetched};
 use super::client::{Client, LocalDirectory};
 use super::context::UsedContext;
 use super::explain::{self, Base, Kept, Origin, Place};
@@ -83,7 +83,7 @@ pub(crate) struct EngineHost {
     /// Caches from elsewhere. They serve all builds that live.
     imports: Mutex<Vec<Arc<Import>>>,
     /// Results that were found there, by the key they are under.
-    imported: Mutex<HashMap<RecordId, (Arc<Import>, [u8; 32])>>,
+    imported: Mutex<Unfetched>,
 }
 
 /// Forgets a graph when it is solved or given up.
@@ -234,7 +234,7 @@ impl EngineHost {
     }
 
     /// Results from elsewhere whose files nobody may have needed.
-    pub(crate) fn unfetched(&self) -> HashMap<RecordId, (Arc<Import>, [u8; 32])> {
+    pub(crate) fn unfetched(&self) -> Unfetched {
         self.imported.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
