@@ -12,6 +12,7 @@ build:
 # What the demo and the tests use as commands. Nothing is installed when all of it is there.
 prerequisites:
 	@tests/prerequisites.sh busybox-static skopeo umoci runc uidmap docker-registry curl openssh-client git
+	@tests/buildx.sh >/dev/null
 
 prerequisites-wide: prerequisites
 	@tests/prerequisites.sh mmdebstrap ca-certificates

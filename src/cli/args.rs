@@ -23,8 +23,8 @@ pub struct Command {
 /// The environment variable that says where the store is.
 pub const ROOT: &str = "RBUILD_ROOT";
 
-/// The environment variable that says where a daemon serves.
-pub const ADDRESS: &str = "RBUILD_SERVE_ADDR";
+/// The environment variable that says where a daemon serves when nobody says.
+pub const DEFAULT_ADDRESS: &str = "RBUILD_DEFAULT_ADDR";
 
 /// Options of every command.
 #[derive(Args, Debug)]
@@ -117,8 +117,11 @@ pub enum Verb {
 pub struct Serve {
     /// Where clients come in (unix://PATH, tcp://HOST:PORT, fd://); may be given several times [default:
     /// unix:///run/rbuild/rbuild.sock, or the same below XDG_RUNTIME_DIR for an ordinary user]
-    #[arg(long = "addr", env = ADDRESS, value_delimiter = ',', value_name = "ADDRESS")]
+    #[arg(long = "addr", value_name = "ADDRESS")]
     pub addresses: Vec<String>,
+    /// Where clients come in when nothing else is said: settled before a user namespace is entered
+    #[arg(long, hide = true, env = DEFAULT_ADDRESS)]
+    pub default_address: Option<String>,
     /// Group whose members may connect to the socket too
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,

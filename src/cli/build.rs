@@ -22,6 +22,7 @@ use super::transfer;
 use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
+use crate::gateway;
 use crate::history::{self, About, Ending, Limits, Recorder};
 use crate::progress::View;
 use crate::sandbox;
@@ -103,7 +104,9 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
         let recorder = record(&engine, args, &names, &screen);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = engine.build(&request, client, sink(&screen, recorder.as_ref())) => End::Built(Box::new(built)),
+            built = gateway::build(&engine, &request, client, sink(&screen, recorder.as_ref())) => {
+                End::Built(Box::new(built))
+            }
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };

@@ -64,14 +64,17 @@ pub fn main() -> ExitCode {
             return if said.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
-    let root = command.global.root.unwrap_or_else(default_root);
+    let configured = || match &command.verb {
+        Verb::Serve(args) => serve::configured_root(args),
+        _ => None,
+    };
+    let root = command.global.root.clone().or_else(configured).unwrap_or_else(default_root);
     let done = match command.verb.uses_store() {
         // What follows may be another process, which finds its home elsewhere: the store's place is settled here.
         true => {
             let address = serve::default_address();
-            let settled = [(ROOT, root.as_os_str()), (args::ADDRESS, OsStr::new(&address))];
-            let more = if matches!(&command.verb, Verb::Serve(serve) if serve.addresses.is_empty()) { 2 } else { 1 };
-            rootless::enter(settled.get(..more).unwrap_or_default(), helper::perform).map_err(Failure::from)
+            let settled = [(ROOT, root.as_os_str()), (args::DEFAULT_ADDRESS, OsStr::new(&address))];
+            rootless::enter(&settled, helper::perform).map_err(Failure::from)
         }
         false => Ok(None),
     };

@@ -11,10 +11,13 @@ use tokio::signal::unix::{signal, SignalKind};
 use super::args::{DialStdio, Serve};
 use super::failure::{chain, Failure};
 use super::owners;
+use crate::daemon::config::Config;
 use crate::daemon::listen::TlsFiles;
 use crate::daemon::{self, Serving};
 use crate::sandbox;
 
+/// The configuration file when nobody says.
+const CONFIG: &str = "/etc/rbuild/buildkitd.toml";
 /// How long work that nobody needs any more may keep the daemon from ending.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -54,12 +57,37 @@ pub(super) fn serve(args: Serve, root: &Path) -> Result<u8, Failure> {
     served.map(|()| 0)
 }
 
+fn config_file(args: &Serve) -> Option<PathBuf> {
+    args.config.clone().or_else(|| Some(PathBuf::from(CONFIG)).filter(|file| file.is_file()))
+}
+
+/// Where the configuration has the store. That it cannot be read is told later.
+pub(super) fn configured_root(args: &Serve) -> Option<PathBuf> {
+    Config::of_file(&config_file(args)?).ok()?.root
+}
+
 fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
-    let mut serving = Serving { root: root.to_path_buf(), addresses: args.addresses, ..Serving::default() };
-    if serving.addresses.is_empty() {
-        serving.addresses.push(default_address());
+    let file = config_file(&args);
+    let config = file.as_deref().map(Config::of_file).transpose()?.unwrap_or_default();
+    for warning in &config.warnings {
+        remark!("WARNING: {}: {warning}", file.as_deref().unwrap_or(Path::new(CONFIG)).display());
     }
-    serving.group = args.group;
+    if let Some(file) = &file {
+        // Its sections about registries are read where registries are spoken to.
+        std::env::set_var("RBUILD_CONFIG", file);
+    }
+    let mut serving = Serving {
+        root: root.to_path_buf(),
+        addresses: if args.addresses.is_empty() { config.addresses } else { args.addresses },
+        group: args.group.or(config.group),
+        tls: config.tls,
+        jobs: config.jobs,
+        allowed: config.allowed,
+        labels: config.labels,
+    };
+    if serving.addresses.is_empty() {
+        serving.addresses.push(args.default_address.unwrap_or_else(default_address));
+    }
     for name in &args.allow {
         let allowed = serving.allowed.allow(name);
         allowed.map_err(|name| Failure::misuse(format!("--allow-insecure-entitlement {name}: no such entitlement")))?;

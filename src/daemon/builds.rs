@@ -18,9 +18,27 @@ const FOR_BRIDGE: Duration = Duration::from_secs(3);
 /// What an `LLBBridge` call says of the build it belongs to.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
+/// How long what a build told is kept for those who asked early and hear late: a cached build is over before a busy
+/// machine has looked at its other calls.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+
 /// The builds under way. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Builds(Arc<watch::Sender<HashMap<String, Arc<Build>>>>);
+pub struct Builds(Arc<watch::Sender<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    live: HashMap<String, Arc<Build>>,
+    /// What builds told that are over, not long ago.
+    over: HashMap<String, Arc<Log>>,
+}
+
+impl Known {
+    fn log(&self, id: &str) -> Option<Arc<Log>> {
+        let live = self.live.get(id).map(|build| Arc::clone(&build.log));
+        live.or_else(|| self.over.get(id).cloned())
+    }
+}
 
 /// A build under way.
 #[derive(Debug)]
@@ -48,9 +66,10 @@ impl Builds {
     pub fn enter(&self, id: &str) -> Result<Entered, Status> {
         let build = Arc::new(Build { log: Arc::default(), bridge: watch::Sender::new((None, false)) });
         let entered = self.0.send_if_modified(|all| {
-            let is_new = !all.contains_key(id);
+            let is_new = !all.live.contains_key(id);
             if is_new {
-                all.insert(id.to_owned(), Arc::clone(&build));
+                all.over.remove(id);
+                all.live.insert(id.to_owned(), Arc::clone(&build));
             }
             is_new
         });
@@ -60,20 +79,20 @@ impl Builds {
         }
     }
 
-    /// The build of this name, waited for a little.
-    async fn get(&self, id: &str, wait: Duration) -> Result<Arc<Build>, Status> {
+    /// What `find` finds, waited for a little.
+    async fn get<T>(&self, id: &str, wait: Duration, find: impl Fn(&Known) -> Option<T>) -> Result<T, Status> {
         let mut changes = self.0.subscribe();
-        let found = timeout(wait, changes.wait_for(|all| all.contains_key(id))).await;
-        let build = found.ok().and_then(Result::ok).and_then(|all| all.get(id).cloned());
-        build.ok_or_else(|| {
+        let found = timeout(wait, changes.wait_for(|all| find(all).is_some())).await;
+        let found = found.ok().and_then(Result::ok).and_then(|all| find(&all));
+        found.ok_or_else(|| {
             let shown: String = id.chars().take(100).collect();
             Status::not_found(format!("no such job {shown}"))
         })
     }
 
-    /// The build of this name if there is one now.
-    pub fn now(&self, id: &str) -> Option<Arc<Build>> {
-        self.0.borrow().get(id).cloned()
+    /// What the client of a build is told, or was not long ago, if it is known now.
+    pub fn log_now(&self, id: &str) -> Option<Arc<Log>> {
+        self.0.borrow().log(id)
     }
 
     /// What the client of a build is told.
@@ -81,7 +100,7 @@ impl Builds {
     /// # Errors
     /// `NotFound` after a while.
     pub async fn log(&self, id: &str) -> Result<Arc<Log>, Status> {
-        Ok(Arc::clone(&self.get(id, FOR_STATUS).await?.log))
+        self.get(id, FOR_STATUS, |all| all.log(id)).await
     }
 }
 
@@ -95,7 +114,23 @@ impl Build {
 impl Drop for Entered {
     fn drop(&mut self) {
         self.build.log.end();
-        self.builds.0.send_modify(|all| drop(all.remove(&self.id)));
+        let id = std::mem::take(&mut self.id);
+        self.builds.0.send_modify(|all| {
+            all.live.remove(&id);
+            all.over.insert(id.clone(), Arc::clone(&self.build.log));
+        });
+        let (builds, log) = (self.builds.clone(), Arc::clone(&self.build.log));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(AFTERWARDS).await;
+                builds.0.send_modify(|all| {
+                    // Another build may have had the name since.
+                    if all.over.get(&id).is_some_and(|over| Arc::ptr_eq(over, &log)) {
+                        all.over.remove(&id);
+                    }
+                });
+            });
+        }
         self.build.bridge.send_modify(|(bridge, over)| {
             *over = true;
             if let Some(bridge) = bridge.take() {
@@ -110,7 +145,7 @@ impl Lines for Builds {
         Box::pin(async move {
             let id = call.get(BUILD_ID).and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
             let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
-            let build = self.get(id, FOR_BRIDGE).await?;
+            let build = self.get(id, FOR_BRIDGE, |all| all.live.get(id).cloned()).await?;
             let mut place = build.bridge.subscribe();
             let opened = place.wait_for(|(bridge, over)| bridge.is_some() || *over).await;
             let bridge = opened.ok().and_then(|place| place.0.clone());
@@ -135,6 +170,8 @@ mod tests {
         assert!(Arc::ptr_eq(&waiting.await.unwrap().unwrap(), &entered.build.log));
         assert_eq!(builds.enter("one").unwrap_err().message(), "job ID one exists");
         drop(entered);
+        assert!(builds.log("one").await.is_ok(), "who asks late hears it all the same");
+        tokio::time::sleep(AFTERWARDS + Duration::from_secs(1)).await;
         assert_eq!(builds.log("one").await.unwrap_err().code(), tonic::Code::NotFound);
         assert!(builds.enter("one").is_ok());
     }

@@ -71,6 +71,9 @@ impl Control for Service {
 
     async fn status(&self, call: Request<StatusRequest>) -> Result<Response<BoxStream<StatusResponse>>, Status> {
         let id = call.into_inner().r#ref;
+        if let Some(log) = self.builds().log_now(&id) {
+            return Ok(stamped(Log::follow(log)));
+        }
         if let Some(messages) = self.history.messages(&id) {
             return Ok(stamped(tokio_stream::iter(messages.into_iter().map(Ok))));
         }

@@ -5,6 +5,7 @@
 //!
 //! - [`listen`]: where clients come in. [`serve`]: what they find there.
 //! - [`control`]: the main service; [`order`] reads a request, [`solve`] carries it out, [`status`] tells of it.
+//! - [`config`]: the configuration file.
 //! - [`builds`]: which builds there are; [`history`]: which there were.
 //! - [`session`]: what a build asks of a client that is somewhere else.
 //!
@@ -17,6 +18,7 @@
 )]
 
 pub mod builds;
+pub mod config;
 pub mod content;
 pub mod control;
 mod filter;

@@ -6,6 +6,7 @@ use solver::llb::pb;
 use tonic::{Code, Status};
 
 use crate::cache::{CacheFrom, CacheTo};
+use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
 use crate::export::{Kind, Output};
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
@@ -86,16 +87,20 @@ impl Order {
         if request.enable_session_exporter {
             return Err(unimplemented("exporters that a session names are not supported"));
         }
-        let work = work(request.definition, request.frontend, &request.frontend_attrs)?;
+        let work = work(request.definition, request.frontend)?;
         let mut warnings = Vec::new();
         let (cache_from, cache_to) = caches(request.cache.unwrap_or_default(), &mut warnings)?;
         let exporters = match request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
             true => vec![Exporter { r#type: request.exporter_deprecated, attrs: request.exporter_attrs_deprecated }],
             false => request.exporters,
         };
-        warnings.extend(attestations(&request.frontend_attrs, &exporters)?);
+        let mut exports = exports(&exporters, &request.frontend_attrs)?;
+        exports.provenance = provenance(&request.frontend_attrs)?;
+        if exports.provenance.as_ref().is_some_and(|wanted| !wanted.inline_only) && gives_files(&exports) {
+            warnings.push("provenance is not given together with files yet: it is in images only".to_string());
+        }
         Ok(Order {
-            exports: ExportRequest { cache_to, ..exports(&exporters, &request.frontend_attrs)? },
+            exports: ExportRequest { cache_to, ..exports },
             cache_from,
             id: request.r#ref,
             session: request.session.split_once(':').map_or(request.session.clone(), |(_, id)| id.to_owned()),
@@ -143,11 +148,7 @@ fn caches(asked: CacheOptions, warnings: &mut Vec<String>) -> Result<(Vec<CacheF
     Ok((from, to))
 }
 
-fn work(
-    definition: Option<pb::Definition>,
-    frontend: String,
-    attrs: &BTreeMap<String, String>,
-) -> Result<Work, Status> {
+fn work(definition: Option<pb::Definition>, frontend: String) -> Result<Work, Status> {
     let definition = definition.filter(|definition| !definition.def.is_empty());
     match (definition, frontend) {
         (Some(_), frontend) if !frontend.is_empty() => {
@@ -155,10 +156,7 @@ fn work(
         }
         (Some(definition), _) => Ok(Work::Definition(Box::new(definition))),
         (None, frontend) if frontend.is_empty() => Ok(Work::Client),
-        (None, frontend) => {
-            let _ = attrs;
-            Ok(Work::Frontend(frontend))
-        }
+        (None, frontend) => Ok(Work::Frontend(frontend)),
     }
 }
 
@@ -226,22 +224,87 @@ fn exports(exporters: &[Exporter], attrs: &BTreeMap<String, String>) -> Result<E
     Ok(exports)
 }
 
-/// What is asked for as attestations: their types are known, and what is not made is told.
-fn attestations(attrs: &BTreeMap<String, String>, exporters: &[Exporter]) -> Result<Vec<String>, Status> {
-    let mut warnings = Vec::new();
+/// What is asked for as attestations.
+fn provenance(attrs: &BTreeMap<String, String>) -> Result<Option<Provenance>, Status> {
+    let mut wanted = None;
     for (key, value) in attrs {
         let Some(kind) = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_")) else {
             continue;
         };
-        let makes_images =
-            exporters.iter().any(|exporter| matches!(exporter.r#type.as_str(), "image" | "oci" | "docker"));
         match kind.to_lowercase().as_str() {
-            // What clients ask for by default is kept beside the image's history only, and nobody missed it.
-            "provenance" if value.contains("inline-only") || !makes_images => {}
-            "provenance" => warnings.push("provenance attestations are not made yet: the image has none".to_string()),
+            "provenance" => {
+                let read = Provenance::parse(value).map_err(|why| invalid(format!("provenance {value}: {why}")))?;
+                wanted = Some(read);
+            }
             "sbom" => return Err(unimplemented("SBOM attestations are not supported yet; leave --sbom out")),
             _ => return Err(invalid(format!("unknown attestation type {kind}"))),
         }
     }
-    Ok(warnings)
+    Ok(wanted)
+}
+
+/// Whether something with files is given to the client, which then expects the attestation as one of them.
+fn gives_files(exports: &ExportRequest) -> bool {
+    exports.outputs.iter().any(|output| matches!(output.kind, Kind::Local | Kind::Tar))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::proto::control::CacheOptions;
+
+    fn request(change: impl FnOnce(&mut SolveRequest)) -> Result<Order, Status> {
+        let mut request = SolveRequest { r#ref: "r".into(), ..SolveRequest::default() };
+        change(&mut request);
+        Order::read(request, Entitlements { network_host: true, security_insecure: false })
+    }
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_in_words() {
+        let refused = |change: fn(&mut SolveRequest)| request(change).unwrap_err().message().to_owned();
+        let exporter = |kind: &str, attrs| Exporter { r#type: kind.into(), attrs };
+        assert!(refused(|r| r.r#ref.clear()).contains("a build needs a Ref"));
+        assert!(refused(|r| r.compatibility_version = 7).contains("unsupported compatibility-version 7"));
+        assert!(refused(|r| r.entitlements = vec!["security.insecure".into()])
+            .contains("granting entitlement security.insecure is not allowed by build daemon configuration"));
+        assert!(refused(|r| r.entitlements = vec!["x".into()]).contains("unknown entitlement x"));
+        assert!(refused(|r| r.entitlements = vec!["device=x".into()]).contains("devices"));
+        assert!(refused(|r| r.frontend_attrs = map(&[("attest:x", "")])).contains("unknown attestation type x"));
+        assert!(refused(|r| r.frontend_attrs = map(&[("attest:sbom", "")])).contains("--sbom"));
+        assert!(refused(|r| r.frontend_attrs = map(&[(EPOCH, "x")])).contains("invalid SOURCE_DATE_EPOCH"));
+        assert!(refused(|r| r.proxy_network = true).contains("proxy"));
+        let why = |exporter: Exporter| request(|r| r.exporters = vec![exporter]).unwrap_err().message().to_owned();
+        assert!(why(exporter("zip", map(&[]))).contains("exporter \"zip\" could not be found"));
+        assert!(why(exporter("image", map(&[("push", "true")]))).contains("needs a name"));
+        assert!(why(exporter("oci", map(&[("speed", "1")]))).contains("speed"));
+        let export = |kind: &str| CacheOptions {
+            exports: vec![crate::wire::proto::control::CacheOptionsEntry { r#type: kind.into(), attrs: map(&[]) }],
+            ..CacheOptions::default()
+        };
+        assert!(request(|r| r.cache = Some(export("registry"))).unwrap_err().message().contains("--cache-to"));
+        assert_eq!(request(|r| r.cache = Some(export("inline"))).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn older_clients_name_one_exporter() {
+        let order = request(|r| {
+            r.exporter_deprecated = "tar".into();
+            r.session = "node:abc".into();
+            r.entitlements = vec!["network.host".into()];
+            r.frontend = "dockerfile.v0".into();
+        })
+        .unwrap();
+        assert_eq!((order.exporters.len(), order.session.as_str()), (1, "abc"));
+        assert_eq!(order.work, Work::Frontend("dockerfile.v0".into()));
+        assert!(order.rights.entitlements.network_host);
+        let plain = request(|_| ()).unwrap();
+        assert_eq!(
+            (plain.work, plain.exports.outputs.first().map(|o| o.kind.clone())),
+            (Work::Client, Some(Kind::CacheOnly))
+        );
+    }
 }

@@ -57,7 +57,8 @@ impl Solving {
         entered: &Entered,
         job: &Arc<Job>,
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let given = Given { inputs: order.inputs.clone(), workers: vec![self.worker.clone()] };
+        let given =
+            Given { inputs: order.inputs.clone(), workers: vec![self.worker.clone()], session: order.session.clone() };
         let bridge = Bridge::new(Arc::clone(job), given);
         job.import_caches(&order.cache_from).await;
         let built = self.outcome(order, entered, &bridge, job).await;

@@ -32,6 +32,14 @@ pub enum BuildError {
         /// What is wrong.
         findings: Vec<Diagnostic>,
     },
+    /// The frontend that the Dockerfile names failed.
+    #[error("frontend {image}: {said}")]
+    Frontend {
+        /// Its image.
+        image: String,
+        /// What it said.
+        said: String,
+    },
     /// An image that the Dockerfile names cannot be used.
     #[error(transparent)]
     Image(#[from] images::Error),

@@ -148,6 +148,16 @@ impl EngineHost {
         &self.results
     }
 
+    /// The sandbox, started with the first process.
+    pub(crate) fn sandbox(&self) -> Result<Arc<Sandbox>, StepFailure> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(Arc::clone(sandbox));
+        }
+        let command = String::from("sandbox");
+        let started = Sandbox::start().map_err(|source| StepFailure::Start { command, source })?;
+        Ok(Arc::clone(self.sandbox.get_or_init(|| Arc::new(started))))
+    }
+
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }

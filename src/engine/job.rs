@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use frontend::{Request, SubResult};
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 use solver::graph::{Graph, Platform};
@@ -20,13 +21,14 @@ use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
 use super::images;
+use super::load::Loaded;
 use super::notes::Notes;
 use super::outcome::Outcome;
 use super::provenance::Story;
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
-use super::{finish, load, Built};
+use super::{finish, load, remote_context, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::rfc3339::Time;
 
@@ -116,19 +118,36 @@ impl Job {
         (0..targets).map(|target| Tree { definition: Arc::clone(&definition), target }).collect()
     }
 
-    /// Compiles a Dockerfile of the client's. Nothing runs before a tree of the outcome is needed.
+    /// Reads a Dockerfile of the client's, and what its context leaves out.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn load(self: &Arc<Self>, recipe: &Recipe) -> Result<Loaded, BuildError> {
+        self.asks("dockerfile.v0", attrs::write(recipe));
+        let fetched = remote_context::read(self, recipe).await?;
+        let recipe = fetched.as_ref().unwrap_or(recipe);
+        load::load(recipe, &**self.client(), &self.notes).await
+    }
+
+    /// Answers a question about a Dockerfile.
+    ///
+    /// # Errors
+    /// What is wrong with the Dockerfile, but for what a check is there to tell.
+    pub async fn inquire(&self, request: Request, loaded: &Loaded) -> Result<SubResult, BuildError> {
+        load::question(self.bases(), request, loaded, &**self.client(), &self.notes).await
+    }
+
+    /// Compiles a Dockerfile that was read. Nothing runs before a tree of the outcome is needed.
     ///
     /// # Errors
     /// What is wrong with the Dockerfile, or with what it is built on.
-    pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
-        self.asks("dockerfile.v0", attrs::write(recipe));
-        let loaded = load::load(recipe, &**self.client(), &self.notes).await?;
-        let lowered = load::lower(self.bases(), recipe, &loaded, &**self.client(), &self.notes).await?;
+    pub async fn lower(self: &Arc<Self>, loaded: &Loaded) -> Result<Outcome, BuildError> {
+        let lowered = load::lower(self.bases(), loaded, &**self.client(), &self.notes).await?;
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
-        let index = recipe.options.multi_platform || lowered.targets.len() > 1;
+        let index = loaded.recipe.options.multi_platform || lowered.targets.len() > 1;
         Ok(Outcome::of_targets(lowered.targets, &mut trees, index))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! *Job*: load, lower, solve, export, in this order and no way back; answer the solver's questions with store and sandbox.
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
-//! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
+//! *Start reading at* [`Engine::job`], then `host` for the questions and `steps` for the work.
 
 mod arrival;
 mod asker;
@@ -25,10 +25,12 @@ mod load;
 mod notes;
 mod outcome;
 mod pin;
+mod program;
 pub mod provenance;
 mod push;
 mod recipe;
 mod remote;
+mod remote_context;
 mod request;
 mod results;
 mod secret;
@@ -54,9 +56,10 @@ pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
 pub use job::{Job, Tree};
-pub use load::{compile, inquire};
+pub use load::{compile, inquire, Loaded};
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
+pub use program::{Program, ProgramImage, ProgramRest};
 pub use push::push;
 pub use recipe::{Dockerfile, Recipe};
 pub(crate) use remote::config_file;
@@ -104,26 +107,6 @@ impl Engine {
     /// The store cannot be used any more.
     pub fn job(&self, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Result<Arc<Job>, BuildError> {
         Ok(Job::open(self.shift()?, client, rights, events))
-    }
-
-    /// Builds a Dockerfile and makes of it what is asked for. Dropping the future stops the build and all its
-    /// processes. To be called on a tokio runtime.
-    ///
-    /// # Errors
-    /// [`BuildError`] tells whose fault it is.
-    pub async fn build(
-        &self,
-        request: &BuildRequest,
-        client: Arc<dyn Client>,
-        events: EventSink,
-    ) -> Result<Built, BuildError> {
-        let job = self.job(client, request.rights, events)?;
-        job.import_caches(&request.cache_from).await;
-        let built = async { job.export(job.compile(&request.recipe).await?, &request.exports).await }.await;
-        let cached = job.export_caches(&request.exports.cache_to, built.is_err()).await;
-        let built = built.and_then(|built| cached.map(|()| built));
-        job.close(built.as_ref().err());
-        built
     }
 
     /// The builds that were recorded in this store, and a place for more.

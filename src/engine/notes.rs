@@ -91,6 +91,11 @@ impl Note<'_> {
         self.notes.emit(EventKind::Progress { vertex: self.vertex, id: id.to_string(), current, total, done });
     }
 
+    /// Something of it wrote: 1 is standard output, 2 standard error.
+    pub(crate) fn log(&self, stream: u8, data: &[u8]) {
+        self.notes.emit(EventKind::Log { vertex: self.vertex, stream, data: data.to_vec() });
+    }
+
     /// It ended as `result` says.
     pub(crate) fn end_with<T, E: std::error::Error>(mut self, result: Result<T, E>) -> Result<T, E> {
         self.end(result.as_ref().err().map(|e| super::error::chain(e)), false);

@@ -27,12 +27,19 @@ pub struct Given {
     pub inputs: BTreeMap<String, pb::Definition>,
     /// Who builds.
     pub workers: Vec<WorkerRecord>,
+    /// The session of whoever asked for the build; empty where there is none.
+    pub session: String,
 }
+
+/// Frontends that run frontends: deeper is nobody's intention.
+const DEEPEST: usize = 8;
 
 /// A build as its frontend sees it.
 pub struct Bridge {
     job: Arc<Job>,
     given: Given,
+    /// So many frontends are above this one.
+    depth: usize,
     refs: Refs,
     returned: watch::Sender<Option<Result<Outcome, Failure>>>,
     closed: CancellationToken,
@@ -51,8 +58,20 @@ fn invalid(text: impl Into<String>) -> Failure {
 impl Bridge {
     /// A build whose frontend begins now.
     pub fn new(job: Arc<Job>, given: Given) -> Arc<Bridge> {
+        Bridge::at(job, given, 0)
+    }
+
+    fn at(job: Arc<Job>, given: Given, depth: usize) -> Arc<Bridge> {
         let (refs, returned, closed) = (Refs::default(), watch::Sender::new(None), CancellationToken::new());
-        Arc::new(Bridge { job, given, refs, returned, closed })
+        Arc::new(Bridge { job, given, depth, refs, returned, closed })
+    }
+
+    /// The same build for a frontend that this one's frontend runs.
+    pub(super) fn nested(&self, given: Given) -> Result<Arc<Bridge>, Failure> {
+        match self.depth {
+            DEEPEST.. => Err(invalid(format!("frontends run frontends more than {DEEPEST} deep"))),
+            depth => Ok(Bridge::at(Arc::clone(&self.job), given, depth + 1)),
+        }
     }
 
     /// The build.

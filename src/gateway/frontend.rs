@@ -6,8 +6,8 @@ use std::sync::Arc;
 use solver::llb::pb;
 use tonic::Code;
 
-use super::{failure, Bridge};
-use crate::engine::{attrs, Outcome};
+use super::{failure, image, Bridge};
+use crate::engine::{attrs, Loaded, Outcome};
 use crate::wire::failure::{Detail, Failure};
 use crate::wire::proto::errdefs;
 
@@ -17,7 +17,12 @@ const DOCKERFILE: &str = "dockerfile.v0";
 const GATEWAY: &str = "gateway.v0";
 
 /// What the built-in frontend can do beyond what all can.
-const CAPS: &[&str] = &[];
+const CAPS: &[&str] = &["moby.buildkit.frontend.contexts", "moby.buildkit.frontend.subrequests"];
+
+/// Images whose language the built-in frontend speaks, as far as their tag is a version of it.
+const OWN: [&str; 2] = ["docker.io/docker/dockerfile:1", "docker.io/docker/dockerfile-upstream:1"];
+/// The build argument that is stronger than `# syntax=`.
+const SYNTAX: &str = "build-arg:BUILDKIT_SYNTAX";
 
 /// Options by name.
 pub(super) type Options = BTreeMap<String, String>;
@@ -29,14 +34,16 @@ pub(super) async fn run(
     options: Options,
     inputs: BTreeMap<String, pb::Definition>,
 ) -> Result<Outcome, Failure> {
-    if !inputs.is_empty() {
-        return Err(Failure::new(Code::Unimplemented, "inputs of frontends are not supported yet"));
-    }
+    bridge.job().asks(name, options.clone());
     match (name, options.get("source").map(String::as_str)) {
-        (DOCKERFILE, _) | (GATEWAY, Some(DOCKERFILE)) => dockerfile(bridge, &options).await,
+        (DOCKERFILE, _) | (GATEWAY, Some(DOCKERFILE)) => dockerfile(bridge, &options, inputs).await,
         (GATEWAY, None | Some("")) => Err(Failure::new(Code::InvalidArgument, "no source specified for gateway")),
         (GATEWAY, Some(source)) => {
-            Err(Failure::new(Code::Unimplemented, format!("frontend image {source}: not supported yet")))
+            if options.contains_key("gateway-devel") {
+                let text = "development gateway is no longer supported";
+                return Err(Failure::new(Code::InvalidArgument, text));
+            }
+            image::run(bridge, source, &options, inputs).await
         }
         _ => {
             let shown: String = name.chars().take(100).collect();
@@ -45,13 +52,13 @@ pub(super) async fn run(
     }
 }
 
-async fn dockerfile(bridge: &Arc<Bridge>, options: &Options) -> Result<Outcome, Failure> {
-    check_caps(options.get("frontend.caps").map(String::as_str).unwrap_or_default())?;
-    if let Some(id) = options.get("requestid").filter(|id| !id.is_empty()) {
-        let text = format!("unsupported request {id}");
-        let about = Detail::Subrequest(errdefs::Subrequest { name: id.clone() });
-        return Err(Failure::new(Code::Unimplemented, text).about(about));
-    }
+async fn dockerfile(
+    bridge: &Arc<Bridge>,
+    options: &Options,
+    inputs: BTreeMap<String, pb::Definition>,
+) -> Result<Outcome, Failure> {
+    let job = bridge.job();
+    let built = |error| failure::of_build(&error);
     let read = attrs::read(options).map_err(|error| {
         let code = match error {
             attrs::AttrError::Invalid(_) => Code::InvalidArgument,
@@ -59,18 +66,98 @@ async fn dockerfile(bridge: &Arc<Bridge>, options: &Options) -> Result<Outcome, 
         };
         Failure::new(code, error.to_string())
     })?;
-    bridge.job().compile(&read.recipe).await.map_err(|error| failure::of_build(&error))
+    let loaded = job.load(&read.recipe).await.map_err(built)?;
+    if let Some((source, cmdline)) = forwarded(options, &loaded) {
+        let mut options = options.clone();
+        options.insert("source".to_owned(), source.clone());
+        options.insert("cmdline".to_owned(), cmdline);
+        return image::run(bridge, &source, &options, inputs).await;
+    }
+    if !inputs.is_empty() {
+        return Err(Failure::new(Code::Unimplemented, "inputs of the Dockerfile frontend are not supported yet"));
+    }
+    check_caps(options.get("frontend.caps").map(String::as_str).unwrap_or_default())?;
+    match options.get("requestid").filter(|id| !id.is_empty()) {
+        Some(id) => {
+            let request = frontend::Request::named(id).ok_or_else(|| unknown_request(id))?;
+            let result = job.inquire(request, &loaded).await.map_err(built)?;
+            let metadata = [
+                ("result.json", result.json),
+                ("result.txt", result.text),
+                ("result.statuscode", result.status.to_string()),
+                ("version", result.version.to_owned()),
+            ];
+            let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into_bytes()));
+            Ok(Outcome { metadata: metadata.collect(), ..Outcome::default() })
+        }
+        None => job.lower(&loaded).await.map_err(built),
+    }
+}
+
+/// The image that is to compile a Dockerfile instead, with the line that names it. What was forwarded once stays.
+pub(super) fn forwarded(options: &Options, loaded: &Loaded) -> Option<(String, String)> {
+    if options.contains_key("cmdline") {
+        return None;
+    }
+    let syntax = options.get(SYNTAX).cloned().or_else(|| loaded.syntax())?;
+    other_frontend(&syntax).map(|(source, line)| (source.to_owned(), line.to_owned()))
+}
+
+/// The image that a syntax line names, with the whole line, unless its language is ours.
+fn other_frontend(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim();
+    let source = line.split_whitespace().next()?;
+    let name = frontend::normalise_reference(source).ok();
+    let is_own = |own: &&str| {
+        let tag = name.as_deref().and_then(|name| name.strip_prefix(*own));
+        tag.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+    };
+    let is_latest = name.as_deref() == Some("docker.io/docker/dockerfile:latest");
+    (source != DOCKERFILE && !is_latest && !OWN.iter().any(|own| is_own(&own))).then_some((source, line))
+}
+
+fn unknown_request(id: &str) -> Failure {
+    let about = Detail::Subrequest(errdefs::Subrequest { name: id.to_owned() });
+    Failure::new(Code::Unimplemented, format!("unsupported request {id}")).about(about)
 }
 
 /// A frontend that lacks what a client needs says so, and clients then look for another one.
 fn check_caps(wanted: &str) -> Result<(), Failure> {
-    for cap in wanted.split(',').filter(|cap| !cap.is_empty()) {
-        let name = cap.split('+').next().unwrap_or(cap);
-        if !CAPS.contains(&name) {
-            let text = format!("unsupported frontend capability {name}");
-            let about = Detail::FrontendCap(errdefs::FrontendCap { name: name.to_string() });
-            return Err(Failure::new(Code::Unimplemented, text).about(about));
+    let wanted = wanted.split(',').map(|cap| cap.split('+').next().unwrap_or(cap)).filter(|cap| !cap.is_empty());
+    let missing = wanted.into_iter().find(|cap| !CAPS.contains(cap));
+    missing.map_or(Ok(()), |cap| Err(unsupported_cap(cap)))
+}
+
+pub(super) fn unsupported_cap(name: &str) -> Failure {
+    let about = Detail::FrontendCap(errdefs::FrontendCap { name: name.to_owned() });
+    Failure::new(Code::Unimplemented, format!("unsupported frontend capability {name}")).about(about)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_of_dockerfiles_is_ours_and_others_are_images() {
+        for own in [
+            "docker/dockerfile:1",
+            "docker/dockerfile:1.7",
+            "docker/dockerfile",
+            "docker.io/docker/dockerfile:1.4.3",
+            "dockerfile.v0",
+            " ",
+        ] {
+            assert_eq!(other_frontend(own), None, "{own}");
         }
+        for (line, source) in [
+            ("docker/dockerfile:1-labs", "docker/dockerfile:1-labs"),
+            ("docker/dockerfile:1@sha256:aa", "docker/dockerfile:1@sha256:aa"),
+            ("docker/dockerfile:2", "docker/dockerfile:2"),
+            ("r.example/me/lang:3 --fast", "r.example/me/lang:3"),
+        ] {
+            assert_eq!(other_frontend(line), Some((source, line)));
+        }
+        let missing = check_caps("moby.buildkit.frontend.contexts+forward,x.y+forward").unwrap_err();
+        assert!(matches!(missing.details.as_slice(), [Detail::FrontendCap(cap)] if cap.name == "x.y"));
     }
-    Ok(())
 }

@@ -17,14 +17,17 @@
 )]
 
 mod bridge;
+mod build;
 pub mod caps;
 mod failure;
 mod files;
 mod frontend;
+mod image;
 mod refs;
 mod result;
 mod service;
 
 pub use bridge::{Bridge, Given};
+pub use build::build;
 pub use failure::of_build;
 pub use service::{Found, Lines, Service};

@@ -20,7 +20,7 @@ use super::client::Client;
 use super::request::Entitlements;
 use super::results::Output;
 use crate::sandbox::{self, Sandbox};
-pub(crate) use run::{Agent, Emptied};
+pub(crate) use run::{Agent, Emptied, DEFAULT_PATH};
 
 /// What steps work with.
 #[derive(Clone)]

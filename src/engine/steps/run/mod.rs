@@ -27,7 +27,7 @@ pub(crate) use caches::Emptied;
 use mounts::{Scene, Supplies};
 
 /// The environment's `PATH` of a step that sets none.
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs `op` on `inputs` and gives its outputs in order.
 pub(crate) async fn run(

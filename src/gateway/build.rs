@@ -1,0 +1,44 @@
+//! One build of a Dockerfile by whichever frontend it names: for edges that ask for no more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use solver::event::EventSink;
+
+use super::{caps, frontend, image, Bridge, Given};
+use crate::engine::{attrs, BuildError, BuildRequest, Built, Client, Engine, Job, Outcome};
+
+/// Builds a Dockerfile and makes of it what is asked for. Dropping the future stops the build and all its processes. To
+/// be called on a tokio runtime.
+///
+/// # Errors
+/// [`BuildError`] tells whose fault it is.
+pub async fn build(
+    engine: &Engine,
+    request: &BuildRequest,
+    client: Arc<dyn Client>,
+    events: EventSink,
+) -> Result<Built, BuildError> {
+    let job = engine.job(client, request.rights, events)?;
+    job.import_caches(&request.cache_from).await;
+    let built = async { job.export(compile(&job, request).await?, &request.exports).await }.await;
+    let cached = job.export_caches(&request.exports.cache_to, built.is_err()).await;
+    let built = built.and_then(|built| cached.map(|()| built));
+    job.close(built.as_ref().err());
+    built
+}
+
+async fn compile(job: &Arc<Job>, request: &BuildRequest) -> Result<Outcome, BuildError> {
+    let recipe = &request.recipe;
+    let loaded = job.load(recipe).await?;
+    let mut options = attrs::write(recipe);
+    let Some((source, cmdline)) = frontend::forwarded(&options, &loaded) else {
+        return job.lower(&loaded).await;
+    };
+    options.insert("source".to_owned(), source.clone());
+    options.insert("cmdline".to_owned(), cmdline);
+    let given = Given { workers: vec![caps::worker("local", BTreeMap::new())], ..Given::default() };
+    let bridge = Bridge::new(Arc::clone(job), given);
+    let ran = image::run(&bridge, &source, &options, BTreeMap::new()).await;
+    ran.map_err(|failure| BuildError::Frontend { image: source, said: failure.message })
+}

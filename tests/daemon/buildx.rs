@@ -1,0 +1,228 @@
+//! The real docker-buildx against `rbuild serve`.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::fixture::Daemon;
+use super::support::text;
+
+/// Where docker-buildx is; says why not. In CI its absence fails the test.
+fn program() -> Option<String> {
+    let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/buildx.sh")).output().unwrap();
+    if found.status.success() {
+        return Some(text(&found.stdout).trim().to_string());
+    }
+    assert!(std::env::var_os("CI").is_none(), "{}", text(&found.stderr));
+    eprintln!("skipped: {}", text(&found.stderr));
+    None
+}
+
+/// A client with a folder of its own, whose builder is the daemon.
+struct Buildx<'d> {
+    program: String,
+    daemon: &'d Daemon,
+}
+
+impl Buildx<'_> {
+    fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
+        let buildx = Buildx { program: program()?, daemon };
+        buildx.ok(&["create", "--name", "t", "--driver", "remote", &daemon.address()]);
+        Some(buildx)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        let home = self.daemon.rbuild.path("home");
+        command.args(words).current_dir(self.daemon.rbuild.dir.path()).stdin(Stdio::null());
+        command.env("BUILDX_CONFIG", home.join("buildx")).env("DOCKER_CONFIG", home.join("docker")).env("HOME", home);
+        command.env("BUILDX_BUILDER", "t").env("NO_COLOR", "1").env_remove("BUILDKIT_HOST");
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// What it says, on both outputs.
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success(), "{words:?}\n{said}");
+        said
+    }
+
+    fn fails(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(!output.status.success(), "{words:?}");
+        text(&output.stdout) + &text(&output.stderr)
+    }
+}
+
+const DOCKERFILE: &str = "
+FROM busybox AS base
+ARG WHO=world
+RUN echo hello $WHO | tee /hello
+FROM base AS secret
+RUN --mount=type=secret,id=tok cp /run/secrets/tok /tok
+FROM base AS cache
+RUN --mount=type=cache,target=/c echo x > /c/n && cp /c/n /n
+FROM base AS named
+COPY --from=other /f /f
+FROM base AS all
+COPY --from=secret /tok /
+COPY --from=cache /n /
+COPY file /file
+CMD [\"cat\", \"/hello\"]
+";
+
+fn context(daemon: &Daemon) {
+    daemon.rbuild.context("ctx", &[("Dockerfile", DOCKERFILE), ("file", "data")]);
+    daemon.rbuild.context("other", &[("f", "from another directory")]);
+    std::fs::write(daemon.rbuild.path("tok"), "sesame").unwrap();
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn buildx_builds_with_everything_a_session_gives() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    context(&daemon);
+    let seen = buildx.ok(&["inspect", "--bootstrap"]);
+    assert!(seen.contains("running") && seen.contains("linux/"), "{seen}");
+    let common = ["build", "--progress=plain", "--build-arg", "WHO=me", "--secret", "id=tok,src=tok"];
+    let build = |more: &[&str]| buildx.ok(&[&common[..], more, &["ctx"]].concat());
+
+    let said = build(&["--target", "all", "-o", "out"]);
+    assert!(said.contains("hello me") && said.contains("exporting to client directory"), "{said}");
+    let out = daemon.rbuild.path("out");
+    assert_eq!((read(&out.join("hello")), read(&out.join("tok"))), ("hello me\n".into(), "sesame".into()));
+    assert_eq!((read(&out.join("file")), read(&out.join("n"))), ("data".into(), "x\n".into()));
+    build(&["--target", "named", "--build-context", "other=other", "-o", "out2"]);
+    assert_eq!(read(&daemon.rbuild.path("out2/f")), "from another directory");
+
+    let said = build(&["--target", "all", "-t", "x:1", "-o", "type=oci,dest=o.tar", "--metadata-file", "md.json"]);
+    assert!(said.contains("CACHED"), "{said}");
+    let metadata: serde_json::Value = serde_json::from_str(&read(&daemon.rbuild.path("md.json"))).unwrap();
+    assert!(metadata["containerimage.digest"].as_str().unwrap().starts_with("sha256:"), "{metadata}");
+    build(&["--target", "all", "-t", "x:1", "-o", "type=docker,dest=d.tar"]);
+    build(&["--target", "all", "-o", "type=tar,dest=t.tar"]);
+    for (archive, member) in [("o.tar", "oci-layout"), ("d.tar", "manifest.json"), ("t.tar", "file")] {
+        let file = std::fs::File::open(daemon.rbuild.path(archive)).unwrap();
+        let names: Vec<String> = tar::Archive::new(file)
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned())
+            .collect();
+        assert!(names.iter().any(|name| name == member), "{archive}: {names:?}");
+    }
+    build(&["--target", "all", "-o", "type=image,name=kept:1"]);
+    assert!(daemon.rbuild.ok(["images"]).contains("kept"));
+
+    // The same by command line on the same store: nothing runs.
+    let mut cli = daemon.rbuild.command(["build", "--progress=plain", "--build-arg", "WHO=me", "--target", "all"]);
+    let cli = cli.args(["--secret", "id=tok,src=tok", "ctx"]).output().unwrap();
+    let said = text(&cli.stderr);
+    assert!(cli.status.success() && !said.contains("hello me"), "{said}");
+    assert_eq!(said.lines().filter(|line| line.ends_with("CACHED")).count(), 7, "{said}");
+
+    let listed = buildx.ok(&["history", "ls"]);
+    assert!(listed.matches("Completed").count() >= 6, "{listed}");
+    assert!(buildx.ok(&["du"]).contains("Total:"));
+    buildx.ok(&["prune", "-af"]);
+}
+
+#[test]
+fn buildx_shows_where_in_the_dockerfile_it_failed() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    let build = |dockerfile: &str| {
+        daemon.rbuild.context("bad", &[("Dockerfile", dockerfile)]);
+        buildx.fails(&["build", "--progress=plain", "bad"])
+    };
+    let said = build("FROM busybox\nRUN echo fine\nRUN echo oops; exit 3\n");
+    assert!(said.contains("Dockerfile:3\n--------------------\n"), "{said}");
+    assert!(said.contains("   3 | >>> RUN echo oops; exit 3"), "{said}");
+    let text = "process \"/bin/sh -c echo oops; exit 3\" did not complete successfully: exit code: 3";
+    assert!(said.contains(&format!("failed to solve: {text}")), "{said}");
+    let said = build("FROM busybox\nCOPPY a b\n");
+    assert!(said.contains("   2 | >>> COPPY a b") && said.contains("unknown instruction: COPPY"), "{said}");
+    let said = build("FROM busybox\nRUN --network=host true\n");
+    assert!(said.contains("network.host is not allowed"), "{said}");
+    let said = buildx.fails(&["build", "--allow", "network.host", "bad"]);
+    assert!(said.contains("granting entitlement network.host is not allowed by build daemon configuration"), "{said}");
+    let said = buildx.fails(&["build", "--sbom=true", "bad"]);
+    assert!(said.contains("SBOM attestations are not supported yet"), "{said}");
+}
+
+#[test]
+fn buildx_bakes_several_targets_and_a_killed_client_stops_its_own_build_only() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    context(&daemon);
+    let bake = r#"
+group "default" { targets = ["base", "secret", "cache", "all"] }
+target "common" {
+  context = "ctx"
+  secret = ["id=tok,src=tok"]
+}
+target "base" {
+  inherits = ["common"]
+  target = "base"
+  output = ["type=tar,dest=base.tar"]
+}
+target "secret" {
+  inherits = ["common"]
+  target = "secret"
+  output = ["type=local,dest=secret"]
+}
+target "cache" {
+  inherits = ["common"]
+  target = "cache"
+  output = ["type=oci,dest=cache.tar"]
+}
+target "all" {
+  inherits = ["common"]
+  target = "all"
+  tags = ["all:1"]
+  output = ["type=docker,dest=all.tar"]
+}
+"#;
+    std::fs::write(daemon.rbuild.path("bake.hcl"), bake).unwrap();
+    daemon.rbuild.context("slow", &[("Dockerfile", "FROM busybox\nRUN echo begun && sleep 4321\n")]);
+    let mut slow = buildx.command(&["build", "--progress=plain", "slow"]).stderr(Stdio::null()).spawn().unwrap();
+    let sleeps = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|p| std::fs::read(p.path().join("cmdline")).is_ok_and(|c| c.ends_with(b"sleep\x004321\0"))).count()
+    };
+    let until = |wanted: usize| {
+        let began = std::time::Instant::now();
+        while sleeps() != wanted {
+            assert!(began.elapsed().as_secs() < 20, "{} sleepers, not {wanted}", sleeps());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    until(1);
+    let said = buildx.ok(&["bake", "-f", "bake.hcl", "--allow=fs=*", "--progress=plain"]);
+    for made in ["base.tar", "secret/tok", "cache.tar", "all.tar"] {
+        assert!(daemon.rbuild.path(made).exists(), "{made}\n{said}");
+    }
+    assert_eq!(sleeps(), 1, "the other client's step goes on");
+    slow.kill().unwrap();
+    slow.wait().unwrap();
+    until(0);
+}
+
+#[test]
+fn buildx_asks_what_a_dockerfile_has() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    context(&daemon);
+    let targets = buildx.ok(&["build", "--call=targets", "ctx"]);
+    assert!(targets.contains("secret") && targets.contains("all (default)"), "{targets}");
+    let outline = buildx.ok(&["build", "--call=outline", "--target", "secret", "ctx"]);
+    assert!(outline.contains("WHO") && outline.contains("tok"), "{outline}");
+    assert!(buildx.ok(&["build", "--check", "--build-context", "other=other", "ctx"]).contains("no warnings found"));
+}
