@@ -79,7 +79,7 @@ pub(crate) struct EngineHost {
     submitted: Mutex<HashMap<BuildId, Arc<Submitted>>>,
     results: Arc<Results>,
     /// Which steps made snapshots, as long as there are builds.
-    made: Mutex<HashMap<SnapshotId, Place>>,
+    made: Mutex<HashMap<SnapshotId, Arc<Place>>>,
     /// Caches from elsewhere. They serve all builds that live.
     imports: Mutex<Vec<Arc<Import>>>,
     /// Results that were found there, by the key they are under.
@@ -454,7 +454,8 @@ impl EngineHost {
         let place = submitted.place(order.vertex);
         {
             let mut made = self.made.lock().unwrap_or_else(|e| e.into_inner());
-            made.extend(outputs.iter().filter_map(|output| Some((output.files.snapshot()?, place.clone()))));
+            let shared = Arc::new(place.clone());
+            made.extend(outputs.iter().filter_map(|output| Some((output.files.snapshot()?, Arc::clone(&shared)))));
         }
         let secrets = explain::given(&*asker.client, order.vertex).await;
         let origins = submitted.origins(order.vertex, order.inputs);
@@ -697,7 +698,7 @@ impl Host for EngineHost {
         let made = self.made.lock().unwrap_or_else(|e| e.into_inner()).clone();
         let (store, parts, names) = (self.store.clone(), missed.parts.clone(), missed.names.to_vec());
         blocking(move || {
-            let made_by = |id: &SnapshotId| made.get(id).cloned();
+            let made_by = |id: &SnapshotId| made.get(id).map(|place| Place::clone(place));
             let (graph, parts, names) = (&*submitted.graph, &parts, &names[..]);
             explain::causes(&store, &explain::Now { graph, place, parts, origins, names, files, made_by: &made_by })
         })
