@@ -346,6 +346,9 @@ pub struct Du {
     /// table or json
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
+    /// Show only these (type=regular, description~=REGEX, mutable, …; != for others); all have to fit
+    #[arg(long = "filter", value_name = "FIELD=VALUE")]
+    pub filters: Vec<String>,
 }
 
 /// Options of `workers`.
@@ -368,9 +371,13 @@ pub struct Prune {
     /// Remove cached steps and cache mounts too
     #[arg(short, long)]
     pub all: bool,
-    /// Remove only what was not used for so long (until=24h)
-    #[arg(long = "filter", value_name = "until=DURATION")]
+    /// Remove only what was not used for so long (until=24h), or only results or cache mounts (type=regular,
+    /// type=exec.cachemount)
+    #[arg(long = "filter", value_name = "FIELD=VALUE")]
     pub filters: Vec<String>,
+    /// Remove cached steps, those used longest ago first, until so much of the disk is free
+    #[arg(long, value_name = "SIZE")]
+    pub min_free_space: Option<String>,
     /// Remove cached steps, those used longest ago first, until the store takes no more than this (10GB)
     #[arg(long, value_name = "SIZE")]
     pub max_used_space: Option<String>,

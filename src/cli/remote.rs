@@ -61,7 +61,7 @@ pub(super) fn asked(command: &mut Command) -> Result<Option<Asked>, Failure> {
 pub(super) fn dispatch(verb: Verb, asked: &Asked) -> Result<u8, Failure> {
     match verb {
         Verb::Build(args) => build(&args, asked),
-        Verb::Du(args) => usage(asked, args.format),
+        Verb::Du(args) => usage(asked, args.format, &args.filters),
         Verb::Prune(args) => prune(asked, &args),
         Verb::Workers(args) => workers(asked, args.format),
         _ => Err(Failure::misuse("no daemon can be asked for this".to_string())),
@@ -237,8 +237,10 @@ fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// `rbuild du`
-fn usage(asked: &Asked, format: Format) -> Result<u8, Failure> {
-    let kept = runtime()?.block_on(async { Daemon::connect(&asked.address, &asked.tls).await?.usage().await });
+fn usage(asked: &Asked, format: Format, filters: &[String]) -> Result<u8, Failure> {
+    let filter = filters.iter().map(|filter| condition(filter)).collect::<Vec<_>>().join(",");
+    let daemon = async { Daemon::connect(&asked.address, &asked.tls).await?.usage(filter).await };
+    let kept = runtime()?.block_on(daemon);
     let kept = kept?;
     if format == Format::Json {
         for one in &kept {
@@ -306,16 +308,39 @@ fn prune(asked: &Asked, args: &Prune) -> Result<u8, Failure> {
 /// What the options ask a daemon to clear.
 fn clearing(args: &Prune) -> Result<Clearing, Failure> {
     let mut unused_for = Duration::ZERO;
+    let mut conditions = Vec::new();
     for filter in &args.filters {
-        let bad = || Failure::misuse(format!("--filter {filter}: only until=DURATION is known, as in until=24h"));
-        unused_for = filter.strip_prefix("until=").and_then(space::duration).ok_or_else(bad)?;
+        match filter.strip_prefix("until=") {
+            Some(age) => {
+                let bad = || Failure::misuse(format!("--filter {filter}: want a duration, as in until=24h"));
+                unused_for = space::duration(age).ok_or_else(bad)?;
+            }
+            None => conditions.push(condition(filter)),
+        }
     }
     let limit = |name: &str, text: &Option<String>| match text {
         Some(text) => space::size(text).ok_or_else(|| Failure::misuse(format!("--{name} {text}: not a size"))),
         None => Ok(0),
     };
     let most = limit("max-used-space", &args.max_used_space)?;
-    Ok(Clearing { all: args.all, unused_for, most, reserved: limit("reserved-space", &args.reserved_space)? })
+    Ok(Clearing {
+        all: args.all,
+        filter: conditions.join(","),
+        unused_for,
+        most,
+        reserved: limit("reserved-space", &args.reserved_space)?,
+        least_free: limit("min-free-space", &args.min_free_space)?,
+    })
+}
+
+/// A filter as daemons read it: they write equality with two signs.
+fn condition(filter: &str) -> String {
+    match filter.find(['=', '!', '~']) {
+        Some(at) if filter[at..].starts_with('=') && !filter[at..].starts_with("==") => {
+            format!("{}={}", &filter[..at], &filter[at..])
+        }
+        _ => filter.to_string(),
+    }
 }
 
 /// `rbuild workers`

@@ -12,7 +12,8 @@ use super::failure::Failure;
 use super::images::bytes;
 
 /// `rbuild du`
-pub(super) fn usage(store: &Store, format: Format) -> Result<u8, Failure> {
+pub(super) fn usage(store: &Store, format: Format, filters: &[String]) -> Result<u8, Failure> {
+    let conditions = filters.iter().map(|filter| Condition::read(filter)).collect::<Result<Vec<_>, _>>()?;
     let usage = store.usage()?;
     let mut rows: Vec<(&str, Share, Option<&str>)> = vec![
         ("snapshots", usage.snapshots, None),
@@ -25,6 +26,7 @@ pub(super) fn usage(store: &Store, format: Format) -> Result<u8, Failure> {
     ];
     let mounts = usage.cache_mounts.iter();
     rows.extend(mounts.map(|mount| ("cache mount", Share { count: 1, bytes: mount.bytes }, Some(&*mount.name))));
+    rows.retain(|(kind, _, name)| conditions.iter().all(|condition| condition.holds(kind, *name)));
     if format == Format::Json {
         for (kind, share, name) in rows {
             say!("{}", serde_json::json!({"Type": kind, "Count": share.count, "Size": share.bytes, "Name": name}));
@@ -36,14 +38,97 @@ pub(super) fn usage(store: &Store, format: Format) -> Result<u8, Failure> {
         let line = format!("{kind:12} {:>8} {:>10}  {}", share.count, bytes(share.bytes), name.unwrap_or_default());
         say!("{}", line.trim_end());
     }
-    say!("{:12} {:>8} {:>10}", "total", "", bytes(usage.bytes()));
+    if conditions.is_empty() {
+        say!("{:12} {:>8} {:>10}", "total", "", bytes(usage.bytes()));
+    }
     Ok(0)
+}
+
+/// One `--filter`: `field=value`, `field!=value`, `field~=regex`, or a field that is to be true.
+struct Condition {
+    field: Field,
+    test: Test,
+}
+
+enum Field {
+    Type,
+    Description,
+    Mutable,
+}
+
+enum Test {
+    Equal(String),
+    Other(String),
+    Matches(Box<regex::Regex>),
+}
+
+impl Condition {
+    fn read(filter: &str) -> Result<Condition, Failure> {
+        let bad = |why: &str| Failure::misuse(format!("--filter {filter}: {why}"));
+        let (name, test) = if let Some((name, value)) = filter.split_once("!=") {
+            (name, Test::Other(value.to_string()))
+        } else if let Some((name, value)) = filter.split_once("~=") {
+            (name, Test::Matches(Box::new(regex::Regex::new(value).map_err(|_| bad("not a regular expression"))?)))
+        } else {
+            let (name, value) = filter.split_once('=').unwrap_or((filter, "true"));
+            (name, Test::Equal(value.trim_start_matches('=').to_string()))
+        };
+        let not = |test: Test| match test {
+            Test::Equal(value) => Test::Other(value),
+            Test::Other(value) => Test::Equal(value),
+            matches => matches,
+        };
+        Ok(match name {
+            "type" => Condition { field: Field::Type, test },
+            "id" | "description" => Condition { field: Field::Description, test },
+            "mutable" => Condition { field: Field::Mutable, test },
+            "immutable" => Condition { field: Field::Mutable, test: not(test) },
+            _ => return Err(bad("known fields are type, id, description, mutable and immutable")),
+        })
+    }
+
+    /// Whether a line of the list is shown.
+    fn holds(&self, kind: &str, name: Option<&str>) -> bool {
+        let value = match self.field {
+            Field::Type => type_of(kind),
+            Field::Description => name.unwrap_or(kind),
+            Field::Mutable if matches!(kind, "active" | "ingest" | "cache mount") => "true",
+            Field::Mutable => "false",
+        };
+        match &self.test {
+            Test::Equal(wanted) => value == wanted,
+            Test::Other(unwanted) => value != unwanted,
+            Test::Matches(regex) => regex.is_match(value),
+        }
+    }
+}
+
+/// What other builders call it.
+fn type_of(kind: &str) -> &str {
+    match kind {
+        "snapshots" => "regular",
+        "cache mount" => "exec.cachemount",
+        _ => "internal",
+    }
 }
 
 /// `rbuild prune`
 pub(super) fn prune(open: impl FnOnce() -> Result<Store, Failure>, args: &Prune) -> Result<u8, Failure> {
-    let policy = policy(args)?;
-    let collected = open()?.prune(&policy)?;
+    let mut policy = policy(args)?;
+    let least_free = limit("min-free-space", &args.min_free_space)?;
+    let store = open()?;
+    if let Some(least) = least_free {
+        let disk = rustix::fs::statvfs(store.root()).map_err(std::io::Error::from)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let used = store.usage()?.bytes();
+        let reserved = limit("reserved-space", &args.reserved_space)?.unwrap_or(0);
+        let most = used.saturating_sub(least.saturating_sub(free)).max(reserved);
+        policy.most_bytes = Some(policy.most_bytes.map_or(most, |other| other.min(most)));
+        if args.filters.is_empty() {
+            policy.records = Keep::All;
+        }
+    }
+    let collected = store.prune(&policy)?;
     if args.verbose {
         for (kind, count) in [
             ("snapshots", collected.snapshots),
@@ -62,15 +147,16 @@ pub(super) fn prune(open: impl FnOnce() -> Result<Store, Failure>, args: &Prune)
 /// What the options keep.
 fn policy(args: &Prune) -> Result<PrunePolicy, Failure> {
     let mut unused = Keep::Nothing;
+    let mut only = None;
     for filter in &args.filters {
-        let duration = filter.strip_prefix("until=").and_then(duration);
-        let bad = || Failure::misuse(format!("--filter {filter}: only until=DURATION is known, as in until=24h"));
-        unused = Keep::UsedWithin(duration.ok_or_else(bad)?);
+        let known = "known are until=DURATION, as in until=24h, type=regular and type=exec.cachemount";
+        let bad = || Failure::misuse(format!("--filter {filter}: {known}"));
+        match filter.split_once('=').ok_or_else(bad)? {
+            ("until", text) => unused = Keep::UsedWithin(duration(text).ok_or_else(bad)?),
+            ("type", kind @ ("regular" | "exec.cachemount")) => only = Some(kind),
+            _ => return Err(bad()),
+        }
     }
-    let limit = |name: &str, text: &Option<String>| match text {
-        Some(text) => size(text).map(Some).ok_or_else(|| Failure::misuse(format!("--{name} {text}: not a size"))),
-        None => Ok(None),
-    };
     // What is reserved stays; without another limit, all beyond it goes.
     let most_bytes = limit("max-used-space", &args.max_used_space)?.max(limit("reserved-space", &args.reserved_space)?);
     // A limit says how much of the cache goes; the age says what of it, and --all that it may be all.
@@ -80,7 +166,27 @@ fn policy(args: &Prune) -> Result<PrunePolicy, Failure> {
         _ => unused,
     };
     let cache_mounts = if args.all { unused } else { Keep::All };
+    // What is asked for by its kind goes without --all.
+    match only {
+        Some("exec.cachemount") => {
+            let (records, nameless_images) = (Keep::All, Keep::All);
+            return Ok(PrunePolicy { records, nameless_images, cache_mounts: unused, most_bytes: None });
+        }
+        Some(_) => {
+            let (nameless_images, cache_mounts) = (Keep::All, Keep::All);
+            return Ok(PrunePolicy { records: unused, nameless_images, cache_mounts, most_bytes });
+        }
+        None => {}
+    }
     Ok(PrunePolicy { records, nameless_images: unused, cache_mounts, most_bytes })
+}
+
+/// A limit, if one was given.
+fn limit(name: &str, text: &Option<String>) -> Result<Option<u64>, Failure> {
+    match text {
+        Some(text) => size(text).map(Some).ok_or_else(|| Failure::misuse(format!("--{name} {text}: not a size"))),
+        None => Ok(None),
+    }
 }
 
 /// Reads a duration as Go writes it: `24h`, `1h30m`, `90s`; days too.
@@ -158,6 +264,31 @@ mod tests {
     }
 
     #[test]
+    fn filters_of_du_say_what_is_shown() {
+        let shown = |filter: &str| {
+            let condition = Condition::read(filter).map_err(|failure| failure.code)?;
+            let rows = [("snapshots", None), ("blobs", None), ("cache mount", Some("/root/.cache"))];
+            Ok(rows
+                .iter()
+                .filter(|(kind, name)| condition.holds(kind, *name))
+                .map(|(kind, _)| *kind)
+                .collect::<Vec<_>>())
+        };
+        for (filter, expected) in [
+            ("type=regular", Ok(vec!["snapshots"])),
+            ("type==exec.cachemount", Ok(vec!["cache mount"])),
+            ("type!=internal", Ok(vec!["snapshots", "cache mount"])),
+            ("description~=cache$", Ok(vec!["cache mount"])),
+            ("mutable", Ok(vec!["cache mount"])),
+            ("immutable", Ok(vec!["snapshots", "blobs"])),
+            ("owner=me", Err(2)),
+            ("id~=[", Err(2)),
+        ] {
+            assert_eq!(shown(filter), expected, "{filter}");
+        }
+    }
+
+    #[test]
     fn options_of_prune_say_what_stays() {
         let options = |line: &str| {
             let argv = line.split(' ').map(Into::into).collect();
@@ -178,6 +309,8 @@ mod tests {
             ("rbuild prune --all --filter until=24h", of(day, day, day, None)),
             ("rbuild prune --max-used-space 1k", of(all, nothing, all, Some(1024))),
             ("rbuild prune --keep-storage 1k --max-used-space 2", of(all, nothing, all, Some(1024))),
+            ("rbuild prune --filter type=exec.cachemount --filter until=24h", of(all, all, day, None)),
+            ("rbuild prune --filter type=regular", of(nothing, all, all, None)),
             ("rbuild prune --filter label=x", Err(2)),
             ("rbuild prune --reserved-space many", Err(2)),
         ] {

@@ -46,6 +46,10 @@ pub struct Clearing {
     pub most: u64,
     /// So many bytes are left in any case.
     pub reserved: u64,
+    /// Until so many bytes of the disk are free; 0 is no limit.
+    pub least_free: u64,
+    /// Only what this says, in the words of daemons; empty is all.
+    pub filter: String,
 }
 
 /// One of a daemon's workers.
@@ -62,12 +66,13 @@ pub struct Worker {
 }
 
 impl Daemon {
-    /// What it holds.
+    /// What it holds, as far as the filter says; all of it when that is empty.
     ///
     /// # Errors
     /// What it says; [`Error::Lost`].
-    pub async fn usage(&self) -> Result<Vec<Kept>, Error> {
-        let answer = self.control.clone().disk_usage(DiskUsageRequest::default()).await;
+    pub async fn usage(&self, filter: String) -> Result<Vec<Kept>, Error> {
+        let ask = DiskUsageRequest { filter: wanted(filter), ..DiskUsageRequest::default() };
+        let answer = self.control.clone().disk_usage(ask).await;
         let answer = answer.map_err(|status| Error::of_call(&self.address, &status))?;
         Ok(answer.into_inner().record.into_iter().map(Kept::from).collect())
     }
@@ -80,6 +85,8 @@ impl Daemon {
         let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
         let ask = PruneRequest {
             all: what.all,
+            filter: wanted(what.filter.clone()),
+            min_free_space: bytes(what.least_free),
             keep_duration: i64::try_from(what.unused_for.as_nanos()).unwrap_or(i64::MAX),
             reserved_space: bytes(what.reserved),
             max_used_space: bytes(what.most),
@@ -106,6 +113,10 @@ impl Daemon {
         };
         self.workers.iter().map(worker).collect()
     }
+}
+
+fn wanted(filter: String) -> Vec<String> {
+    Some(filter).filter(|filter| !filter.is_empty()).into_iter().collect()
 }
 
 fn platform(platform: &crate::wire::proto::pb::Platform) -> String {

@@ -153,7 +153,8 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
             let (store, layers, results) = (store.clone(), layers.clone(), job.results());
             let inline = blocking(move || super::cache::inline(&store, &layers, &results)).await;
             let inline = inline.map_err(|source| BuildError::Cache { place: "the image".to_string(), source })?;
-            part.config[INLINE_KEY] = json!(inline);
+            // What a frontend gave may be anything; what is no object is refused where the image is made.
+            part.config.as_object_mut().and_then(|config| config.insert(INLINE_KEY.to_string(), json!(inline)));
         }
     }
     let finishing = Arc::new(Finishing {

@@ -20,7 +20,7 @@ use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
-use super::cache::{Import, ToExport};
+use super::cache::{Import, ToExport, Unfetched};
 use super::client::{Client, LocalDirectory};
 use super::context::UsedContext;
 use super::explain::{self, Base, Kept, Origin, Place};
@@ -79,11 +79,11 @@ pub(crate) struct EngineHost {
     submitted: Mutex<HashMap<BuildId, Arc<Submitted>>>,
     results: Arc<Results>,
     /// Which steps made snapshots, as long as there are builds.
-    made: Mutex<HashMap<SnapshotId, Place>>,
+    made: Mutex<HashMap<SnapshotId, Arc<Place>>>,
     /// Caches from elsewhere. They serve all builds that live.
     imports: Mutex<Vec<Arc<Import>>>,
     /// Results that were found there, by the key they are under.
-    imported: Mutex<HashMap<RecordId, (Arc<Import>, [u8; 32])>>,
+    imported: Mutex<Unfetched>,
 }
 
 /// Forgets a graph when it is solved or given up.
@@ -244,7 +244,7 @@ impl EngineHost {
     }
 
     /// Results from elsewhere whose files nobody may have needed.
-    pub(crate) fn unfetched(&self) -> HashMap<RecordId, (Arc<Import>, [u8; 32])> {
+    pub(crate) fn unfetched(&self) -> Unfetched {
         self.imported.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
@@ -454,7 +454,8 @@ impl EngineHost {
         let place = submitted.place(order.vertex);
         {
             let mut made = self.made.lock().unwrap_or_else(|e| e.into_inner());
-            made.extend(outputs.iter().filter_map(|output| Some((output.files.snapshot()?, place.clone()))));
+            let shared = Arc::new(place.clone());
+            made.extend(outputs.iter().filter_map(|output| Some((output.files.snapshot()?, Arc::clone(&shared)))));
         }
         let secrets = explain::given(&*asker.client, order.vertex).await;
         let origins = submitted.origins(order.vertex, order.inputs);
@@ -697,7 +698,7 @@ impl Host for EngineHost {
         let made = self.made.lock().unwrap_or_else(|e| e.into_inner()).clone();
         let (store, parts, names) = (self.store.clone(), missed.parts.clone(), missed.names.to_vec());
         blocking(move || {
-            let made_by = |id: &SnapshotId| made.get(id).cloned();
+            let made_by = |id: &SnapshotId| made.get(id).map(|place| Place::clone(place));
             let (graph, parts, names) = (&*submitted.graph, &parts, &names[..]);
             explain::causes(&store, &explain::Now { graph, place, parts, origins, names, files, made_by: &made_by })
         })

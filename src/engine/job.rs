@@ -215,7 +215,7 @@ impl Job {
                 continue;
             }
             let note = self.notes.begin(&format!("importing cache manifest from {}", name_of(&from.place)));
-            match Import::open(&self.bases().remote(), from).await {
+            match Import::open(self.bases().remote(), from).await {
                 Ok(import) => {
                     note.part(&format!("inferred cache manifest {}", import.digest));
                     self.host().import(Arc::new(import));

@@ -1,6 +1,7 @@
 //! What the solver knows, and the loop that makes it know more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -507,7 +508,9 @@ impl<H: Host> State<H> {
         tokio::spawn(async move {
             let vertex = &submit.graph.vertices()[at];
             let (parts, inputs, names) = (&parts, &inputs, &input_names(&submit, at));
-            let reasons = host.explain(Missed { submit: submit.build, vertex, parts, inputs, names }).await;
+            let explained = host.explain(Missed { submit: submit.build, vertex, parts, inputs, names });
+            // The build waits for this, whatever becomes of it.
+            let reasons = AssertUnwindSafe(explained).catch_unwind().await.unwrap_or_default();
             let _ = messages.send(Message::Missed { submit: submit.number, vertex: at, reasons });
         });
     }

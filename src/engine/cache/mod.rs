@@ -13,7 +13,7 @@ mod import;
 
 use std::path::PathBuf;
 
-pub(crate) use export::{export, inline, ToExport};
+pub(crate) use export::{export, inline, ToExport, Unfetched};
 pub(crate) use import::Import;
 
 use super::images;

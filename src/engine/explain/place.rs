@@ -27,6 +27,9 @@ pub(crate) struct Place {
 /// How far from its place an instruction with another text is looked for.
 const NEAR: u32 = 8;
 
+/// Of larger graphs steps are not counted.
+const MOST_COUNTED: usize = 2000;
+
 impl Place {
     /// The place of a vertex of a graph.
     pub fn of(graph: &Graph, vertex: &Vertex, project: &str) -> Place {
@@ -34,7 +37,9 @@ impl Place {
         let file = vertex.origin.as_ref().and_then(|origin| origin.locations.first());
         let file = file.map(|location| location.source.filename.clone()).unwrap_or_default();
         let (mut nth, mut keyword_nth) = (0, 0);
-        for earlier in graph.vertices().iter().take_while(|earlier| earlier.id != vertex.id) {
+        // In a very large graph, equal instructions are not told apart: that would take too long for each.
+        let looked_at = if graph.vertices().len() > MOST_COUNTED { &[] } else { graph.vertices() };
+        for earlier in looked_at.iter().take_while(|earlier| earlier.id != vertex.id) {
             let other = Head::of(earlier);
             if (&other.stage, &other.platform) == (&head.stage, &head.platform) {
                 nth += u32::from(self::text(earlier) == text);
