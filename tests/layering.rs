@@ -14,8 +14,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
     ("export", &["image", "snapshotter", "solver"]),
     ("progress", &["solver"]),
+    ("cache", &["image", "snapshotter", "solver"]),
+    ("history", &["snapshotter", "solver"]),
     // where the others meet
-    ("engine", &["registry", "source", "export", "progress", "image", "sandbox", "snapshotter", "solver", "frontend"]),
+    (
+        "engine",
+        &[
+            "registry",
+            "source",
+            "export",
+            "progress",
+            "history",
+            "cache",
+            "image",
+            "sandbox",
+            "snapshotter",
+            "solver",
+            "frontend",
+        ],
+    ),
     // builds that somebody else does
     ("courier", &["wire", "engine", "source", "export", "image", "registry", "solver"]),
     // the edges
@@ -31,6 +48,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "source",
             "export",
             "progress",
+            "history",
+            "cache",
             "image",
             "sandbox",
             "snapshotter",
@@ -38,7 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "frontend",
         ],
     ),
-    ("gateway", &["wire", "engine", "snapshotter", "solver", "frontend"]),
+    ("gateway", &["wire", "cache", "engine", "snapshotter", "solver", "frontend"]),
     (
         "daemon",
         &[
@@ -49,6 +68,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "source",
             "export",
             "progress",
+            "history",
+            "cache",
             "image",
             "sandbox",
             "snapshotter",

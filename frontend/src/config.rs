@@ -222,16 +222,6 @@ impl ImageConfig {
         self.rootfs.diff_ids.is_empty() && self.history.iter().all(|entry| entry.empty_layer)
     }
 
-    /// Sets an environment variable, in place if it is known.
-    pub(crate) fn set_env(&mut self, name: &str, value: &str) {
-        let pair = format!("{name}={value}");
-        let known = self.config.env.iter_mut().find(|known| known.split('=').next() == Some(name));
-        match known {
-            Some(known) => *known = pair,
-            None => self.config.env.push(pair),
-        }
-    }
-
     /// Notes how a layer, or a change of this document, was made.
     pub(crate) fn commit(&mut self, created_by: String, has_layer: bool, epoch: Option<i64>) {
         self.history.push(History {
@@ -294,15 +284,6 @@ mod tests {
         assert_eq!(again["container"], "x");
         assert_eq!(again["config"], serde_json::json!({"Env": ["A=b"], "Memory": 5}));
         assert!(config.is_empty());
-    }
-
-    #[test]
-    fn env_is_replaced_in_place() {
-        let mut config = ImageConfig::scratch(&Platform::default());
-        config.set_env("A", "1");
-        config.set_env("PATH", "/x");
-        config.set_env("A", "2");
-        assert_eq!(config.config.env, ["PATH=/x", "A=2"]);
     }
 
     #[test]

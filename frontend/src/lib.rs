@@ -29,6 +29,7 @@ mod reference;
 mod source;
 mod stages;
 mod subrequest;
+mod variables;
 
 pub use ast::{dump, Ast};
 pub use config::ImageConfig;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use solver::graph::op::Ulimit;
-use solver::graph::Platform;
+use solver::graph::{Graph, Platform};
 
 pub use crate::ast::RunNetwork;
 use crate::context::{ContextInput, MainContext};
@@ -94,6 +94,17 @@ impl Options {
     /// The platform to build for, the first one of several.
     pub(crate) fn platform(&self) -> &Platform {
         self.platforms.first().unwrap_or(&self.build_platform)
+    }
+
+    /// The graph of a remote build context, for whoever must read the Dockerfile in it; `None` is no remote one.
+    pub fn context_graph(&self) -> Option<Graph> {
+        self.context.graph(self.keeps_git_dir())
+    }
+
+    /// Whether `.git` of a build context that is a repository is kept.
+    pub(crate) fn keeps_git_dir(&self) -> bool {
+        let given = self.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+        given.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
     }
 
     /// The same build for each platform alone.

@@ -1,6 +1,6 @@
 //! Stages: where each begins, what it is based on, and which one a name means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::ast::{quote, Ast, From, Instruction, Kind};
 use crate::context::{Context, Contexts};
@@ -20,6 +20,8 @@ pub(crate) const SCRATCH: &str = "scratch";
 pub(crate) struct Stages {
     /// In file order.
     pub all: Vec<Stage>,
+    /// Indexes of the stages of each name, in file order.
+    by_name: HashMap<String, Vec<usize>>,
     /// The one to build.
     pub target: usize,
     /// The variables of FROM, which ARG can take over.
@@ -88,6 +90,7 @@ impl Stages {
         let mut errors = Vec::new();
         let mut stages = Stages {
             all: Vec::new(),
+            by_name: HashMap::new(),
             target: 0,
             globals: options.automatic(),
             defaults: options.automatic(),
@@ -100,13 +103,13 @@ impl Stages {
             match &instruction.kind {
                 Some(Kind::From(from)) => {
                     match stages.begin(from, instruction, options, mode, &declared_empty, lints) {
-                        Ok(stage) => stages.all.push(stage),
+                        Ok(stage) => stages.push(stage),
                         Err(error) => {
                             errors.push(error);
                             // A stage with a wrong base still has a name that others use.
                             let mut stage = Stage::new(from, instruction, stages.all.len());
                             stage.base = Base::Scratch;
-                            stages.all.push(stage);
+                            stages.push(stage);
                         }
                     }
                 }
@@ -261,8 +264,15 @@ impl Stages {
 
     /// The last stage of this name before stage `before`.
     pub fn find(&self, name: &str, before: usize) -> Option<usize> {
-        let name = name.to_lowercase();
-        self.all[..before.min(self.all.len())].iter().rposition(|stage| stage.name.as_ref() == Some(&name))
+        let indexes = self.by_name.get(&name.to_lowercase())?;
+        indexes[..indexes.partition_point(|index| *index < before)].last().copied()
+    }
+
+    fn push(&mut self, stage: Stage) {
+        if let Some(name) = &stage.name {
+            self.by_name.entry(name.clone()).or_default().push(self.all.len());
+        }
+        self.all.push(stage);
     }
 
     /// What `--from` in stage `at` means: an index (only of COPY), a stage, a named context, or an image.

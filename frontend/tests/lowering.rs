@@ -132,11 +132,6 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
             "unsupported sharing value \"prvate\" (did you mean private?)",
             "type=cache,target=/x,sharing=prvate",
         ),
-        (
-            "FROM a\nADD git@host:x/y.git /",
-            "ADD of a git ref is not supported yet: git@host:x/y.git",
-            "git@host:x/y.git",
-        ),
         ("FROM a\nADD --checksum=sha256:1 f /", "checksum requires HTTP(S) or Git sources", "sha256:1"),
         (
             "# syntax=vendor/frontend:2 x\nFROM a",

@@ -138,6 +138,11 @@ pub enum Verb {
     Workers(Workers),
     /// Check the store for damage
     Fsck,
+    /// Look at builds of the past
+    #[command(subcommand)]
+    History(History),
+    /// Say why steps of a build had to run
+    Explain(Explain),
     /// Serve builds to docker buildx, buildctl and other clients of BuildKit
     Serve(Serve),
     /// Connect standard input and output to a daemon, as clients do over ssh
@@ -239,6 +244,12 @@ pub struct Build {
     /// Run every step anew
     #[arg(long)]
     pub no_cache: bool,
+    /// Cache to use (type=registry|local,…; a name alone is a registry's reference); may be given several times
+    #[arg(long = "cache-from", value_name = "CACHE")]
+    pub cache_from: Vec<String>,
+    /// Where to write a cache to (type=registry|local|inline,mode=min|max,…); may be given several times
+    #[arg(long = "cache-to", value_name = "CACHE")]
+    pub cache_to: Vec<String>,
     /// Run every step of these stages anew
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
@@ -406,6 +417,59 @@ pub struct Run {
     /// Command and arguments [default: the image's]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// What to do with builds of the past. A build is meant by its id or the begin of it, ^1 is the one before the last.
+#[derive(Subcommand, Debug)]
+pub enum History {
+    /// List recorded builds, the newest first
+    Ls {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a build as it was shown when it ran
+    Logs {
+        /// Which build [default: the last]
+        build: Option<String>,
+        /// plain or rawjson
+        #[arg(long, value_enum, default_value = "plain")]
+        progress: Progress,
+    },
+    /// Show what is known of a build and its steps, as JSON
+    Inspect {
+        /// Which build [default: the last]
+        build: Option<String>,
+    },
+    /// Write a build as a Chrome trace (chrome://tracing, ui.perfetto.dev)
+    Trace {
+        /// Which build [default: the last]
+        build: Option<String>,
+        /// Where to [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Forget builds
+    Rm {
+        /// Which builds
+        #[arg(required_unless_present = "all", value_name = "BUILD")]
+        builds: Vec<String>,
+        /// All that ended
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Options of `explain`.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Which build [default: the last]
+    pub build: Option<String>,
+    /// Which step: its number in the stage, or a part of its name [default: all that had to run]
+    pub step: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to look at.

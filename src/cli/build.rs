@@ -1,5 +1,6 @@
 //! `rbuild build`: starts the engine, shows its events, tells the result.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
 use serde_json::{json, Map, Value};
-use solver::event::EventSink;
+use solver::event::{EventKind, EventSink};
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{Build, Progress};
@@ -22,6 +23,7 @@ use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
 use crate::gateway;
+use crate::history::{self, About, Ending, Limits, Recorder};
 use crate::progress::View;
 use crate::sandbox;
 
@@ -104,9 +106,12 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let mut relieved = None;
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
+        let recorder = record(&engine, args, &names, &screen);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = gateway::build(&engine, &request, client, EventSink::new(screen.sink())) => End::Built(Box::new(built)),
+            built = gateway::build(&engine, &request, client, sink(&screen, recorder.as_ref())) => {
+                End::Built(Box::new(built))
+            }
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
@@ -119,6 +124,12 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
                     Progress::Rawjson => screen.warn(limits::told(&relief)),
                     _ => relieved = Some(limits::told(&relief)),
                 }
+            }
+        }
+        if let Some(recorder) = recorder {
+            let (ending, result) = recorded(&end);
+            if let Err(error) = recorder.finish(ending, result) {
+                screen.warn(format!("this build is missing in the history: {}", reason(&error)));
             }
         }
         Ok::<End, Failure>(end)
@@ -147,6 +158,56 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
                 Ok(0)
             }
         },
+    }
+}
+
+/// Begins to record the build. Without a history it is built all the same.
+fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> Option<Recorder> {
+    let mut request = BTreeMap::from([("context".to_string(), args.context.display().to_string())]);
+    let mut say = |name: &str, value: Option<String>| {
+        request.extend(value.map(|value| (name.to_string(), value)));
+    };
+    say("filename", args.file.as_ref().map(|file| file.display().to_string()));
+    say("target", args.target.clone());
+    say("platform", Some(args.platforms.join(",")).filter(|platforms| !platforms.is_empty()));
+    say("no-cache", args.no_cache.then(String::new));
+    for word in &args.build_args {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        say(&format!("build-arg:{name}"), Some(value.to_string()));
+    }
+    let name = names.first().cloned().unwrap_or_else(|| args.context.display().to_string());
+    let backlog = screen.backlog();
+    let about = About { id: history::new_id(), name, request };
+    let taken = move |bytes| backlog.remove(bytes);
+    Recorder::begin(&engine.history(), Limits::default(), about, taken).ok()
+}
+
+/// Where events go: to the screen, and into the history.
+fn sink(screen: &Screen, recorder: Option<&Recorder>) -> EventSink {
+    let (show, backlog) = (screen.sink(), screen.backlog());
+    let Some(record) = recorder.map(Recorder::sink) else { return EventSink::new(show) };
+    EventSink::new(move |event| {
+        // Output waits for both.
+        if let EventKind::Log { data, .. } = &event.kind {
+            backlog.add(data.len());
+        }
+        record(event.clone());
+        show(event);
+    })
+}
+
+/// How a build is remembered.
+fn recorded(end: &End) -> (Ending, BTreeMap<String, String>) {
+    let mut result = BTreeMap::new();
+    let End::Built(built) = end else { return (Ending::Canceled, result) };
+    match &**built {
+        Err(error) => (Ending::Failed(chain(error)), result),
+        Ok(built) => {
+            let mut say = |name: &str, digest: String| drop(result.insert(name.to_string(), digest));
+            built.image.iter().for_each(|image| say("containerimage.config.digest", image.to_string()));
+            built.manifest.iter().for_each(|manifest| say("containerimage.digest", manifest.digest.to_string()));
+            (Ending::Completed, result)
+        }
     }
 }
 

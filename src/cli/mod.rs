@@ -23,6 +23,7 @@ mod contexts;
 mod debug;
 pub use frontend::excerpt;
 mod failure;
+mod history;
 mod images;
 mod import;
 mod limits;
@@ -47,6 +48,7 @@ use args::{Verb, ROOT};
 use failure::{chain, Failure};
 use snapshotter::Store;
 
+use crate::history::History;
 use crate::registry::helper;
 use crate::sandbox::rootless;
 
@@ -130,6 +132,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Workers(_) => Err(Failure::misuse("workers are a daemon's: say which with --addr".to_string())),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
+        Verb::History(verb) => history::history(&History::at(open()?.history_directory()), &verb),
+        Verb::Explain(args) => history::explain(&History::at(open()?.history_directory()), &args),
         Verb::Serve(args) => serve::serve(args, &root),
         Verb::DialStdio(args) => serve::dial_stdio(&args),
         Verb::Debug(args) => debug::debug(&args, &root),

@@ -1,5 +1,6 @@
 //! A build as a daemon is asked for it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -8,7 +9,7 @@ use super::exporters::{shipments, Home, Keep, Shipment};
 use super::{random, Address, Error, Offer};
 use crate::engine::attrs::{self, DOCKERFILE};
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
-use crate::wire::proto::control::{CacheOptions, SolveRequest};
+use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::wire::session::Headers;
 
 /// A build that a daemon is to do.
@@ -20,8 +21,38 @@ pub struct Order {
     pub offer: Offer,
     /// The address of a context that is no directory of ours, as it was typed.
     pub context: Option<String>,
+    /// Caches to write to and to read from, each as its type and its attributes.
+    pub caches: Caches,
     /// The image's id is wanted even if nobody wants the image.
     pub wants_id: bool,
+}
+
+/// Caches that a build shares with others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caches {
+    /// Where results go.
+    pub to: Vec<(String, BTreeMap<String, String>)>,
+    /// Where results may come from.
+    pub from: Vec<(String, BTreeMap<String, String>)>,
+}
+
+impl Caches {
+    fn write(self) -> Result<CacheOptions, Error> {
+        let entry = |(kind, attrs): (String, BTreeMap<String, String>)| {
+            match kind.as_str() {
+            "local" => Err(Error::Unsupported(
+                "a cache of type local is a directory of this machine, which a daemon cannot reach yet; use type=registry"
+                    .to_owned(),
+            )),
+            _ => Ok(CacheOptionsEntry { r#type: kind, attrs }),
+        }
+        };
+        Ok(CacheOptions {
+            exports: self.to.into_iter().map(entry).collect::<Result<_, _>>()?,
+            imports: self.from.into_iter().map(entry).collect::<Result<_, _>>()?,
+            ..CacheOptions::default()
+        })
+    }
 }
 
 /// An order, written down.
@@ -41,7 +72,7 @@ impl Order {
     /// # Errors
     /// [`Error::Unsupported`] for what cannot be asked for.
     pub(super) fn write(self, address: &Address) -> Result<Written, Error> {
-        let Order { request, mut offer, context, wants_id } = self;
+        let Order { request, mut offer, context, caches, wants_id } = self;
         let home = if matches!(address, Address::Engine(_)) { Home::Engine } else { Home::Daemon };
         let keep = if wants_id { Keep::Image } else { Keep::Cache };
         let shipments = shipments(&request.exports, home, keep)?;
@@ -77,7 +108,7 @@ impl Order {
             session,
             frontend: "dockerfile.v0".to_owned(),
             frontend_attrs: options,
-            cache: Some(CacheOptions::default()),
+            cache: Some(caches.write()?),
             entitlements: entitlements(request.rights.entitlements),
             exporters: shipments.iter().map(|shipment| shipment.exporter.clone()).collect(),
             ..SolveRequest::default()
@@ -128,7 +159,7 @@ mod tests {
         let recipe = Recipe { dockerfile, dockerfile_dir: "dockerfile".to_owned(), options: Default::default() };
         let rights =
             Rights { entitlements: Entitlements { network_host: true, ..Default::default() }, ask: Ask::Registry };
-        let request = BuildRequest { recipe, rights, exports: ExportRequest::default() };
+        let request = BuildRequest { recipe, rights, cache_from: Vec::new(), exports: ExportRequest::default() };
         let directories = [("context".to_owned(), "/ctx".into()), ("dockerfile".to_owned(), "/ctx".into())];
         Order {
             request,
@@ -168,6 +199,19 @@ mod tests {
         let written = Order { context: Some(address.clone()), ..order(Dockerfile::Text(vec![])) };
         let attrs = written.write(&"unix:///x".parse().unwrap()).unwrap().solve.frontend_attrs;
         assert_eq!((&attrs["context"], attrs["dockerfilekey"].as_str()), (&address, "dockerfile"));
+    }
+
+    #[test]
+    fn caches_are_told_but_for_those_the_daemon_cannot_reach() {
+        let of = |kind: &str| (kind.to_owned(), BTreeMap::from([("ref".to_owned(), "r.example/c".to_owned())]));
+        let caches = Caches { to: vec![of("registry")], from: vec![of("registry"), of("inline")] }.write().unwrap();
+        assert_eq!((caches.exports.len(), caches.imports.len()), (1, 2));
+        assert_eq!(
+            (caches.exports[0].r#type.as_str(), caches.exports[0].attrs["ref"].as_str()),
+            ("registry", "r.example/c")
+        );
+        let error = Caches { from: vec![of("local")], ..Caches::default() }.write().unwrap_err();
+        assert!(error.to_string().contains("type local"), "{error}");
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Stage {
         let secrets = BTreeMap::from([("token".to_owned(), Secret::new(b"s3cret".to_vec()).unwrap())]);
         let offer = Offer { directories, secrets, ..Offer::default() };
         Order {
-            request: BuildRequest { recipe, rights: Rights::default(), exports },
+            request: BuildRequest { recipe, rights: Rights::default(), cache_from: Vec::new(), exports },
             offer,
             context: None,
             wants_id: false,

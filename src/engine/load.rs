@@ -24,8 +24,8 @@ use crate::source::local::{self, Context};
 pub struct Loaded {
     /// The Dockerfile.
     pub source: Source,
-    /// Patterns of what the context leaves out.
-    pub(crate) ignore: Vec<String>,
+    /// What it is compiled with; what its context leaves out is filled in.
+    pub(crate) recipe: Recipe,
     /// Whom the client wants asked for base images, if it says so.
     pub(crate) ask: Option<Ask>,
 }
@@ -42,6 +42,9 @@ impl Loaded {
 /// # Errors
 /// Neither can be read or understood.
 pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
+    if recipe.options.context != frontend::MainContext::Local && matches!(recipe.dockerfile, Dockerfile::File(_)) {
+        return Err(BuildError::Unsupported("looking into a remote build context without building it"));
+    }
     let name = match &recipe.dockerfile {
         Dockerfile::File(name) => name.clone(),
         Dockerfile::Text(_) => "Dockerfile".to_string(),
@@ -61,7 +64,9 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
     let ask = Ask::by_mode(recipe.options.image_resolve_mode.as_deref());
-    Ok(Loaded { source: Source::new(name, text), ignore, ask })
+    let options = frontend::Options { ignore_patterns: ignore, ..recipe.options.clone() };
+    let recipe = Recipe { options, ..recipe.clone() };
+    Ok(Loaded { source: Source::new(name, text), recipe, ask })
 }
 
 /// The Dockerfile with the ignore file of its own.
@@ -81,6 +86,10 @@ fn unread(name: &str, error: &local::Error) -> String {
 }
 
 async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>, BuildError> {
+    // What comes from elsewhere comes whole.
+    if recipe.options.context != frontend::MainContext::Local {
+        return Ok(Vec::new());
+    }
     let wanted = LocalDirectory::files(&recipe.options.context_name, [".dockerignore".to_owned()]);
     let context = client.directory(&wanted).await?;
     let (_kept, dockerfile) = match &recipe.dockerfile {
@@ -114,12 +123,11 @@ async fn read_named_ignore(directory: &str, client: &dyn Client) -> Result<Vec<S
 /// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
 pub(crate) async fn lower(
     bases: &Bases,
-    recipe: &Recipe,
     loaded: &Loaded,
     client: &dyn Client,
     notes: &Notes,
 ) -> Result<Lowered, BuildError> {
-    let mut lowering = lowering(recipe, loaded);
+    let mut lowering = lowering(loaded);
     loop {
         match lowering.step().map_err(|findings| wrong(loaded, findings))? {
             Step::Done(lowered) => return Ok(lowered),
@@ -128,9 +136,8 @@ pub(crate) async fn lower(
     }
 }
 
-fn lowering(recipe: &Recipe, loaded: &Loaded) -> Lowering {
-    let options = frontend::Options { ignore_patterns: loaded.ignore.clone(), ..recipe.options.clone() };
-    Lowering::new(&loaded.source, frontend::parse(&loaded.source).0, options)
+fn lowering(loaded: &Loaded) -> Lowering {
+    Lowering::new(&loaded.source, frontend::parse(&loaded.source).0, loaded.recipe.options.clone())
 }
 
 fn wrong(loaded: &Loaded, findings: Vec<Diagnostic>) -> BuildError {
@@ -195,7 +202,7 @@ pub async fn inquire(
     let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
-    let result = question(&bases, request, recipe, &loaded, client, &notes).await?;
+    let result = question(&bases, request, &loaded, client, &notes).await?;
     Ok((loaded.source, result))
 }
 
@@ -203,12 +210,11 @@ pub async fn inquire(
 pub(crate) async fn question(
     bases: &Bases,
     request: Request,
-    recipe: &Recipe,
     loaded: &Loaded,
     client: &dyn Client,
     notes: &Notes,
 ) -> Result<SubResult, BuildError> {
-    let mut lowering = lowering(recipe, loaded);
+    let mut lowering = lowering(loaded);
     loop {
         match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(loaded, findings))? {
             SubStep::Done(result) => return Ok(result),
@@ -226,5 +232,5 @@ pub async fn compile(store: Store, recipe: &Recipe, ask: Ask, client: &dyn Clien
     let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
     let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
     let loaded = load(recipe, client, &notes).await?;
-    lower(&bases, recipe, &loaded, client, &notes).await
+    lower(&bases, &loaded, client, &notes).await
 }

@@ -20,7 +20,10 @@ pub async fn build(
     events: EventSink,
 ) -> Result<Built, BuildError> {
     let job = engine.job(client, request.rights, events)?;
+    job.import_caches(&request.cache_from).await;
     let built = async { job.export(compile(&job, request).await?, &request.exports).await }.await;
+    let cached = job.export_caches(&request.exports.cache_to, built.is_err()).await;
+    let built = built.and_then(|built| cached.map(|()| built));
     job.close(built.as_ref().err());
     built
 }
@@ -30,7 +33,7 @@ async fn compile(job: &Arc<Job>, request: &BuildRequest) -> Result<Outcome, Buil
     let loaded = job.load(recipe).await?;
     let mut options = attrs::write(recipe);
     let Some((source, cmdline)) = frontend::forwarded(&options, &loaded) else {
-        return job.lower(recipe, &loaded).await;
+        return job.lower(&loaded).await;
     };
     options.insert("source".to_owned(), source.clone());
     options.insert("cmdline".to_owned(), cmdline);

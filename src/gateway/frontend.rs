@@ -80,7 +80,7 @@ async fn dockerfile(
     match options.get("requestid").filter(|id| !id.is_empty()) {
         Some(id) => {
             let request = frontend::Request::named(id).ok_or_else(|| unknown_request(id))?;
-            let result = job.inquire(request, &read.recipe, &loaded).await.map_err(built)?;
+            let result = job.inquire(request, &loaded).await.map_err(built)?;
             let metadata = [
                 ("result.json", result.json),
                 ("result.txt", result.text),
@@ -90,7 +90,7 @@ async fn dockerfile(
             let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into_bytes()));
             Ok(Outcome { metadata: metadata.collect(), ..Outcome::default() })
         }
-        None => job.lower(&read.recipe, &loaded).await.map_err(built),
+        None => job.lower(&loaded).await.map_err(built),
     }
 }
 

@@ -180,7 +180,7 @@ async fn forged_definitions_do_no_harm() {
     let Some(mut daemon) = Daemon::start() else { return };
     let mut control = daemon.control().await;
     let mut next = numbers(0x9e37_79b9_7f4a_7c15);
-    let good = one_file("/a/b/c", "data");
+    let good = one_file("/abc", "data");
     for round in 0..1500u32 {
         let mut definition = good.clone();
         // Either of the two messages is damaged; the other one may name what is not there any more.

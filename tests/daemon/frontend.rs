@@ -8,11 +8,18 @@ use rbuild::wire::proto::control::SolveRequest;
 use super::fixture::Daemon;
 use super::support::{can_build, text, Rbuild};
 
-/// The program, from `tests/frontend/main.rs`.
+/// The program, from `tests/daemon/program.rs`.
 fn program() -> std::path::PathBuf {
     // Examples are built beside the tests.
     let tests = std::env::current_exe().unwrap();
-    tests.parent().unwrap().parent().unwrap().join("examples/frontend")
+    let program = tests.parent().unwrap().parent().unwrap().join("examples/frontend");
+    if !program.exists() {
+        // One test file alone was asked for.
+        let built =
+            std::process::Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "frontend"]).status();
+        assert!(built.unwrap().success());
+    }
+    program
 }
 
 /// Makes the image `lang:1`, whose program is the frontend.

@@ -47,8 +47,10 @@ fn dial_stdio_is_the_socket() {
     // The preface of HTTP/2 with empty settings is answered with settings.
     input.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     let mut frame = [0; 9];
-    dial.stdout.take().unwrap().read_exact(&mut frame).unwrap();
+    let mut output = dial.stdout.take().unwrap();
+    output.read_exact(&mut frame).unwrap();
     assert_eq!(frame[3], 4, "a SETTINGS frame");
     drop(input);
+    output.read_to_end(&mut Vec::new()).unwrap();
     assert!(dial.wait().unwrap().success());
 }

@@ -13,17 +13,20 @@ pub(crate) use ignored::ignored;
 
 pub(crate) use check::{filter, Checks};
 
+use std::collections::HashMap;
+
 use crate::ast::{quote, Command, From, Instruction, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::{nearest, Diagnostic};
 use crate::source::Span;
 use crate::stages::Stage;
+use crate::variables::Variables;
 use solver::graph::Platform;
 
 /// Rules about what is written, before any variable has a value.
 pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>) {
     casing(instructions, lints);
-    let mut names: Vec<(String, Span)> = Vec::new();
+    let mut names: HashMap<String, Span> = HashMap::new();
     for instruction in instructions {
         let statement = &instruction.statement;
         let command = statement.command();
@@ -45,7 +48,7 @@ pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>)
                         format!("'{}' and '{}' keywords' casing do not match", as_word.text, statement.keyword.text);
                     lints.push(Diagnostic::warning("FromAsCasing", as_word.span, message));
                 }
-                if let Some((_, first)) = names.iter().find(|(known, _)| *known == lower) {
+                if let Some(first) = names.get(&lower) {
                     let message = format!("Duplicate stage name {}, stage names should be unique", quote(&name.text));
                     let lint = Diagnostic::warning("DuplicateStageName", name.span, message);
                     lints.push(lint.with_label(*first, "first used here"));
@@ -55,7 +58,7 @@ pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>)
                         format!("Stage name should not use the same name as reserved stage {}", quote(&name.text));
                     lints.push(Diagnostic::warning("ReservedStageName", name.span, message));
                 }
-                names.push((lower, name.span));
+                names.entry(lower).or_insert(name.span);
             }
             Some(Kind::Env(pairs) | Kind::Label(pairs)) if pairs.iter().any(|pair| pair.legacy) => {
                 let message =
@@ -182,16 +185,16 @@ pub(crate) fn undefined_in_from<'a>(
 pub(crate) fn undefined<'a>(
     span: Span,
     names: impl Iterator<Item = &'a String>,
-    known: &[(String, String)],
+    known: &Variables,
     lints: &mut Vec<Diagnostic>,
 ) {
     for name in names.filter(|name| name.starts_with(|c: char| c.is_alphabetic() || c == '_')) {
         let mut lint = Diagnostic::warning("UndefinedVar", span, format!("Usage of undefined variable '${name}'"));
-        if let Some(near) = nearest(name, known.iter().map(|(name, _)| name.as_str())) {
+        if let Some(near) = nearest(name, known.iter().map(|(name, _)| name)) {
             lint.message.push_str(&format!(" (did you mean ${near}?)"));
         }
-        // Every word of one instruction would say the same.
-        if !lints.contains(&lint) {
+        // Every word of one instruction would say the same; they stand together.
+        if !lints.iter().rev().take(64).any(|known| *known == lint) {
             lints.push(lint);
         }
     }

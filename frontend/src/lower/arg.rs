@@ -26,9 +26,12 @@ pub(super) fn arg(build: &mut Build, state: &mut StageState, pairs: &[ArgPair], 
         if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
             state.set_env(name, value);
         }
-        match state.args.iter_mut().find(|(known, _)| known == name) {
+        match state.arg_places.get(name).and_then(|place| state.args.get_mut(*place)) {
             Some((_, known)) => *known = value,
-            None => state.args.push((name.clone(), value)),
+            None => {
+                state.arg_places.insert(name.clone(), state.args.len());
+                state.args.push((name.clone(), value));
+            }
         }
     }
     state.config.commit(format!("ARG {}", shown.join(" ")), false, build.scene.epoch);
@@ -46,7 +49,14 @@ pub(super) fn env(build: &mut Build, state: &mut StageState, pairs: &[Pair], at:
     for (name, value) in set {
         message.push_str(&format!(" {name}={value}"));
         state.set_env(&name, &value);
-        state.config.set_env(&name, &value);
+        let pair = format!("{name}={value}");
+        match state.env_places.get(&name).and_then(|place| state.config.config.env.get_mut(*place)) {
+            Some(known) => *known = pair,
+            None => {
+                state.env_places.insert(name, state.config.config.env.len());
+                state.config.config.env.push(pair);
+            }
+        }
     }
     state.config.commit(message, false, build.scene.epoch);
     Ok(())

@@ -38,12 +38,29 @@ pub(super) struct Build<'a> {
     graph: GraphBuilder,
     /// Lowered stages, by index.
     states: BTreeMap<usize, StageState>,
+    /// The build context, once it is there.
+    pub context: Option<OutputRef>,
+    /// How many stages still begin with each: the last one takes it.
+    followers: BTreeMap<usize, usize>,
+    /// Files of lowered stages, by index.
+    outputs: BTreeMap<usize, Option<OutputRef>>,
     /// Paths that were used.
     pub used: Used,
     /// Those to name in sources; `None` names none yet.
     pub named: Option<&'a Used>,
     info: Arc<SourceInfo>,
     pub lints: Vec<Diagnostic>,
+}
+
+/// How often each stage is needed whole: by those that begin with it, and as the target.
+fn followers(scene: &Scene) -> BTreeMap<usize, usize> {
+    let mut followers = BTreeMap::from([(scene.stages.target, 1)]);
+    for index in scene.reachable {
+        if let Some(Base::Stage(base)) = scene.stages.all.get(*index).map(|stage| &stage.base) {
+            *followers.entry(*base).or_default() += 1;
+        }
+    }
+    followers
 }
 
 /// Lowers what is reachable. `named` are the paths of contexts, known from an earlier call.
@@ -61,6 +78,9 @@ pub(super) fn build<'a>(
         scene,
         graph,
         states: BTreeMap::new(),
+        context: None,
+        followers: followers(scene),
+        outputs: BTreeMap::new(),
         used: Used::default(),
         named,
         info: Arc::new(info),
@@ -87,8 +107,8 @@ impl<'a> Build<'a> {
             self.use_stage(index, None);
         }
         let mut state = match &stage.base {
-            Base::Stage(base) => match self.states.get(base) {
-                Some(base) => base.clone(),
+            Base::Stage(base) => match self.follow(*base) {
+                Some(base) => base,
                 // The base has errors of its own.
                 None => return,
             },
@@ -124,7 +144,20 @@ impl<'a> Build<'a> {
         }
         lint::stage(&stage.commands, &state.config, &mut self.lints);
         if errors.len() == before {
+            self.outputs.insert(index, state.output);
             self.states.insert(index, state);
+        }
+    }
+
+    /// What a stage that begins with `base` begins with: a copy, or for the last one the thing itself, as a file may chain
+    /// more stages than there is room for copies.
+    fn follow(&mut self, base: usize) -> Option<StageState> {
+        let left = self.followers.get_mut(&base)?;
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.states.remove(&base)
+        } else {
+            self.states.get(&base).cloned()
         }
     }
 
@@ -208,7 +241,7 @@ impl<'a> Build<'a> {
             Base::Scratch => Ok(None),
             Base::Stage(index) => {
                 self.use_stage(*index, sources);
-                Ok(self.states.get(index).and_then(|state| state.output))
+                Ok(self.outputs.get(index).copied().flatten())
             }
             Base::Image(reference) => from::files(self, reference),
             Base::Context(named) => {
@@ -229,7 +262,7 @@ impl<'a> Build<'a> {
     pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
         let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
             .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-        let declared = |name: &&String| !state.args.iter().any(|(known, _)| known == *name);
+        let declared = |name: &&String| !state.arg_places.contains_key(*name);
         lint::undefined(at.place(word.span), expanded.undefined.iter().filter(declared), &state.env, &mut self.lints);
         Ok(expanded)
     }

@@ -24,9 +24,16 @@ pub(super) struct Used {
 
 /// The files of the build context.
 pub(super) fn main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
+    if let Some(known) = build.context {
+        return Ok(known);
+    }
+    let made = make_main(build, span)?;
+    build.context = Some(made);
+    Ok(made)
+}
+
+fn make_main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
     let options = build.scene.options;
-    let keeps_git = options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-    let keeps_git = keeps_git.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
     match &options.context {
         MainContext::Local => {
             let paths = build.named.map(|used| used.context.clone());
@@ -39,7 +46,7 @@ pub(super) fn main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnosti
             None => Err(Diagnostic::error("invalid-context", span, format!("the context {name} has no files"))),
         },
         remote => {
-            let made = remote.vertices(keeps_git, |op, inputs, name| {
+            let made = remote.vertices(options.keeps_git_dir(), |op, inputs, name| {
                 build.add(op, inputs, None, About { name, ..About::internal("") })
             });
             made.ok_or_else(|| Diagnostic::error("internal", span, "a remote context without vertices"))

@@ -1,6 +1,6 @@
 //! FROM: what a stage begins with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use solver::graph::op::{Op, SourceOp};
 use solver::graph::{OutputRef, Platform};
@@ -14,6 +14,7 @@ use crate::expand::Env;
 use crate::lint;
 use crate::reference::pinned;
 use crate::stages::{Base, Stage};
+use crate::variables::Variables;
 
 /// A stage that begins with nothing.
 pub(super) fn scratch(build: &Build, platform: Option<&Platform>) -> StageState {
@@ -109,8 +110,10 @@ fn pull(build: &mut Build, name: &str, platform: Platform, about: About) -> Outp
 fn state(output: Option<OutputRef>, config: ImageConfig, platform: Platform) -> StageState {
     StageState {
         output,
-        env: Vec::new(),
+        env: Variables::default(),
         args: Vec::new(),
+        arg_places: HashMap::new(),
+        env_places: HashMap::new(),
         cwd: "/".into(),
         user: String::new(),
         platform,
@@ -130,9 +133,11 @@ pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
     if !has_path {
         state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
     }
-    for pair in state.config.config.env.clone() {
+    state.env_places.clear();
+    for (place, pair) in state.config.config.env.clone().into_iter().enumerate() {
         let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
         state.set_env(name, value);
+        state.env_places.entry(name.to_string()).or_insert(place);
     }
     if !state.config.config.working_dir.is_empty() {
         state.cwd = super::workdir::joined("/", &state.config.config.working_dir);

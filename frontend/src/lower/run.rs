@@ -109,13 +109,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         security: if run.insecure { Security::Insecure } else { Security::Sandbox },
         devices: Vec::new(),
     };
-    let display = {
-        let mut shown_state = state.clone();
-        for name in &masked {
-            shown_state.set_env(name, "****");
-        }
-        shown_state.display(&shown, Mode::display(build.scene.escape))
-    };
+    let display = state.display_with(&masked, &shown, Mode::display(build.scene.escape));
     let about = at.about(state.next_name(&display), state.ignore_cache);
     let platform = Some(state.platform.clone());
     state.output = Some(build.add(Op::Run(op), ordered.0, platform, about));

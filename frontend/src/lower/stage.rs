@@ -1,11 +1,13 @@
 //! A stage while it is lowered: its files, its variables, its configuration so far.
 
+use std::collections::HashMap;
+
 use solver::graph::{OutputRef, Platform};
 
 use crate::config::ImageConfig;
 use crate::expand::{expand, Env, Mode};
 use crate::platform::parse_platform;
-use crate::stages::set;
+use crate::variables::Variables;
 
 /// A stage while it is lowered.
 #[derive(Clone, Debug)]
@@ -13,9 +15,13 @@ pub(super) struct StageState {
     /// Its files; `None` is an empty tree.
     pub output: Option<OutputRef>,
     /// What processes and later words see: ENV and ARG, in order of their last assignment.
-    pub env: Vec<(String, String)>,
+    pub env: Variables,
     /// Variables declared by ARG, in order; with their value, if they have one.
     pub args: Vec<(String, Option<String>)>,
+    /// Where each of them is.
+    pub arg_places: HashMap<String, usize>,
+    /// Where each variable is in the configuration.
+    pub env_places: HashMap<String, usize>,
     /// Working directory.
     pub cwd: String,
     /// User of processes.
@@ -56,7 +62,7 @@ pub(super) struct Counter {
 impl StageState {
     /// Sets a variable of processes and later words; it becomes the last one.
     pub fn set_env(&mut self, name: &str, value: &str) {
-        set(&mut self.env, name, value.to_string());
+        self.env.set(name, value);
     }
 
     /// The name of the next vertex that does `text`.
@@ -120,7 +126,19 @@ impl StageState {
 
     /// An instruction's text as vertices show it: keyword in upper case, variables replaced.
     pub fn display(&self, text: &str, mode: Mode) -> String {
-        let text = expand(text, &self.env, mode).map(|expanded| expanded.text).unwrap_or_else(|_| text.to_string());
+        self.display_with(&[], text, mode)
+    }
+
+    /// The same, with these variables hidden.
+    pub fn display_with(&self, hidden: &[String], text: &str, mode: Mode) -> String {
+        let mut shown = Variables::default();
+        if !hidden.is_empty() {
+            shown = self.env.clone();
+            hidden.iter().for_each(|name| shown.set(name, "****"));
+        }
+        let text = expand(text, if hidden.is_empty() { &self.env } else { &shown }, mode)
+            .map(|expanded| expanded.text)
+            .unwrap_or_else(|_| text.to_string());
         match text.split_once(' ') {
             Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
             None => text.to_uppercase(),

@@ -51,7 +51,7 @@ pub(super) fn mount(value: &Spanned, diagnostics: &mut Vec<Diagnostic>) -> Optio
             diagnostics.push(wrong(format!("invalid field '{part}' must be a key=value pair")));
         } else if key == "from" && text.as_ref().is_some_and(|text| text.contains('$')) {
             let message = "'from' doesn't support variable expansion, define alias stage instead";
-            diagnostics.push(wrong(message.to_string()));
+            diagnostics.push(Diagnostic { code: "variable-in-from", ..wrong(message.to_string()) });
         }
         fields.push(MountField { key, value: text });
     }

@@ -15,7 +15,8 @@ use crate::expand::{expand, Env, Mode};
 use crate::lower::Lowering;
 use crate::options::Options;
 use crate::source::{Source, Span, Spanned};
-use crate::stages::{set, Base, Stages};
+use crate::stages::{Base, Stages};
+use crate::variables::Variables;
 
 #[derive(Serialize)]
 struct Outline {
@@ -66,7 +67,7 @@ struct Cache {
 /// What one stage takes by itself.
 #[derive(Clone, Default)]
 struct Own {
-    env: Vec<(String, String)>,
+    env: Variables,
     args: Vec<Arg>,
     secrets: Vec<Needed>,
     ssh: Vec<Needed>,
@@ -171,7 +172,7 @@ fn owns(source: &Source, ast: &Ast, options: &Options, stages: &Stages) -> Vec<O
                     let default = pair.value.as_ref().and_then(|value| expand(&value.text, &own.env, mode).ok());
                     let value = given.or(default.map(|word| word.text)).or(global.map(String::from));
                     if let Some(value) = &value {
-                        set(&mut own.env, name, value.clone());
+                        own.env.set(name, value);
                     }
                     // One that takes over a global one is that one; automatic ones are nobody's to give.
                     let taken = match global {
@@ -183,10 +184,11 @@ fn owns(source: &Source, ast: &Ast, options: &Options, stages: &Stages) -> Vec<O
                 }
             }
             (Some(Kind::Env(pairs)), Some(own)) => {
-                let before = own.env.clone();
-                for pair in pairs {
-                    if let Ok(value) = expand(&pair.value.text, &before, mode) {
-                        set(&mut own.env, &pair.name.text, value.text);
+                // All see the values from before.
+                let values: Vec<_> = pairs.iter().map(|pair| expand(&pair.value.text, &own.env, mode)).collect();
+                for (pair, value) in pairs.iter().zip(values) {
+                    if let Ok(value) = value {
+                        own.env.set(&pair.name.text, &value.text);
                     }
                 }
             }

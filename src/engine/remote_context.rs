@@ -1,0 +1,96 @@
+//! A build context that is elsewhere: fetched as the build will fetch it, then looked into for the Dockerfile.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use frontend::MainContext;
+use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
+
+use super::error::BuildError;
+use super::job::Job;
+use super::recipe::{Dockerfile, Recipe};
+
+/// More than a Dockerfile needs.
+const LIMIT: u64 = 16 << 20;
+/// So much of a file says whether it is an archive.
+const HEAD: u64 = 1024;
+
+/// The recipe with the text of its Dockerfile; `None` if the context is no remote one.
+///
+/// # Errors
+/// The context cannot be fetched, or has no such Dockerfile.
+pub(crate) async fn read(job: &Arc<Job>, recipe: &Recipe) -> Result<Option<Recipe>, BuildError> {
+    let mut recipe = recipe.clone();
+    match recipe.options.context.clone() {
+        MainContext::Local | MainContext::Input(_) => return Ok(None),
+        MainContext::File(url) => {
+            let head = file(job, &recipe, "context", HEAD).await?;
+            if is_archive(&head) {
+                recipe.options.context = MainContext::Archive(url);
+            } else if matches!(recipe.dockerfile, Dockerfile::File(_)) {
+                recipe.dockerfile = Dockerfile::Text(file(job, &recipe, "context", LIMIT).await?);
+            }
+        }
+        MainContext::Git(_) | MainContext::Archive(_) => {}
+    }
+    if let Dockerfile::File(name) = &recipe.dockerfile {
+        let lower = name.to_lowercase();
+        let found = match file(job, &recipe, name, LIMIT).await {
+            Err(BuildError::NoDockerfile(_)) if lower != *name => file(job, &recipe, &lower, LIMIT).await,
+            other => other,
+        };
+        recipe.dockerfile = Dockerfile::Text(found?);
+    }
+    Ok(Some(recipe))
+}
+
+/// At most `limit` bytes of a file of the context.
+async fn file(job: &Arc<Job>, recipe: &Recipe, name: &str, limit: u64) -> Result<Vec<u8>, BuildError> {
+    let graph = recipe.options.context_graph().ok_or(BuildError::Unsupported("this build context"))?;
+    let tree = job.trees(Arc::new(graph)).into_iter().next();
+    let tree = tree.ok_or_else(|| BuildError::Bug("a remote context without files".to_string()))?;
+    let wanted = name.to_string();
+    let read = tree.look(move |root| read_in(root, &wanted, limit)).await?;
+    read.map_err(|error| {
+        let text = error.to_string();
+        let reason = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
+        BuildError::NoDockerfile(format!("open {name}: {reason}"))
+    })
+}
+
+/// Reads a file; no link leads out of the tree.
+fn read_in(root: BorrowedFd<'_>, name: &str, limit: u64) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let inside = name.trim_start_matches('/');
+    let file = openat2(root, inside, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?;
+    let file = File::from(file);
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Whether a file begins as an archive does, compressed or not.
+fn is_archive(head: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    BEGINNINGS.iter().any(|beginning| head.starts_with(beginning)) || head.get(257..262) == Some(b"ustar")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_told_from_texts() {
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        for head in [&b"\x1f\x8b\x08\0"[..], b"BZh9", b"\x28\xb5\x2f\xfd", &tar] {
+            assert!(is_archive(head), "{head:?}");
+        }
+        assert!(!is_archive(b"FROM scratch\n") && !is_archive(b""));
+    }
+}
