@@ -165,6 +165,7 @@ mod tests {
             request,
             offer: Offer { directories: directories.into(), ..Offer::default() },
             context: None,
+            caches: Caches::default(),
             wants_id: false,
         }
     }
