@@ -16,10 +16,10 @@ use super::client::LocalClient;
 use super::excerpt::{printable, Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::images::bytes;
-use super::request::{cache_words, from_args};
+use super::request::from_args;
 use super::screen::Screen;
 use super::space;
-use crate::courier::{Address, Audience, Caches, Clearing, Daemon, Error, Kept, Offer, Order, Tls};
+use crate::courier::{Address, Audience, Clearing, Daemon, Error, Kept, Offer, Order, Tls};
 use crate::engine::Client;
 use crate::export::Output;
 use crate::progress::View;
@@ -84,7 +84,7 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
     let load = match is_engine && args.load {
         // It builds where it is to be loaded.
         true => {
-            request.exports.outputs.push(Output::parse("type=docker")?);
+            request.exports.outputs.push(Output::parse("type=image")?);
             None
         }
         false => Load::prepare(args, &mut request)?,
@@ -112,7 +112,7 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
     // A context from standard input was unpacked, and is there until the build is done.
     let (offer, _unpacked) = offer(client);
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let order = Order { request, offer, context, caches: caches(args)?, wants_id };
+    let order = Order { request, offer, context, wants_id };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let audience = Audience { events: EventSink::new(screen.sink()), backlog: &screen.backlog() };
     let (made, signal) = runtime.block_on(follow(asked, order, audience));
@@ -230,13 +230,6 @@ fn help(said: &str) -> Option<String> {
     word_between("exporter \"", "\" could not be found").map(|kind| {
         format!("this daemon has no output of type {kind}; -o type=local and -o type=tar are there everywhere")
     })
-}
-
-/// Caches as they were typed, which [`from_args`] has found sound.
-fn caches(args: &args::Build) -> Result<Caches, Failure> {
-    let words = |typed: &[String]| typed.iter().map(|word| cache_words(word)).collect::<Result<Vec<_>, _>>();
-    let both = || Ok(Caches { to: words(&args.cache_to)?, from: words(&args.cache_from)? });
-    both().map_err(|why: String| Failure::misuse(format!("--cache-to, --cache-from: {why}")))
 }
 
 fn runtime() -> Result<Runtime, Failure> {

@@ -90,7 +90,7 @@ fn cache_from(word: &str) -> Result<CacheFrom, Failure> {
 }
 
 /// Type and attributes of a cache; a word that is no field is a reference.
-pub(super) fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
+fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
     let mut attributes = BTreeMap::new();
     for field in csv::fields(word)? {
         match field.split_once('=') {

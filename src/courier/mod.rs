@@ -37,7 +37,7 @@ pub use dial::Daemon;
 pub use error::Error;
 pub use made::Made;
 pub use offer::Offer;
-pub use order::{Caches, Order};
+pub use order::Order;
 pub use tls::Tls;
 pub use upkeep::{Clearing, Kept, Worker};
 #[cfg(test)]

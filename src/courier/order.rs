@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::exporters::{shipments, Home, Keep, Shipment};
 use super::{random, Address, Error, Offer};
+use crate::cache::Place;
 use crate::engine::attrs::{self, DOCKERFILE};
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
@@ -21,38 +22,8 @@ pub struct Order {
     pub offer: Offer,
     /// The address of a context that is no directory of ours, as it was typed.
     pub context: Option<String>,
-    /// Caches to write to and to read from, each as its type and its attributes.
-    pub caches: Caches,
     /// The image's id is wanted even if nobody wants the image.
     pub wants_id: bool,
-}
-
-/// Caches that a build shares with others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caches {
-    /// Where results go.
-    pub to: Vec<(String, BTreeMap<String, String>)>,
-    /// Where results may come from.
-    pub from: Vec<(String, BTreeMap<String, String>)>,
-}
-
-impl Caches {
-    fn write(self) -> Result<CacheOptions, Error> {
-        let entry = |(kind, attrs): (String, BTreeMap<String, String>)| {
-            match kind.as_str() {
-            "local" => Err(Error::Unsupported(
-                "a cache of type local is a directory of this machine, which a daemon cannot reach yet; use type=registry"
-                    .to_owned(),
-            )),
-            _ => Ok(CacheOptionsEntry { r#type: kind, attrs }),
-        }
-        };
-        Ok(CacheOptions {
-            exports: self.to.into_iter().map(entry).collect::<Result<_, _>>()?,
-            imports: self.from.into_iter().map(entry).collect::<Result<_, _>>()?,
-            ..CacheOptions::default()
-        })
-    }
 }
 
 /// An order, written down.
@@ -72,7 +43,7 @@ impl Order {
     /// # Errors
     /// [`Error::Unsupported`] for what cannot be asked for.
     pub(super) fn write(self, address: &Address) -> Result<Written, Error> {
-        let Order { request, mut offer, context, caches, wants_id } = self;
+        let Order { request, mut offer, context, wants_id } = self;
         let home = if matches!(address, Address::Engine(_)) { Home::Engine } else { Home::Daemon };
         let keep = if wants_id { Keep::Image } else { Keep::Cache };
         let shipments = shipments(&request.exports, home, keep)?;
@@ -108,7 +79,7 @@ impl Order {
             session,
             frontend: "dockerfile.v0".to_owned(),
             frontend_attrs: options,
-            cache: Some(caches.write()?),
+            cache: Some(caches(&request)?),
             entitlements: entitlements(request.rights.entitlements),
             exporters: shipments.iter().map(|shipment| shipment.exporter.clone()).collect(),
             ..SolveRequest::default()
@@ -124,6 +95,21 @@ fn with_dockerfile(text: &[u8]) -> Result<TempDir, Error> {
     let file = dir.path().join(DOCKERFILE);
     std::fs::write(&file, text).map_err(|e| wrong(&file, e))?;
     Ok(dir)
+}
+
+/// The caches that the daemon is to use and to write. A directory is one of ours: its blobs would have to travel.
+fn caches(request: &BuildRequest) -> Result<CacheOptions, Error> {
+    let entry = |place: &Place, (kind, attrs): (String, BTreeMap<String, String>)| match place {
+        Place::Local(..) => Err(Error::Unsupported("caches of type=local at a daemon; use type=registry".to_owned())),
+        _ => Ok(CacheOptionsEntry { r#type: kind, attrs }),
+    };
+    let exports = request.exports.cache_to.iter().map(|cache| entry(&cache.place, cache.written()));
+    let imports = request.cache_from.iter().map(|cache| entry(&cache.place, cache.written()));
+    Ok(CacheOptions {
+        exports: exports.collect::<Result<_, _>>()?,
+        imports: imports.collect::<Result<_, _>>()?,
+        ..CacheOptions::default()
+    })
 }
 
 fn entitlements(rights: Entitlements) -> Vec<String> {
@@ -165,7 +151,6 @@ mod tests {
             request,
             offer: Offer { directories: directories.into(), ..Offer::default() },
             context: None,
-            caches: Caches::default(),
             wants_id: false,
         }
     }
@@ -200,19 +185,6 @@ mod tests {
         let written = Order { context: Some(address.clone()), ..order(Dockerfile::Text(vec![])) };
         let attrs = written.write(&"unix:///x".parse().unwrap()).unwrap().solve.frontend_attrs;
         assert_eq!((&attrs["context"], attrs["dockerfilekey"].as_str()), (&address, "dockerfile"));
-    }
-
-    #[test]
-    fn caches_are_told_but_for_those_the_daemon_cannot_reach() {
-        let of = |kind: &str| (kind.to_owned(), BTreeMap::from([("ref".to_owned(), "r.example/c".to_owned())]));
-        let caches = Caches { to: vec![of("registry")], from: vec![of("registry"), of("inline")] }.write().unwrap();
-        assert_eq!((caches.exports.len(), caches.imports.len()), (1, 2));
-        assert_eq!(
-            (caches.exports[0].r#type.as_str(), caches.exports[0].attrs["ref"].as_str()),
-            ("registry", "r.example/c")
-        );
-        let error = Caches { from: vec![of("local")], ..Caches::default() }.write().unwrap_err();
-        assert!(error.to_string().contains("type local"), "{error}");
     }
 
     #[test]

@@ -118,7 +118,6 @@ impl Stage {
             request: BuildRequest { recipe, rights: Rights::default(), cache_from: Vec::new(), exports },
             offer,
             context: None,
-            caches: Caches::default(),
             wants_id: false,
         }
     }

@@ -66,7 +66,7 @@ async fn the_daemon_runs_a_frontend_image() {
     let Some(daemon) = Daemon::start() else { return };
     image(&daemon.rbuild);
     let mut control = daemon.control().await;
-    let mut solve = |id: &str, attrs: &[(&str, &str)]| {
+    let solve = |id: &str, attrs: &[(&str, &str)]| {
         let frontend_attrs: BTreeMap<_, _> = attrs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let (r#ref, frontend) = (id.to_string(), "gateway.v0".to_string());
         let mut control = control.clone();
