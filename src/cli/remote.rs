@@ -84,7 +84,7 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
     let load = match is_engine && args.load {
         // It builds where it is to be loaded.
         true => {
-            request.exports.outputs.push(Output::parse("type=docker")?);
+            request.exports.outputs.push(Output::parse("type=image")?);
             None
         }
         false => Load::prepare(args, &mut request)?,

@@ -68,10 +68,6 @@ fn shipment(output: &Output, names: &[String], home: Home) -> Result<Option<Ship
     Ok(Some(match &output.kind {
         Kind::CacheOnly => return Ok(None),
         Kind::Image { push } => image(options, names, *push, home),
-        // An engine needs no archive to get at its own image.
-        Kind::Docker { tar: true } if output.dest.is_none() && home == Home::Engine => {
-            image(options, names, false, home)
-        }
         Kind::Oci { tar: false } | Kind::Docker { tar: false } => {
             return Err(Error::Unsupported(
                 "an output with tar=false cannot come from a daemon yet; take the archive, and unpack it".to_owned(),
@@ -188,7 +184,7 @@ mod tests {
         assert_eq!(none(&[], Home::Daemon, Keep::Cache), [""; 0]);
         assert_eq!(none(&[], Home::Daemon, Keep::Image), ["image oci-mediatypes=true"]);
         assert_eq!(none(&["a"], Home::Engine, Keep::Cache), ["moby name=a oci-mediatypes=true"]);
-        assert_eq!(shipped(&["type=docker"], &["a"], Home::Engine, Keep::Cache).unwrap()[0][..6], *"moby n");
+        assert_eq!(shipped(&["type=image"], &["a"], Home::Engine, Keep::Cache).unwrap()[0][..6], *"moby n");
         assert_eq!(shipped(&["type=registry"], &["a"], Home::Engine, Keep::Cache).unwrap()[0][..6], *"image ");
     }
 
