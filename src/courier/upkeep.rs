@@ -90,7 +90,6 @@ impl Daemon {
             keep_duration: i64::try_from(what.unused_for.as_nanos()).unwrap_or(i64::MAX),
             reserved_space: bytes(what.reserved),
             max_used_space: bytes(what.most),
-            ..PruneRequest::default()
         };
         let said = |status| Error::of_call(&self.address, &status);
         let mut gone = self.control.clone().prune(ask).await.map_err(said)?.into_inner();
