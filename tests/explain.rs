@@ -208,6 +208,36 @@ fn secrets_that_come_go_or_change_are_told() {
     assert_eq!(told[0], format!("instruction RUN --mount=type=secret,id=token {uuid} → RUN {uuid}"));
 }
 
+#[test]
+fn an_edited_comment_compiles_again_and_links_nothing_anew() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    // What a compiler does with comments, a script can do.
+    let uuid = "cat /proc/sys/kernel/random/uuid";
+    let dockerfile = format!(
+        "FROM busybox AS compile\nCOPY a.c /a.c\nRUN {uuid} > /tmp/compiled; sed 's://.*::' /a.c > /a.o; rm /a.c /tmp/compiled\n\
+         FROM busybox\nARG NAME=x\nCOPY --from=compile /a.o /a.o\nRUN {uuid} > /linked\nRUN {uuid} > /named-$NAME\n"
+    );
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile), ("a.c", "int main; // one")]);
+    let first = rbuild.tree(&context, &[]);
+    fs::write(context.join("a.c"), "int main; // two").unwrap();
+    let said = rbuild.log(&context, &[]);
+    let told = misses(&said);
+    assert_eq!(told, ["a.c changed (1 of 1 file)", "because step 2 ran again and its files changed: /a.c"], "{said}");
+    let second = rbuild.tree(&context, &[]);
+    assert_eq!(first.read("/linked"), second.read("/linked"), "nothing after the compiler runs");
+    // One argument: exactly its dependents. `ARG` is in the environment of both steps.
+    let third = rbuild.tree(&context, &["--build-arg", "NAME=y"]);
+    assert!(third.has("/named-y") && third.read("/a.o") == first.read("/a.o"));
+    let mut command = rbuild.command(["build", "--no-cache-filter", "compile", "--progress=plain"]);
+    let said = support::text(&command.arg(&context).output().unwrap().stderr);
+    assert!(said.contains("no cached result was wanted"), "{said}");
+    let fourth = rbuild.tree(&context, &[]);
+    assert_eq!(first.read("/linked"), fourth.read("/linked"), "the stage ran anew and made the same");
+}
+
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

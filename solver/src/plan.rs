@@ -28,6 +28,8 @@ pub struct Plan {
     pub wanted: Vec<Wanted>,
     /// Why the build cannot succeed any more.
     pub failed: Option<Failure>,
+    /// What is wanted of each vertex.
+    pub needs: Vec<Need>,
 }
 
 /// A question that a vertex wants answered.
@@ -84,7 +86,39 @@ pub fn plan_on(submit: &Submit, facts: &[Facts], known: &Answers) -> Plan {
             planning.visit(at);
         }
     }
+    planning.plan.needs = planning.need;
     planning.plan
+}
+
+/// What local state is to be asked of a vertex at once, if an earlier plan needed it and it has no record yet.
+///
+/// Such a vertex stays needed until it has one, since its users cannot be settled before. So [`plan`] would ask the
+/// same, but this looks at one vertex only: a chain of cached steps is walked without a plan for each.
+pub fn local_questions(submit: &Submit, facts: &[Facts], at: usize) -> Vec<Question> {
+    let (Some(own), StepKind::Work) = (facts.get(at), submit.steps[at].kind) else { return Vec::new() };
+    if own.record.is_some() || own.failed.is_some() {
+        return Vec::new();
+    }
+    let no_cache = submit.no_cache[at];
+    let mut questions = Vec::new();
+    if let (Some(definition), true, false, false) = (own.definition, own.seen_open, no_cache, own.unseen) {
+        questions.push(Question::Seen(definition));
+    }
+    match own.key {
+        Some(key) if !no_cache && !own.looked_up => questions.push(Question::LookUp(key)),
+        Some(_) => {}
+        None => {
+            let vertex = &submit.graph.vertices()[at];
+            let inputs = submit.graph.inputs_of(at).iter().zip(&vertex.inputs);
+            for ((input, from), (selector, digest)) in inputs.zip(submit.steps[at].selectors.iter().zip(&own.digests)) {
+                if let (Some(record), Some(selector), Measured::Unasked) = (&facts[*input].record, selector, digest) {
+                    let result = ResultRef { record: record.id, output: from.from.output };
+                    questions.push(Question::Recall(result, selector.clone()));
+                }
+            }
+        }
+    }
+    questions
 }
 
 struct Planning<'p> {

@@ -64,9 +64,10 @@ pub trait Host: Send + Sync + 'static {
     /// A vertex of a submit uses a record that was found. Told beside everything else; nobody waits for it.
     fn used(&self, _submit: BuildId, _vertex: &Vertex, _record: RecordId) {}
 
-    /// How long a vertex takes when it runs, in any unit, from history where there is one.
-    fn cost(&self, _vertex: &Vertex) -> u64 {
-        1
+    /// How long each vertex of a submit takes when it runs, in any unit, from history where there is one. Asked once,
+    /// when something has to run.
+    fn costs(&self, _submit: BuildId) -> impl Future<Output = Option<Vec<u64>>> + Send {
+        async { None }
     }
 }
 

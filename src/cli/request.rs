@@ -10,6 +10,7 @@ use super::args;
 use super::client::{self, LocalClient};
 use super::contexts::Contexts;
 use super::failure::{chain, Failure};
+use crate::cache::{CacheFrom, CacheTo};
 use crate::engine::attrs::DOCKERFILE_DIR;
 use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
@@ -52,11 +53,13 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let request = BuildRequest {
         recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
         rights: Rights { entitlements, ask: if args.pull { Ask::Registry } else { Ask::Store } },
+        cache_from: args.cache_from.iter().map(|word| cache_from(word)).collect::<Result<_, _>>()?,
         exports: ExportRequest {
             names: names(&args.tags, &outputs)?,
             outputs,
             epoch: source_date_epoch,
             provenance: provenance(args)?,
+            cache_to: args.cache_to.iter().map(|word| cache_to(word)).collect::<Result<_, _>>()?,
             wants_manifest: args.metadata_file.is_some(),
         },
     };
@@ -70,6 +73,33 @@ pub(super) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     text.to_lowercase()
+}
+
+/// A `--cache-to`.
+fn cache_to(word: &str) -> Result<CacheTo, Failure> {
+    let bad = |why: String| Failure::misuse(format!("--cache-to {word}: {why}"));
+    let (kind, attributes) = cache_words(word).map_err(bad)?;
+    CacheTo::new(&kind, &attributes).map_err(|error| bad(error.to_string()))
+}
+
+/// A `--cache-from`.
+fn cache_from(word: &str) -> Result<CacheFrom, Failure> {
+    let bad = |why: String| Failure::misuse(format!("--cache-from {word}: {why}"));
+    let (kind, attributes) = cache_words(word).map_err(bad)?;
+    CacheFrom::new(&kind, &attributes).map_err(|error| bad(error.to_string()))
+}
+
+/// Type and attributes of a cache; a word that is no field is a reference.
+fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
+    let mut attributes = BTreeMap::new();
+    for field in csv::fields(word)? {
+        match field.split_once('=') {
+            Some((name, value)) => drop(attributes.insert(name.trim().to_lowercase(), value.to_string())),
+            None => drop(attributes.insert("ref".to_string(), field)),
+        }
+    }
+    let kind = attributes.remove("type").unwrap_or_else(|| "registry".to_string());
+    Ok((kind, attributes))
 }
 
 /// The network of steps that choose none.

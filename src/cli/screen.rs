@@ -13,7 +13,7 @@ use crate::engine::Backlog;
 use crate::progress::{Display, Mode, View};
 
 /// How often a screen is drawn anew without events.
-const TICK: Duration = Duration::from_millis(150);
+pub(super) const TICK: Duration = Duration::from_millis(150);
 
 /// A running display.
 pub(super) struct Screen {

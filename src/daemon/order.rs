@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use solver::llb::pb;
 use tonic::{Code, Status};
 
+use crate::cache::{CacheFrom, CacheTo};
 use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
 use crate::export::{Kind, Output};
-use crate::wire::proto::control::{Exporter, SolveRequest};
+use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
 /// The compatibility versions there are.
 const COMPATIBILITY: [i64; 4] = [0, 10, 20, 30];
@@ -42,6 +43,8 @@ pub struct Order {
     pub inputs: BTreeMap<String, pb::Definition>,
     /// What it may do.
     pub rights: Rights,
+    /// Caches from elsewhere.
+    pub cache_from: Vec<CacheFrom>,
     /// What becomes of it.
     pub exports: ExportRequest,
     /// As the client asked for them.
@@ -86,18 +89,7 @@ impl Order {
         }
         let work = work(request.definition, request.frontend)?;
         let mut warnings = Vec::new();
-        if let Some(cache) = &request.cache {
-            if !cache.exports.is_empty() || !cache.export_ref_deprecated.is_empty() {
-                let inline = cache.exports.iter().all(|entry| entry.r#type == "inline");
-                if !inline || cache.exports.is_empty() {
-                    return Err(unimplemented("exporting caches is not supported yet; leave --cache-to out"));
-                }
-                warnings.push("the inline cache is not written yet: the image carries none".to_string());
-            }
-            if !cache.imports.is_empty() || !cache.import_refs_deprecated.is_empty() {
-                warnings.push("caches of other builders are not imported yet".to_string());
-            }
-        }
+        let (cache_from, cache_to) = caches(request.cache.unwrap_or_default(), &mut warnings)?;
         let exporters = match request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
             true => vec![Exporter { r#type: request.exporter_deprecated, attrs: request.exporter_attrs_deprecated }],
             false => request.exporters,
@@ -108,7 +100,8 @@ impl Order {
             warnings.push("provenance is not given together with files yet: it is in images only".to_string());
         }
         Ok(Order {
-            exports,
+            exports: ExportRequest { cache_to, ..exports },
+            cache_from,
             id: request.r#ref,
             session: request.session.split_once(':').map_or(request.session.clone(), |(_, id)| id.to_owned()),
             work,
@@ -123,6 +116,36 @@ impl Order {
             warnings,
         })
     }
+}
+
+/// The caches of a request. One that cannot be imported is warned of, as one is that is not there.
+fn caches(asked: CacheOptions, warnings: &mut Vec<String>) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), Status> {
+    let registry = |reference: String, attrs: BTreeMap<String, String>| {
+        let attrs = attrs.into_iter().chain([("ref".to_string(), reference)]).collect();
+        CacheOptionsEntry { r#type: "registry".to_string(), attrs }
+    };
+    let old_import = asked.import_refs_deprecated.into_iter().map(|name| registry(name, BTreeMap::new()));
+    let old_export = Some(asked.export_ref_deprecated).filter(|name| !name.is_empty());
+    let old_export = old_export.map(|name| registry(name, asked.export_attrs_deprecated));
+    // A path is one of the client's, and its store is reached by the session.
+    let refuse_local = |entry: &CacheOptionsEntry| match &*entry.r#type {
+        "local" => Err("caches of type local are not supported by the daemon yet; use type=registry".to_string()),
+        _ => Ok(entry.attrs.clone()),
+    };
+    let (mut from, mut to) = (Vec::new(), Vec::new());
+    for entry in asked.imports.into_iter().chain(old_import) {
+        let read = refuse_local(&entry)
+            .and_then(|attrs| CacheFrom::new(&entry.r#type, &attrs).map_err(|error| error.to_string()));
+        match read {
+            Ok(cache) => from.push(cache),
+            Err(why) => warnings.push(format!("a cache is not used: {why}")),
+        }
+    }
+    for entry in asked.exports.into_iter().chain(old_export) {
+        let attrs = refuse_local(&entry).map_err(unimplemented)?;
+        to.push(CacheTo::new(&entry.r#type, &attrs).map_err(|error| invalid(error.to_string()))?);
+    }
+    Ok((from, to))
 }
 
 fn work(definition: Option<pb::Definition>, frontend: String) -> Result<Work, Status> {

@@ -60,9 +60,24 @@ impl Solving {
         let given =
             Given { inputs: order.inputs.clone(), workers: vec![self.worker.clone()], session: order.session.clone() };
         let bridge = Bridge::new(Arc::clone(job), given);
+        job.import_caches(&order.cache_from).await;
+        let built = self.outcome(order, entered, &bridge, job).await;
+        let cached = job.export_caches(&order.exports.cache_to, built.is_err()).await;
+        let response = built?;
+        cached.map_err(|error| of_build(&error))?;
+        Ok(response)
+    }
+
+    async fn outcome(
+        &self,
+        order: &Order,
+        entered: &Entered,
+        bridge: &Arc<Bridge>,
+        job: &Arc<Job>,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let outcome = match &order.work {
             Work::Client => {
-                entered.build.open(Arc::clone(&bridge));
+                entered.build.open(Arc::clone(bridge));
                 bridge.returned().await?
             }
             Work::Frontend(name) => bridge.run(name, order.attrs.clone()).await?,

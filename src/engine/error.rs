@@ -67,6 +67,15 @@ pub enum BuildError {
     /// The documents of the image could not be made.
     #[error("make the image")]
     Assemble(#[from] crate::image::Error),
+    /// A cache could not be written.
+    #[error("export cache to {place}")]
+    Cache {
+        /// Where to.
+        place: String,
+        /// Why.
+        #[source]
+        source: super::cache::Error,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] snapshotter::Error),

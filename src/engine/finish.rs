@@ -29,6 +29,7 @@ use super::remote::{Origin, Remote};
 use super::request::ExportRequest;
 use super::results::Files;
 use super::steps::StepFailure;
+use crate::cache::{Place, INLINE_KEY};
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{
     assemble, assemble_index, attest, media_type, Assembled, Assembly, Attestation, Attested, Codec, Descriptor,
@@ -143,6 +144,17 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
     let parts = futures_util::future::try_join_all(ready).await?;
     if parts.is_empty() {
         return Err(BuildError::Unsupported("an outcome without any result"));
+    }
+    let mut parts = parts;
+    if exports.cache_to.iter().any(|to| to.place == Place::Inline) {
+        for part in &mut parts {
+            // An image whose layers nobody needed was not built.
+            let Layers::Here(layers) = &part.layers else { continue };
+            let (store, layers, results) = (store.clone(), layers.clone(), job.results());
+            let inline = blocking(move || super::cache::inline(&store, &layers, &results)).await;
+            let inline = inline.map_err(|source| BuildError::Cache { place: "the image".to_string(), source })?;
+            part.config[INLINE_KEY] = json!(inline);
+        }
     }
     let finishing = Arc::new(Finishing {
         lease: Arc::clone(host.lease()),

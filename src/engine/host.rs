@@ -1,6 +1,6 @@
 //! Answers the solver's questions with store, context and sandbox.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -20,6 +20,7 @@ use super::arrival::OnLayer;
 use super::asker::Asker;
 use super::backlog::Backlog;
 use super::blocking::blocking;
+use super::cache::{Import, ToExport};
 use super::client::{Client, LocalDirectory};
 use super::context::UsedContext;
 use super::explain::{self, Base, Kept, Origin, Place};
@@ -28,11 +29,17 @@ use super::provenance::Material;
 use super::remote::{Ask, Remote};
 use super::results::{Files, Output, Results};
 use super::steps::{self, hashed, StepCx, StepFailure};
+use crate::cache::CachedOutput;
 use crate::registry::Credentials;
 use crate::sandbox::{self, Sandbox};
 
 /// How often it is told how much of a directory has come.
 const ARRIVING: Duration = Duration::from_millis(200);
+
+/// Of larger graphs durations are not looked up.
+const MOST_WEIGHED: usize = 1000;
+/// Milliseconds that a step takes of which nothing is known.
+const UNKNOWN_COST: u64 = 1000;
 
 /// One graph that is being solved, and for whom.
 struct Submitted {
@@ -40,6 +47,8 @@ struct Submitted {
     asker: Arc<Asker>,
     /// What its images resolved to.
     images: Mutex<HashMap<VertexId, Base>>,
+    /// The results of its vertices.
+    records: Mutex<BTreeMap<VertexId, RecordId>>,
     /// What is told of results that were found: looked into beside everything else.
     remarks: Mutex<Vec<JoinHandle<Vec<Remark>>>>,
 }
@@ -71,6 +80,10 @@ pub(crate) struct EngineHost {
     results: Arc<Results>,
     /// Which steps made snapshots, as long as there are builds.
     made: Mutex<HashMap<SnapshotId, Place>>,
+    /// Caches from elsewhere. They serve all builds that live.
+    imports: Mutex<Vec<Arc<Import>>>,
+    /// Results that were found there, by the key they are under.
+    imported: Mutex<HashMap<RecordId, (Arc<Import>, [u8; 32])>>,
 }
 
 /// Forgets a graph when it is solved or given up.
@@ -80,6 +93,18 @@ pub(crate) struct Registered<'h> {
 }
 
 impl Registered<'_> {
+    /// The results of the graph's vertices so far.
+    pub(crate) fn results(&self) -> Vec<ToExport> {
+        let submitted = self.host.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&self.submit).cloned();
+        let Some(submitted) = submitted else { return Vec::new() };
+        let in_image = below_targets(&submitted.graph);
+        let records = submitted.records.lock().unwrap_or_else(|e| e.into_inner());
+        let graph = &submitted.graph;
+        let leaves = |vertex: &&VertexId| graph.get(vertex).is_some_and(|v| v.hints.export_cache != Some(false));
+        let all = records.keys().filter(leaves).filter_map(|vertex| Some((vertex, *records.get(vertex)?)));
+        all.map(|(vertex, record)| ToExport { record, in_image: in_image.contains(vertex) }).collect()
+    }
+
     /// What there is to be told of results that were found in the store.
     pub(crate) async fn remarks(&self) -> Vec<Remark> {
         let submitted = self.host.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&self.submit).cloned();
@@ -107,8 +132,8 @@ impl EngineHost {
         backlog: Arc<Backlog>,
     ) -> EngineHost {
         let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
-        let (images, submitted, results, made) = Default::default();
-        EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results, made }
+        let (images, submitted, results, made, imports, imported) = Default::default();
+        EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results, made, imports, imported }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -139,8 +164,8 @@ impl EngineHost {
 
     /// Makes a graph known by the number it is submitted under: its questions are answered with what its asker brings.
     pub(crate) fn register(&self, submit: BuildId, graph: Arc<Graph>, asker: Arc<Asker>) -> Registered<'_> {
-        let (images, remarks) = Default::default();
-        let submitted = Arc::new(Submitted { graph, asker, images, remarks });
+        let (images, records, remarks) = Default::default();
+        let submitted = Arc::new(Submitted { graph, asker, images, records, remarks });
         self.submitted.lock().unwrap_or_else(|e| e.into_inner()).insert(submit, submitted);
         Registered { host: self, submit }
     }
@@ -213,6 +238,78 @@ impl EngineHost {
         }))
     }
 
+    /// Has a cache from elsewhere asked from now on.
+    pub(crate) fn import(&self, import: Arc<Import>) {
+        self.imports.lock().unwrap_or_else(|e| e.into_inner()).push(import);
+    }
+
+    /// Results from elsewhere whose files nobody may have needed.
+    pub(crate) fn unfetched(&self) -> HashMap<RecordId, (Arc<Import>, [u8; 32])> {
+        self.imported.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// The cache from elsewhere that has a key.
+    fn import_with(&self, key: &CacheKey) -> Option<Arc<Import>> {
+        let imports = self.imports.lock().unwrap_or_else(|e| e.into_inner());
+        imports.iter().find(|import| import.record(&key.0).is_some()).cloned()
+    }
+
+    /// The record of a key in a cache from elsewhere.
+    fn elsewhere(&self, key: CacheKey) -> Option<Record> {
+        let import = self.import_with(&key)?;
+        let output = |output: &CachedOutput| {
+            let files = match output.layer {
+                Some(layer) => Files::Snapshot(import.snapshot(layer)?),
+                None => Files::Empty,
+            };
+            Some(Output { files, identity: ContentDigest(output.identity) })
+        };
+        let outputs: Vec<Output> = import.record(&key.0)?.outputs.iter().map(output).collect::<Option<_>>()?;
+        let name = hashed("rbuild imported record", &[&key.0, import.digest.as_bytes()]);
+        let mut id = RecordId([0; 16]);
+        id.0.copy_from_slice(&name.0[..16]);
+        self.imported.lock().unwrap_or_else(|e| e.into_inner()).insert(id, (import, key.0));
+        Some(self.known(id, outputs))
+    }
+
+    /// Makes the files of a result from elsewhere available, and keeps it as our own.
+    async fn fetch_elsewhere(&self, at: &AskCx, record: RecordId, on_layer: &OnLayer) -> Result<(), StepFailure> {
+        let found = self.imported.lock().unwrap_or_else(|e| e.into_inner()).get(&record).cloned();
+        let Some((import, key)) = found else { return Ok(()) };
+        let Some(cached) = import.record(&key) else { return Ok(()) };
+        let mut outputs = Vec::new();
+        for output in &cached.outputs {
+            if let Some(top) = output.layer {
+                if let Err(error) = import.bring(&self.store, &self.lease, top, on_layer).await {
+                    let short = format!("a cached result cannot be fetched: {}", super::chain(&error));
+                    let (detail, url, file, range) = Default::default();
+                    at.warning(&Warning { vertex: None, short, detail, url, file, range });
+                    return Err(StepFailure::Cache(Box::new(error)));
+                }
+            }
+            let snapshot = output.layer.and_then(|top| import.snapshot(top));
+            outputs.push(StoredOutput { snapshot, identity: output.identity });
+        }
+        let measured = cached.measured.iter();
+        let measured = measured.map(|m| Measured { output: m.output, selector: m.selector.clone(), digest: m.digest });
+        let stored = StoredRecord {
+            id: stored_id(record),
+            key: RecordKey(key),
+            outputs,
+            measured: measured.collect(),
+            parts: serde_json::Value::Null,
+            cost: Duration::from_millis(cached.cost),
+            created: solver::event::Timestamp::now().0.as_nanos() as i64,
+            boot_id: self.store.boot_id().to_string(),
+            step: "imported".to_string(),
+            step_aliases: Vec::new(),
+        };
+        let (store, lease) = (self.store.clone(), Arc::clone(&self.lease));
+        // Without it the next build asks the cache again.
+        let _ = blocking(move || store.put_record(&lease, &stored)).await;
+        Ok(())
+    }
+
     /// Remembers where a record's files are.
     fn known(&self, id: RecordId, outputs: Vec<Output>) -> Record {
         let identities = outputs.iter().map(|output| output.identity).collect();
@@ -269,10 +366,14 @@ impl EngineHost {
             self.images.lock().unwrap_or_else(|e| e.into_inner()).insert(top, image.clone());
         }
         if image.top().is_some_and(|top| self.lease.hold_snapshot(&top).is_err()) {
-            // Its layers are fetched when somebody needs files.
+            // Its layers are fetched when somebody needs files. What is known of them elsewhere may make that needless.
+            let key = image_key(&identity);
+            if let Some(found) = self.elsewhere(key).filter(|found| found.identities == [identity]) {
+                return Ok(found);
+            }
             return Ok(self.known(RecordId(StoredId::random().0), vec![output]));
         }
-        let key = CacheKey(hashed("rbuild image record", &[&identity.0]).0);
+        let key = image_key(&identity);
         at.cached();
         // Kept, so that digests measured on it outlive the build.
         if let Some(found) = self.stored(key).await? {
@@ -360,6 +461,7 @@ impl EngineHost {
         let kept = Kept { parts: order.parts, place, origins, secrets };
         let record = self.keep(order.key, Some(&kept), cost, outputs).await?;
         self.keep_listings(record.id, contexts).await;
+        submitted.records.lock().unwrap_or_else(|e| e.into_inner()).insert(order.vertex.id, record.id);
         Ok(Ran::Made { record, new: true })
     }
 
@@ -439,6 +541,23 @@ fn base_of(image: &Image, reference: &str, platform: &Platform) -> Base {
     Base { name: name.to_string(), digest: digest.to_string(), platform: platform.to_string() }
 }
 
+/// Under which key an image of this content is kept.
+fn image_key(identity: &ContentDigest) -> CacheKey {
+    CacheKey(hashed("rbuild image record", &[&identity.0]).0)
+}
+
+/// The vertices whose layers are in the images that a graph's targets are.
+fn below_targets(graph: &Graph) -> HashSet<VertexId> {
+    let mut met = HashSet::new();
+    let mut open: Vec<VertexId> = graph.targets().iter().map(|target| target.vertex).collect();
+    while let Some(id) = open.pop() {
+        let Some(vertex) = graph.get(&id).filter(|_| met.insert(id)) else { continue };
+        let whole = vertex.inputs.iter().filter(|input| input.via == Via::Identity);
+        open.extend(whole.map(|input| input.from.vertex));
+    }
+    met
+}
+
 /// The contexts whose content a vertex reads, each with its place among the inputs.
 fn contexts_of(vertex: &Vertex, inputs: &[Output]) -> Vec<(usize, Arc<UsedContext>, Selector)> {
     let read = |(at, (input, output)): (usize, (&Input, &Output))| match (&input.via, &output.files) {
@@ -494,7 +613,9 @@ impl Host for EngineHost {
     }
 
     async fn seen(&self, key: DefinitionKey) -> Result<bool, StepError> {
-        Ok(self.store.is_seen(&key.0))
+        // What an imported cache has is likely found; that it carries no definitions says nothing.
+        let imports = !self.imports.lock().unwrap_or_else(|e| e.into_inner()).is_empty();
+        Ok(imports || self.store.is_seen(&key.0))
     }
 
     async fn mark_seen(&self, keys: Vec<DefinitionKey>) {
@@ -504,7 +625,8 @@ impl Host for EngineHost {
     }
 
     async fn look_up(&self, key: CacheKey) -> Result<Option<Record>, StepError> {
-        self.stored(key).await.map_err(StepError::new)
+        let found = self.stored(key).await.map_err(StepError::new)?;
+        Ok(found.or_else(|| self.elsewhere(key)))
     }
 
     async fn recall(
@@ -519,6 +641,13 @@ impl Host for EngineHost {
             return digest.map(Some).map_err(StepError::new);
         }
         let (store, selector) = (self.store.clone(), selector_text(what));
+        let imported = self.imported.lock().unwrap_or_else(|e| e.into_inner()).get(&record).cloned();
+        if let Some((import, key)) = imported {
+            let measured = import.record(&key).map(|record| &record.measured[..]).unwrap_or_default();
+            if let Some(known) = measured.iter().find(|m| m.output == output.0 && m.selector == selector) {
+                return Ok(Some(ContentDigest(known.digest)));
+            }
+        }
         let stored = blocking(move || store.record(&stored_id(record))).await.map_err(StepError::new)?;
         let measured = stored.into_iter().flat_map(|record| record.measured);
         let mut fitting = measured.filter(|m| m.output == output.0 && m.selector == selector);
@@ -531,17 +660,18 @@ impl Host for EngineHost {
 
     async fn fetch(&self, at: &AskCx, record: RecordId) -> Result<(), StepError> {
         let outputs = self.results.all(record).unwrap_or_default();
+        let progress = at.clone();
+        let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
+            progress.progress(&digest.to_string(), current as i64, total as i64, done);
+        });
         for output in &outputs {
             let Files::Snapshot(id) = &output.files else { continue };
             if let Some(image) = self.image_at(id) {
-                let progress = at.clone();
-                let on_layer: OnLayer = Arc::new(move |digest, current, total, done| {
-                    progress.progress(&digest.to_string(), current as i64, total as i64, done);
-                });
                 let asker = self.asker(at).map_err(StepError::new)?;
                 asker.bases.remote().files(&image, &on_layer).await.map_err(StepError::new)?;
             }
         }
+        self.fetch_elsewhere(at, record, &on_layer).await.map_err(StepError::new)?;
         let lease = Arc::clone(&self.lease);
         let held = blocking(move || {
             let snapshots = outputs.iter().filter_map(|output| match &output.files {
@@ -574,12 +704,31 @@ impl Host for EngineHost {
         .await
     }
 
-    fn used(&self, submit: BuildId, vertex: &Vertex, record: RecordId) {
-        if explain::secret_ids(vertex).is_empty() {
-            return;
+    async fn costs(&self, submit: BuildId) -> Option<Vec<u64>> {
+        let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&submit).cloned()?;
+        if submitted.graph.vertices().len() > MOST_WEIGHED {
+            return None;
         }
+        let store = self.store.clone();
+        let graph = Arc::clone(&submitted.graph);
+        let cost = move |vertex: &Vertex| {
+            if matches!(vertex.op, Op::Source(_)) {
+                return 1;
+            }
+            let earlier = store.newest_record_of(&submitted.place(vertex).name()).ok().flatten();
+            earlier
+                .map_or(UNKNOWN_COST, |record| u64::try_from(record.cost.as_millis()).unwrap_or(u64::MAX / 1024).max(1))
+        };
+        blocking(move || Some(graph.vertices().iter().map(cost).collect())).await
+    }
+
+    fn used(&self, submit: BuildId, vertex: &Vertex, record: RecordId) {
         let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&submit).cloned();
         let Some(submitted) = submitted else { return };
+        let before = submitted.records.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, record);
+        if before == Some(record) || explain::secret_ids(vertex).is_empty() {
+            return;
+        }
         let (store, client, vertex) = (self.store.clone(), Arc::clone(&submitted.asker.client), vertex.id);
         let looking = tokio::spawn(async move {
             let stored = blocking(move || store.record(&stored_id(record))).await.ok().flatten();

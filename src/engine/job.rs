@@ -16,6 +16,7 @@ use super::asker::Asker;
 use super::attrs;
 use super::bases::Bases;
 use super::blocking::blocking;
+use super::cache::{self, Import, ToExport};
 use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
@@ -28,6 +29,7 @@ use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
 use super::{finish, load, remote_context, Built};
+use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::rfc3339::Time;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
@@ -53,6 +55,10 @@ pub struct Job {
     asker: Arc<Asker>,
     notes: Notes,
     began: Time,
+    /// The caches it uses.
+    imported: Mutex<Vec<CacheFrom>>,
+    /// The results it has, to be exported.
+    results: Mutex<Vec<ToExport>>,
     /// The frontend that was asked, with its options.
     asked: Mutex<(String, BTreeMap<String, String>)>,
 }
@@ -65,7 +71,16 @@ impl Job {
         let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
-        Arc::new(Job { id, shift, asker, notes, began: Time::now(), asked: Mutex::default() })
+        Arc::new(Job {
+            id,
+            shift,
+            asker,
+            notes,
+            began: Time::now(),
+            imported: Mutex::default(),
+            results: Mutex::default(),
+            asked: Mutex::default(),
+        })
     }
 
     /// Tells the listeners that nothing more comes.
@@ -101,15 +116,6 @@ impl Job {
         let targets = graph.targets().len();
         let definition = Arc::new(Definition { job: Arc::clone(self), graph, solved: OnceCell::new() });
         (0..targets).map(|target| Tree { definition: Arc::clone(&definition), target }).collect()
-    }
-
-    /// Compiles a Dockerfile of the client's. Nothing runs before a tree of the outcome is needed.
-    ///
-    /// # Errors
-    /// What is wrong with the Dockerfile, or with what it is built on.
-    pub async fn compile(self: &Arc<Self>, recipe: &Recipe) -> Result<Outcome, BuildError> {
-        let loaded = self.load(recipe).await?;
-        self.lower(&loaded).await
     }
 
     /// Reads a Dockerfile of the client's, and what its context leaves out.
@@ -189,11 +195,75 @@ impl Job {
         finish::finish(self, exports, outcome).await
     }
 
+    /// The results it has so far.
+    pub(crate) fn results(&self) -> Vec<ToExport> {
+        self.results.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    fn is_new(&self, from: &CacheFrom) -> bool {
+        let mut imported = self.imported.lock().unwrap_or_else(|e| e.into_inner());
+        let is_new = !imported.contains(from);
+        imported.extend(is_new.then(|| from.clone()));
+        is_new
+    }
+
+    /// Has results from elsewhere used. What is wrong with a cache is warned of.
+    pub async fn import_caches(&self, caches: &[CacheFrom]) {
+        for from in caches {
+            // A client may name one for the build and for each of its frontend's calls.
+            if !self.is_new(from) {
+                continue;
+            }
+            let note = self.notes.begin(&format!("importing cache manifest from {}", name_of(&from.place)));
+            match Import::open(&self.bases().remote(), from).await {
+                Ok(import) => {
+                    note.part(&format!("inferred cache manifest {}", import.digest));
+                    self.host().import(Arc::new(import));
+                }
+                Err(error) => self.notes.caution(format!(
+                    "the cache {} is not used: {}",
+                    name_of(&from.place),
+                    error::chain(&error)
+                )),
+            }
+            note.end_with(Ok::<(), BuildError>(())).unwrap_or_default();
+        }
+    }
+
+    /// Writes results to elsewhere. After a failed build what there is so far is written, and errors are warned of.
+    ///
+    /// # Errors
+    /// [`BuildError::Cache`], unless that is to be ignored.
+    pub async fn export_caches(&self, caches: &[CacheTo], failed: bool) -> Result<(), BuildError> {
+        for to in caches.iter().filter(|to| to.place != Place::Inline) {
+            let kind = match &to.place {
+                Place::Registry(_) => "registry",
+                _ => "client directory",
+            };
+            let note = self.notes.begin(&format!("exporting cache to {kind}"));
+            let done = cache::export(self, to, &note).await;
+            match done {
+                Err(error) if failed || to.ignore_error => {
+                    let (place, why) = (name_of(&to.place), error::chain(&error));
+                    self.notes.caution(format!("the cache {place} is not written: {why}"));
+                    note.end_with(Ok::<(), BuildError>(()))?;
+                }
+                other => {
+                    let place = name_of(&to.place);
+                    note.end_with(other).map_err(|source| BuildError::Cache { place, source })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         let submit = self.shift.number();
         let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);
-        let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await?;
+        let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await;
+        self.results.lock().unwrap_or_else(|e| e.into_inner()).extend(registered.results());
+        let solved = solved?;
         for (vertex, text) in registered.remarks().await {
             self.notes.remark(vertex, text);
         }
@@ -201,6 +271,16 @@ impl Job {
             solved.targets.iter().map(|target| self.host().result(target.result)).collect();
         // Not the same as empty trees, which have results too.
         outputs.ok_or(SolveError::Stalled)
+    }
+}
+
+/// What a person calls a cache.
+fn name_of(place: &Place) -> String {
+    match place {
+        Place::Registry(name) => name.clone(),
+        Place::Local(dir, tag) if tag == "latest" => dir.display().to_string(),
+        Place::Local(dir, tag) => format!("{}:{tag}", dir.display()),
+        Place::Inline => "inline".to_string(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! *Job*: load, lower, solve, export, in this order and no way back; answer the solver's questions with store and sandbox.
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
-//! *Start reading at* [`Engine::build`], then `host` for the questions and `steps` for the work.
+//! *Start reading at* [`Engine::job`], then `host` for the questions and `steps` for the work.
 
 mod arrival;
 mod asker;
@@ -10,6 +10,7 @@ pub mod attrs;
 mod backlog;
 mod bases;
 mod blocking;
+pub mod cache;
 mod client;
 mod context;
 mod deliver;
@@ -66,6 +67,7 @@ pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
+use crate::history::History;
 use crate::sandbox::Sandbox;
 use host::EngineHost;
 use job::Shift;
@@ -107,21 +109,9 @@ impl Engine {
         Ok(Job::open(self.shift()?, client, rights, events))
     }
 
-    /// Builds a Dockerfile and makes of it what is asked for. Dropping the future stops the build and all its
-    /// processes. To be called on a tokio runtime.
-    ///
-    /// # Errors
-    /// [`BuildError`] tells whose fault it is.
-    pub async fn build(
-        &self,
-        request: &BuildRequest,
-        client: Arc<dyn Client>,
-        events: EventSink,
-    ) -> Result<Built, BuildError> {
-        let job = self.job(client, request.rights, events)?;
-        let built = async { job.export(job.compile(&request.recipe).await?, &request.exports).await }.await;
-        job.close(built.as_ref().err());
-        built
+    /// The builds that were recorded in this store, and a place for more.
+    pub fn history(&self) -> History {
+        History::at(self.root.join("history"))
     }
 
     /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.

@@ -37,6 +37,12 @@ impl Notes {
         Note { notes: self, vertex, ended: false }
     }
 
+    /// Says something that no step is to blame for.
+    pub(crate) fn caution(&self, short: String) {
+        let (detail, url, file, range) = Default::default();
+        self.emit(EventKind::Warning(Warning { vertex: None, short, detail, url, file, range }));
+    }
+
     /// Tells the user something.
     pub fn warn(&self, warning: Warning) {
         self.emit(EventKind::Warning(warning));

@@ -3,6 +3,7 @@
 use super::provenance::Provenance;
 use super::recipe::Recipe;
 use super::remote::Ask;
+use crate::cache::{CacheFrom, CacheTo};
 use crate::export::Output;
 
 /// One build of a Dockerfile.
@@ -12,6 +13,8 @@ pub struct BuildRequest {
     pub recipe: Recipe,
     /// What it may do.
     pub rights: Rights,
+    /// Caches from elsewhere, in the order in which they are asked.
+    pub cache_from: Vec<CacheFrom>,
     /// What becomes of it.
     pub exports: ExportRequest,
 }
@@ -34,6 +37,8 @@ pub struct ExportRequest {
     pub outputs: Vec<Output>,
     /// Seconds since 1970: no timestamp in the image is younger.
     pub epoch: Option<i64>,
+    /// Where results go to be found by others.
+    pub cache_to: Vec<CacheTo>,
     /// The image tells where it comes from.
     pub provenance: Option<Provenance>,
     /// The manifest's digest is wanted, so layers are compressed even when nothing leaves the store.

@@ -14,6 +14,7 @@ use super::caps::read_platform;
 use super::refs::Refs;
 use super::result::{read, tell, Form};
 use super::{failure, files, frontend};
+use crate::cache::{CacheFrom, Place};
 use crate::engine::{Job, Outcome, Product, Tree};
 use crate::wire::failure::Failure;
 use crate::wire::proto::gateway::{self, ReturnRequest, SolveRequest, SolveResponse};
@@ -111,8 +112,16 @@ impl Bridge {
     }
 
     pub(super) async fn solve(self: &Arc<Self>, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        if !request.cache_imports.is_empty() {
-            self.warn("caches of other builders are not imported yet".to_string());
+        for entry in &request.cache_imports {
+            let attrs = entry.attrs.clone().into_iter().collect();
+            match CacheFrom::new(&entry.r#type, &attrs) {
+                // A path is one of the client's.
+                Ok(from) if matches!(from.place, Place::Local(..)) => {
+                    self.warn("a cache is not used: caches of type local are not supported here".to_string());
+                }
+                Ok(from) => self.job.import_caches(&[from]).await,
+                Err(error) => self.warn(format!("a cache is not used: {error}")),
+            }
         }
         if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
             return Err(Failure::new(Code::Unimplemented, "source policies are not supported"));

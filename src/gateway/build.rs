@@ -20,7 +20,10 @@ pub async fn build(
     events: EventSink,
 ) -> Result<Built, BuildError> {
     let job = engine.job(client, request.rights, events)?;
+    job.import_caches(&request.cache_from).await;
     let built = async { job.export(compile(&job, request).await?, &request.exports).await }.await;
+    let cached = job.export_caches(&request.exports.cache_to, built.is_err()).await;
+    let built = built.and_then(|built| cached.map(|()| built));
     job.close(built.as_ref().err());
     built
 }

@@ -97,6 +97,15 @@ impl Registry {
         }
     }
 
+    /// The document that a reference names, whatever kind of manifest it is.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub async fn manifest(&self, reference: &Reference) -> Result<(Descriptor, Vec<u8>)> {
+        let (descriptor, bytes, called) = self.top(reference, &|_| None).await?;
+        Ok((Descriptor { media_type: called.unwrap_or(descriptor.media_type), ..descriptor }, bytes))
+    }
+
     /// What the reference names, its bytes, and what the registry called it.
     async fn top(&self, reference: &Reference, known: Known<'_>) -> Result<(Descriptor, Vec<u8>, Option<String>)> {
         let digest = match reference.digest() {

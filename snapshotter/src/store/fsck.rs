@@ -62,6 +62,7 @@ impl Store {
         check.records()?;
         check.diffs()?;
         check.cache_mounts()?;
+        check.history()?;
         check.problems.sort_by(|a, b| (&a.path, &a.what).cmp(&(&b.path, &b.what)));
         Ok(check.problems)
     }
@@ -236,6 +237,19 @@ impl Check<'_> {
                 };
                 if let Err(error) = read {
                     self.problem(&path, error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in a recorded build only its recorder knows; that there is nothing else can be seen.
+    fn history(&mut self) -> Result<()> {
+        for build in names_in(&self.directory("history"))? {
+            let home = self.directory("history").join(build);
+            for name in names_in(&home)?.iter().filter(|name| !matches!(&***name, "build.json" | "events.jsonl.zst")) {
+                if !name.starts_with('.') {
+                    self.problem(&home.join(name), "it is not part of a recorded build");
                 }
             }
         }

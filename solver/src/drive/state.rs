@@ -17,7 +17,7 @@ use crate::facts::Files;
 use crate::graph::OutputRef;
 use crate::key::{KeyParts, ResultRef};
 use crate::name::name;
-use crate::plan::{plan_on, Failure, Wanted};
+use crate::plan::{local_questions, plan_on, Failure, Need, Wanted};
 use crate::port::{Host, Missed, StepError};
 use crate::question::{Answer, Answers, Class, Question, SubmitNumber};
 use crate::sheet::FactSheet;
@@ -29,8 +29,12 @@ pub(super) enum Message {
     Leave(SubmitNumber),
     Budget(Budget),
     Reply { question: Question, ask: u64, reply: Reply },
+    Weighed { submit: SubmitNumber, remaining: Vec<u64> },
     Missed { submit: SubmitNumber, vertex: usize, reasons: Vec<String> },
 }
+
+/// So often answers of local state are followed without a whole plan.
+const WITHOUT_PLAN: u32 = 64;
 
 /// A submit that is being solved.
 struct Live {
@@ -39,6 +43,12 @@ struct Live {
     lifecycle: Lifecycle,
     /// For each vertex the cost from its begin to the end.
     remaining: Vec<u64>,
+    /// What the last plan wanted of each vertex.
+    needs: Vec<Need>,
+    /// Whose facts changed since it was last asked what follows.
+    changed: Vec<usize>,
+    /// Durations from history were asked for: they matter only when something runs.
+    weighed: bool,
     /// Misses whose reasons are being looked for: the build does not end, and they do not, before these are told.
     unexplained: BTreeSet<usize>,
     reply: oneshot::Sender<Result<Solved, SolveError>>,
@@ -81,6 +91,8 @@ pub(super) struct State<H: Host> {
     asked: HashMap<Question, Asked>,
     asks: u64,
     newest: SubmitNumber,
+    /// How often no plan was made since the last one.
+    without_plan: u32,
 }
 
 impl<H: Host> State<H> {
@@ -96,6 +108,7 @@ impl<H: Host> State<H> {
             asked: HashMap::new(),
             asks: 0,
             newest: SubmitNumber::default(),
+            without_plan: 0,
         }
     }
 
@@ -134,6 +147,11 @@ impl<H: Host> State<H> {
                     self.learn(question, reply);
                 }
             }
+            Message::Weighed { submit, remaining } => {
+                if let Some(live) = self.live.get_mut(&submit) {
+                    live.remaining = remaining;
+                }
+            }
             Message::Missed { submit, vertex, reasons } => {
                 if let Some(live) = self.live.get_mut(&submit) {
                     live.unexplained.remove(&vertex);
@@ -156,7 +174,10 @@ impl<H: Host> State<H> {
         let live = Live {
             sheet: FactSheet::new(&submit),
             lifecycle: Lifecycle::begin(&submit, events),
-            remaining: submit.graph.remaining(|at| self.host.cost(&submit.graph.vertices()[at])),
+            remaining: submit.graph.remaining(|_| 1),
+            needs: Vec::new(),
+            changed: Vec::new(),
+            weighed: false,
             unexplained: BTreeSet::new(),
             submit: Arc::new(submit),
             reply,
@@ -189,6 +210,11 @@ impl<H: Host> State<H> {
 
     /// Plans, asks and gives up. Answers whether something became known at once.
     fn reconcile(&mut self) -> bool {
+        if self.follow() && self.without_plan < WITHOUT_PLAN {
+            self.without_plan += 1;
+            return false;
+        }
+        self.without_plan = 0;
         let (wanted, ended) = self.plan();
         for (number, failure) in ended {
             self.end(number, failure);
@@ -223,13 +249,44 @@ impl<H: Host> State<H> {
         false
     }
 
-    /// Everything that is wanted by builds that go on, and the builds that do not.
-    fn plan(&mut self) -> (AllWanted, Vec<(SubmitNumber, Option<Failure>)>) {
-        let mut wanted = AllWanted::new();
-        let mut ended = Vec::new();
+    /// Follows answers of local state from vertex to vertex. Answers whether all there is to do now is to wait for more
+    /// of them.
+    fn follow(&mut self) -> bool {
+        loop {
+            self.refresh();
+            let (mut next, mut is_all) = (Vec::new(), true);
+            for (number, live) in &mut self.live {
+                for at in std::mem::take(&mut live.changed) {
+                    let is_needed = live.needs.get(at).is_some_and(|need| *need >= Need::Result);
+                    let questions = match is_needed {
+                        true => local_questions(&live.submit, live.sheet.all(), at),
+                        false => Vec::new(),
+                    };
+                    // A hit leads on to its users; whatever else changed may be a reason to do more than to ask.
+                    let is_hit = live.sheet.all()[at].hit && !live.submit.targets.contains(&at);
+                    is_all &= is_hit || !questions.is_empty();
+                    next.extend(questions.into_iter().map(|question| (question, (*number, at), live.remaining[at])));
+                }
+            }
+            next.retain(|(question, ..)| !self.asked.contains_key(question) && !self.known.knows(question));
+            let (mut learned, is_any) = (false, !next.is_empty());
+            for (question, by, remaining) in next {
+                if !self.known.knows(&question) && !self.asked.contains_key(&question) {
+                    learned |= self.ask(question, &Wanting { by: vec![by], anew: false, remaining });
+                }
+            }
+            if !learned {
+                return is_any && is_all;
+            }
+        }
+    }
+
+    /// Brings all facts up to date.
+    fn refresh(&mut self) {
         let mut missed = Vec::new();
-        for (number, live) in &mut self.live {
+        for live in self.live.values_mut() {
             for at in live.sheet.refresh(&live.submit, &self.known) {
+                live.changed.push(at);
                 let facts = &live.sheet.all()[at];
                 if !live.submit.no_cache[at] && live.lifecycle.misses(at, facts) {
                     live.unexplained.insert(at);
@@ -239,7 +296,22 @@ impl<H: Host> State<H> {
                     self.host.used(live.submit.build, &live.submit.graph.vertices()[at], record.id);
                 }
             }
+        }
+        for (submit, at, order) in missed {
+            self.weigh(&submit);
+            self.explain(submit, at, order);
+        }
+    }
+
+    /// Everything that is wanted by builds that go on, and the builds that do not.
+    fn plan(&mut self) -> (AllWanted, Vec<(SubmitNumber, Option<Failure>)>) {
+        let mut wanted = AllWanted::new();
+        let mut ended = Vec::new();
+        self.refresh();
+        for (number, live) in &mut self.live {
+            live.changed.clear();
             let plan = plan_on(&live.submit, live.sheet.all(), &self.known);
+            live.needs = plan.needs;
             if plan.failed.is_some() || plan.wanted.is_empty() {
                 if live.unexplained.is_empty() {
                     ended.push((*number, plan.failed));
@@ -253,9 +325,6 @@ impl<H: Host> State<H> {
                 wanting.anew |= anew;
                 wanting.remaining = wanting.remaining.max(live.remaining[vertex]);
             }
-        }
-        for (submit, at, order) in missed {
-            self.explain(submit, at, order);
         }
         (wanted, ended)
     }
@@ -413,6 +482,22 @@ impl<H: Host> State<H> {
             };
             live.lifecycle.events().send(live.submit.build, EventKind::Warning(warning));
         }
+    }
+
+    /// Finds out beside everything else how long the steps of a submit take, the first time that something has to run.
+    fn weigh(&mut self, submit: &Arc<Submit>) {
+        let Some(messages) = self.messages.upgrade() else { return };
+        let Some(live) = self.live.get_mut(&submit.number) else { return };
+        if std::mem::replace(&mut live.weighed, true) {
+            return;
+        }
+        let (host, submit) = (self.host.clone(), submit.clone());
+        tokio::spawn(async move {
+            if let Some(costs) = host.costs(submit.build).await {
+                let remaining = submit.graph.remaining(|at| costs.get(at).copied().unwrap_or(1));
+                let _ = messages.send(Message::Weighed { submit: submit.number, remaining });
+            }
+        });
     }
 
     /// Finds out beside everything else why a step was in no cache.

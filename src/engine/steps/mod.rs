@@ -148,6 +148,9 @@ pub enum StepFailure {
     /// The client did not give what was asked for.
     #[error(transparent)]
     Client(#[from] super::client::ClientError),
+    /// A result from a cache elsewhere cannot be had.
+    #[error("fetch a cached result")]
+    Cache(#[source] Box<super::cache::Error>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] snapshotter::Error),

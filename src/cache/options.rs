@@ -1,0 +1,288 @@
+//! What `--cache-to` and `--cache-from` say; the daemon's clients send the same as type and attributes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Error;
+use crate::image::{Codec, Family};
+
+/// Where a cache is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a registry, under this reference.
+    Registry(String),
+    /// In a directory, as an OCI layout, under this tag.
+    Local(PathBuf, String),
+    /// In the configuration of the image that is built.
+    Inline,
+}
+
+impl Place {
+    fn written(&self, directory: &str) -> (String, BTreeMap<String, String>) {
+        let pair = |name: &str, value: String| (name.to_owned(), value);
+        match self {
+            Place::Registry(reference) => ("registry".into(), [pair("ref", reference.clone())].into()),
+            Place::Local(dir, tag) => {
+                ("local".into(), [pair(directory, dir.display().to_string()), pair("tag", tag.clone())].into())
+            }
+            Place::Inline => ("inline".into(), BTreeMap::new()),
+        }
+    }
+}
+
+/// Which results leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Those whose layers are in the image.
+    #[default]
+    Min,
+    /// All.
+    Max,
+}
+
+/// The document that names the blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An OCI image manifest.
+    Manifest,
+    /// An index.
+    Index(Family),
+}
+
+/// How layers are compressed that were made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompressAs {
+    /// The codec.
+    pub codec: Codec,
+    /// Its level.
+    pub level: Option<i32>,
+    /// Layers that came compressed otherwise are compressed anew.
+    pub force: bool,
+}
+
+/// One `--cache-to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheTo {
+    /// Where to.
+    pub place: Place,
+    /// How much.
+    pub mode: Mode,
+    /// In which form.
+    pub form: Form,
+    /// How compressed.
+    pub compress: CompressAs,
+    /// That it cannot be written is only warned of.
+    pub ignore_error: bool,
+}
+
+/// One `--cache-from`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheFrom {
+    /// Where from.
+    pub place: Place,
+}
+
+/// Type and attributes, taken one by one: what is left at the end nobody knows.
+struct Attributes {
+    kind: String,
+    left: BTreeMap<String, String>,
+}
+
+impl Attributes {
+    fn new(kind: &str, attributes: &BTreeMap<String, String>) -> Attributes {
+        Attributes { kind: kind.to_owned(), left: attributes.clone() }
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        self.left.remove(name).filter(|value| !value.is_empty())
+    }
+
+    fn wanted(&mut self, name: &str) -> Result<String, Error> {
+        let missing = || Error::Option(format!("type={} needs {name}=…", self.kind));
+        self.left.remove(name).filter(|value| !value.is_empty()).ok_or_else(missing)
+    }
+
+    fn boolean(&mut self, name: &str, default: bool) -> Result<bool, Error> {
+        match self.take(name).as_deref() {
+            None => Ok(default),
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
+            Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
+            Some(other) => Err(Error::Option(format!("{name}={other}: want true or false"))),
+        }
+    }
+
+    fn done(self) -> Result<(), Error> {
+        match self.left.keys().next() {
+            Some(name) => Err(Error::Option(format!("type={} has no attribute {name:?}", self.kind))),
+            None => Ok(()),
+        }
+    }
+
+    fn place(&mut self, directory: &str) -> Result<Place, Error> {
+        match &*self.kind.clone() {
+            "registry" => {
+                let reference = self.wanted("ref")?;
+                if self.boolean("registry.insecure", false)? {
+                    let help = "say so of the registry in rbuild's configuration file";
+                    return Err(Error::Option(format!("registry.insecure=true is not supported here: {help}")));
+                }
+                Ok(Place::Registry(reference))
+            }
+            "local" => {
+                let dir = PathBuf::from(self.wanted(directory)?);
+                Ok(Place::Local(dir, self.take("tag").unwrap_or_else(|| "latest".into())))
+            }
+            "inline" => Ok(Place::Inline),
+            kind @ ("gha" | "s3" | "azblob") => {
+                Err(Error::Option(format!("caches of type {kind} are not supported yet")))
+            }
+            kind => Err(Error::Option(format!("unknown cache type {kind:?}: want registry, local or inline"))),
+        }
+    }
+}
+
+impl CacheTo {
+    /// Reads type and attributes.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names the attribute.
+    pub fn new(kind: &str, attributes: &BTreeMap<String, String>) -> Result<CacheTo, Error> {
+        let mut from = Attributes::new(kind, attributes);
+        let place = from.place("dest")?;
+        let mode = match from.take("mode").as_deref() {
+            None | Some("min") => Mode::Min,
+            Some("max") if place == Place::Inline => {
+                return Err(Error::Option("type=inline has only mode=min: an image carries its own layers".into()))
+            }
+            Some("max") => Mode::Max,
+            Some(other) => return Err(Error::Option(format!("mode={other}: want min or max"))),
+        };
+        let oci = from.boolean("oci-mediatypes", true)?;
+        let as_image = from.boolean("image-manifest", oci)?;
+        if as_image && !oci {
+            let text =
+                "invalid configuration for remote cache, OCI mediatypes are required for image-manifest cache format";
+            return Err(Error::Option(text.into()));
+        }
+        let form = match (as_image, oci) {
+            (true, _) => Form::Manifest,
+            (false, true) => Form::Index(Family::Oci),
+            (false, false) => Form::Index(Family::Docker),
+        };
+        let codec = match from.take("compression").as_deref() {
+            None | Some("gzip") => Codec::Gzip,
+            Some("zstd") => Codec::Zstd,
+            Some("uncompressed") => Codec::Plain,
+            Some(other) => return Err(Error::Option(format!("compression={other}: want gzip, zstd or uncompressed"))),
+        };
+        let level = from.take("compression-level");
+        let level = level
+            .map(|text| text.parse().map_err(|_| Error::Option(format!("compression-level={text}: not a number"))));
+        let compress =
+            CompressAs { codec, level: level.transpose()?, force: from.boolean("force-compression", false)? };
+        let ignore_error = from.boolean("ignore-error", false)?;
+        from.done()?;
+        Ok(CacheTo { place, mode, form, compress, ignore_error })
+    }
+
+    /// Type and attributes that [`CacheTo::new`] reads to the same.
+    pub fn written(&self) -> (String, BTreeMap<String, String>) {
+        let (kind, mut attributes) = self.place.written("dest");
+        let mut put = |name: &str, value: String| drop(attributes.insert(name.to_owned(), value));
+        if self.mode == Mode::Max {
+            put("mode", "max".to_owned());
+        }
+        if let Form::Index(family) = self.form {
+            put("image-manifest", "false".to_owned());
+            put("oci-mediatypes", (family == Family::Oci).to_string());
+        }
+        match self.compress.codec {
+            Codec::Gzip => {}
+            Codec::Zstd => put("compression", "zstd".to_owned()),
+            Codec::Plain => put("compression", "uncompressed".to_owned()),
+        }
+        if let Some(level) = self.compress.level {
+            put("compression-level", level.to_string());
+        }
+        if self.compress.force {
+            put("force-compression", "true".to_owned());
+        }
+        if self.ignore_error {
+            put("ignore-error", "true".to_owned());
+        }
+        (kind, attributes)
+    }
+}
+
+impl CacheFrom {
+    /// Reads type and attributes.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names the attribute.
+    pub fn new(kind: &str, attributes: &BTreeMap<String, String>) -> Result<CacheFrom, Error> {
+        let mut from = Attributes::new(kind, attributes);
+        let place = match from.place("src")? {
+            Place::Inline => {
+                return Err(Error::Option("type=inline is for --cache-to; import with type=registry".into()))
+            }
+            place => place,
+        };
+        from.done()?;
+        Ok(CacheFrom { place })
+    }
+
+    /// Type and attributes that [`CacheFrom::new`] reads to the same.
+    pub fn written(&self) -> (String, BTreeMap<String, String>) {
+        self.place.written("src")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(text: &str) -> BTreeMap<String, String> {
+        let pairs = text.split(',').filter(|pair| !pair.is_empty()).filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn options_are_read_as_buildkit_reads_them() {
+        let to = |kind: &str, text: &str| CacheTo::new(kind, &attributes(text)).map_err(|error| error.to_string());
+        let plain = to("registry", "ref=r/c").unwrap();
+        assert_eq!((plain.mode, plain.form, plain.ignore_error), (Mode::Min, Form::Manifest, false));
+        let old = to("registry", "ref=r/c,mode=max,oci-mediatypes=false,ignore-error=true").unwrap();
+        assert_eq!((old.mode, old.form, old.ignore_error), (Mode::Max, Form::Index(Family::Docker), true));
+        assert_eq!(to("local", "dest=/c,tag=x").unwrap().place, Place::Local("/c".into(), "x".into()));
+        assert!(to("registry", "ref=r,image-manifest=true,oci-mediatypes=false")
+            .unwrap_err()
+            .contains("OCI mediatypes"));
+        for (kind, text, wrong) in [
+            ("registry", "", "needs ref"),
+            ("registry", "ref=r,mod=max", "no attribute \"mod\""),
+            ("inline", "mode=max", "only mode=min"),
+            ("s3", "bucket=b", "not supported yet"),
+            ("ftp", "", "unknown cache type"),
+            ("local", "dest=d,compression=lz", "compression=lz"),
+        ] {
+            let said = to(kind, text).unwrap_err();
+            assert!(said.contains(wrong), "{said}");
+        }
+        for (kind, text) in [
+            (
+                "registry",
+                "ref=r/c,mode=max,image-manifest=false,compression=zstd,compression-level=3,force-compression=1",
+            ),
+            ("registry", "ref=r/c,oci-mediatypes=false,ignore-error=true"),
+            ("local", "dest=/c"),
+            ("inline", ""),
+        ] {
+            let read = to(kind, text).unwrap();
+            let (kind, attributes) = read.written();
+            assert_eq!(CacheTo::new(&kind, &attributes).unwrap(), read);
+        }
+        let from = CacheFrom::new("local", &attributes("src=/c")).unwrap();
+        assert_eq!(from.place, Place::Local("/c".into(), "latest".into()));
+        assert!(CacheFrom::new("inline", &attributes("")).is_err());
+    }
+}

@@ -1,0 +1,194 @@
+//! `rbuild history` and `rbuild explain`: builds of the past, as they were recorded.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::time::Duration;
+
+use serde_json::json;
+use solver::event::{Event, Timestamp};
+
+use super::args::{Explain, History as Verb, Progress};
+use super::failure::Failure;
+use super::screen::TICK;
+use crate::history::{self, BuildRecord, History, Step};
+use crate::progress::Display;
+use crate::rfc3339::Time;
+
+/// `rbuild history`
+pub(super) fn history(history: &History, verb: &Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::Ls { json } => list(history, *json),
+        Verb::Logs { build, progress } => logs(history, build.as_deref(), *progress),
+        Verb::Inspect { build } => {
+            let build = find(history, build.as_deref())?;
+            let steps: Vec<_> = history::steps(events(history, &build)?.iter()).iter().map(step_json).collect();
+            let mut shown = serde_json::to_value(&build)?;
+            shown["started"] = json!(time(build.started));
+            shown["finished"] = json!(build.finished.map(time));
+            shown["vertices"] = json!(steps);
+            say!("{}", serde_json::to_string_pretty(&shown)?);
+            Ok(0)
+        }
+        Verb::Trace { build, output } => {
+            let build = find(history, build.as_deref())?;
+            let trace = history::chrome_trace(&events(history, &build)?);
+            match output {
+                Some(file) => {
+                    let failed = |e: io::Error| {
+                        Failure::user(format!("write {}: {}", file.display(), super::request::reason(&e)))
+                    };
+                    let mut into = BufWriter::new(File::create(file).map_err(failed)?);
+                    serde_json::to_writer(&mut into, &trace)?;
+                    into.flush().map_err(failed)?;
+                }
+                None => say!("{trace}"),
+            }
+            Ok(0)
+        }
+        Verb::Rm { builds, all } => remove(history, builds, *all),
+    }
+}
+
+fn list(history: &History, as_json: bool) -> Result<u8, Failure> {
+    let builds = history.list()?;
+    if as_json {
+        for build in builds {
+            let mut shown = serde_json::to_value(&build)?;
+            shown["started"] = json!(time(build.started));
+            shown["finished"] = json!(build.finished.map(time));
+            say!("{shown}");
+        }
+        return Ok(0);
+    }
+    say!("{:24}  {:20}  {:10} {:>9} {:>9}  NAME", "BUILD", "STARTED", "STATUS", "DURATION", "CACHED");
+    for build in builds {
+        let took = build.finished.map(|end| seconds(end.0.saturating_sub(build.started.0))).unwrap_or_default();
+        let cached = format!("{}/{}", build.cached, build.steps);
+        let started = time(build.started);
+        let started = started.split('.').next().unwrap_or_default().trim_end_matches('Z');
+        let status = build.status.to_string();
+        say!("{:24}  {started:20}  {status:10} {took:>9} {cached:>9}  {}", build.id, build.name);
+    }
+    Ok(0)
+}
+
+/// Shows a build as it was shown when it ran.
+fn logs(history: &History, build: Option<&str>, progress: Progress) -> Result<u8, Failure> {
+    let build = find(history, build)?;
+    let out = Box::new(io::stdout());
+    let mut display = match progress {
+        Progress::Rawjson => Display::rawjson(out),
+        Progress::Auto | Progress::Plain => Display::plain(out),
+        Progress::Quiet => Display::quiet(),
+        Progress::Tty => {
+            return Err(Failure::misuse("--progress=tty: a build of the past is shown in lines".to_string()))
+        }
+    };
+    let mut last: Option<Timestamp> = None;
+    for event in history::events(history, &build.id)? {
+        // What the screen's clock would have brought to light.
+        let mut clock = last.unwrap_or(event.at);
+        while event.at.0.saturating_sub(clock.0) > TICK {
+            clock = Timestamp(clock.0 + TICK);
+            display.tick(clock)?;
+        }
+        last = Some(event.at);
+        display.event(&event)?;
+    }
+    display.finish()?;
+    super::render::warnings(display.view().warnings(), &mut io::stdout())?;
+    Ok(0)
+}
+
+fn remove(history: &History, builds: &[String], all: bool) -> Result<u8, Failure> {
+    let ids: Vec<String> = match all {
+        true => history.list()?.into_iter().filter(|build| build.finished.is_some()).map(|build| build.id).collect(),
+        false => builds.iter().map(|word| Ok(find(history, Some(word))?.id)).collect::<Result<_, Failure>>()?,
+    };
+    for id in ids {
+        history.remove(&id).map_err(|e| Failure::user(format!("build {id}: {}", super::request::reason(&e))))?;
+        say!("{id}");
+    }
+    Ok(0)
+}
+
+/// `rbuild explain`
+pub(super) fn explain(history: &History, args: &Explain) -> Result<u8, Failure> {
+    // One word alone may be a step of the last build.
+    let named = history.find(args.build.as_deref())?;
+    let (build, step) = match (named, &args.build, &args.step) {
+        (Some(build), _, step) => (build, step.clone()),
+        (None, Some(word), None) => (find(history, None)?, Some(word.clone())),
+        (None, word, _) => (find(history, word.as_deref())?, None),
+    };
+    let steps = history::steps(events(history, &build)?.iter());
+    let wanted = |step_word: &str, step: &Step| {
+        step.name.contains(&format!(" {step_word}/"))
+            || step.name.contains(&format!("[{step_word}/"))
+            || step.name.contains(step_word)
+    };
+    let chosen: Vec<&Step> = match &step {
+        Some(word) => steps.iter().filter(|step| wanted(word, step)).collect(),
+        None => steps.iter().filter(|step| step.missed.is_some()).collect(),
+    };
+    if let (Some(word), true) = (&step, chosen.is_empty()) {
+        return Err(Failure::user(format!("build {} has no step {word:?}", build.id)));
+    }
+    if args.json {
+        for step in chosen {
+            say!("{}", json!({ "build": build.id, "step": step.name, "state": state(step), "reasons": step.missed }));
+        }
+        return Ok(0);
+    }
+    if chosen.is_empty() {
+        say!("build {}: no step had to run", build.id);
+    }
+    for step in chosen {
+        match &step.missed {
+            Some(reasons) if reasons.is_empty() => say!("{}: nothing like it was built before", step.name),
+            Some(reasons) => reasons.iter().try_for_each(|reason| {
+                say!("{}: {reason}", step.name);
+                Ok::<(), Failure>(())
+            })?,
+            None => say!("{}: {}", step.name, state(step)),
+        }
+    }
+    Ok(0)
+}
+
+fn state(step: &Step) -> &'static str {
+    match (&step.error, step.cancelled, step.cached, &step.missed) {
+        (Some(_), ..) => "failed",
+        (None, true, ..) => "cancelled",
+        (None, false, true, _) => "cached",
+        (None, false, false, Some(_)) => "ran",
+        (None, false, false, None) => "done",
+    }
+}
+
+fn step_json(step: &Step) -> serde_json::Value {
+    let took = |(from, to): &(Timestamp, Option<Timestamp>)| to.map(|to| to.0.saturating_sub(from.0).as_secs_f64());
+    let seconds: f64 = step.spans.iter().filter_map(took).sum();
+    json!({
+        "name": step.name, "state": state(step), "seconds": seconds, "missed": step.missed, "error": step.error,
+    })
+}
+
+fn find(history: &History, word: Option<&str>) -> Result<BuildRecord, Failure> {
+    history.find(word)?.ok_or_else(|| match word {
+        Some(word) => Failure::user(format!("no build {word:?}, or several that begin so; see rbuild history ls")),
+        None => Failure::user("no build was recorded".to_string()),
+    })
+}
+
+fn events(history: &History, build: &BuildRecord) -> Result<Vec<Event>, Failure> {
+    Ok(history::events(history, &build.id)?.collect())
+}
+
+fn time(at: Timestamp) -> String {
+    Time::since_1970(at.0).to_string()
+}
+
+fn seconds(took: Duration) -> String {
+    format!("{:.1}s", took.as_secs_f64())
+}

@@ -1,0 +1,292 @@
+//! Results on their way to a registry or a directory: their layers, and the document that says what they are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::json;
+use snapshotter::layer::{pack, Compression, PackOptions, Pulled};
+use snapshotter::store::record::{RecordId as StoredId, StoredRecord};
+use snapshotter::{DiffId, Digest, Lease, SnapshotId, SnapshotInfo, Store};
+use solver::key::RecordId;
+
+use super::import::reference;
+use super::{Error, Import};
+use crate::cache::{
+    cache_manifest, CacheConfig, CacheTo, CachedLayer, CachedOutput, CachedRecord, CompressAs, Measured, Mode, Place,
+    CACHE_CONFIG,
+};
+use crate::engine::blocking::blocking;
+use crate::engine::finish::GZIP_LEVEL;
+use crate::engine::job::Job;
+use crate::engine::notes::Note;
+use crate::image::{media_type, Codec, Descriptor, Document};
+use crate::registry::{Blob, Content, OnPush, Opener};
+use crate::rfc3339::Time;
+
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// A result that may leave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ToExport {
+    pub record: RecordId,
+    /// Its layers are among those of the image.
+    pub in_image: bool,
+}
+
+/// Results that were found in an imported cache and whose files nobody needed.
+pub(crate) type Unfetched = HashMap<RecordId, (Arc<Import>, [u8; 32])>;
+
+/// Writes the results of a build to one place.
+pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<(), Error> {
+    let (store, lease) = (job.host().store().clone(), Arc::clone(job.host().lease()));
+    let wanted: Vec<RecordId> =
+        job.results().into_iter().filter(|one| to.mode == Mode::Max || one.in_image).map(|one| one.record).collect();
+    let unfetched = job.host().unfetched();
+    note.part("preparing build cache for export");
+    let (compress, place) = (to.compress, to.place.clone());
+    let config = {
+        let (store, lease) = (store.clone(), Arc::clone(&lease));
+        blocking(move || gather(&store, &lease, &wanted, &unfetched, &place, compress)).await?
+    };
+    let bytes = config.write(false);
+    let (descriptor, document) = cache_manifest(&config, &bytes, to.form);
+    let about = Descriptor::of(CACHE_CONFIG, &bytes);
+    match &to.place {
+        Place::Registry(name) => {
+            let reference = reference(name)?;
+            let opener = |digest: Digest| -> Opener {
+                let (store, lease) = (store.clone(), Arc::clone(&lease));
+                Arc::new(move || Ok(Box::new(store.open_blob(&lease, &digest).map_err(io::Error::other)?)))
+            };
+            let layers = config.layers.iter().map(|layer| &layer.blob);
+            let mut blobs: Vec<Blob> = layers
+                .map(|blob| Blob {
+                    descriptor: blob.clone(),
+                    open: opener(blob.digest),
+                    also_in: Vec::new(),
+                    bring: None,
+                })
+                .collect();
+            let own = bytes.clone();
+            let open: Opener = Arc::new(move || Ok(Box::new(io::Cursor::new(own.clone()))));
+            blobs.push(Blob { descriptor: about.clone(), open, also_in: Vec::new(), bring: None });
+            let content = Content { blobs, documents: vec![(descriptor.clone(), document)] };
+            let registry = job.bases().remote().registry()?;
+            registry.push(&reference, &content, &(Arc::new(|_| {}) as OnPush)).await?;
+        }
+        Place::Local(dir, tag) => {
+            let (dir, tag) = (dir.clone(), tag.clone());
+            let (about, descriptor) = (about.clone(), descriptor.clone());
+            blocking(move || {
+                let documents = [(&about, &bytes), (&descriptor, &document)];
+                write_layout(&store, &lease, &dir, &tag, &config, documents, &descriptor)
+            })
+            .await?;
+        }
+        Place::Inline => {}
+    }
+    note.part(&format!("writing config {}", about.digest));
+    note.part(&format!("writing cache image manifest {}", descriptor.digest));
+    Ok(())
+}
+
+/// Layers and records that are being gathered.
+struct Gathering<'g> {
+    store: &'g Store,
+    lease: &'g Lease,
+    compress: CompressAs,
+    config: CacheConfig,
+    layers: HashMap<(Option<usize>, DiffId), usize>,
+    snapshots: HashMap<SnapshotId, usize>,
+}
+
+fn gather(
+    store: &Store,
+    lease: &Lease,
+    wanted: &[RecordId],
+    unfetched: &Unfetched,
+    place: &Place,
+    compress: CompressAs,
+) -> Result<CacheConfig, Error> {
+    let (config, layers, snapshots) = Default::default();
+    let mut gathering = Gathering { store, lease, compress, config, layers, snapshots };
+    let mut met = BTreeSet::new();
+    for id in wanted.iter().filter(|id| met.insert(**id)) {
+        let stored = store.record(&StoredId(id.0))?;
+        match (stored, unfetched.get(id)) {
+            (Some(record), _) => gathering.record(&record)?,
+            // What is there already stays there; elsewhere its layers would have to go through here.
+            (None, Some((import, key))) if import.place == *place => gathering.carry_over(import, key),
+            (None, _) => {}
+        }
+    }
+    Ok(gathering.config)
+}
+
+impl Gathering<'_> {
+    fn record(&mut self, record: &StoredRecord) -> Result<(), Error> {
+        let mut outputs = Vec::new();
+        for output in &record.outputs {
+            let layer = match &output.snapshot {
+                None => None,
+                Some(top) => match self.chain(top)? {
+                    Some(layer) => Some(layer),
+                    // Its files are not here: nothing to send.
+                    None => return Ok(()),
+                },
+            };
+            outputs.push(CachedOutput { identity: output.identity, layer });
+        }
+        self.config.records.push(cached(record, outputs));
+        Ok(())
+    }
+
+    /// The topmost layer of a tree.
+    fn chain(&mut self, top: &SnapshotId) -> Result<Option<usize>, Error> {
+        let chain = match self.store.chain(top) {
+            Err(snapshotter::Error::NotFound { .. }) => return Ok(None),
+            other => other?,
+        };
+        let mut parent = None;
+        for snapshot in chain {
+            if let Some(known) = self.snapshots.get(&snapshot.id) {
+                parent = Some(*known);
+                continue;
+            }
+            let options = PackOptions {
+                compression: compression(self.compress),
+                epoch: None,
+                pulled: if self.compress.force { Pulled::Converted } else { Pulled::AsItCame },
+            };
+            let layer = pack(self.store, self.lease, &snapshot.id, &options)?;
+            let blob = Descriptor::new(layer.compression.media_type(), layer.digest, layer.size);
+            let at = self.layer(blob, layer.diff_id, parent, Some(created(&snapshot)));
+            self.snapshots.insert(snapshot.id, at);
+            parent = Some(at);
+        }
+        Ok(parent)
+    }
+
+    fn layer(&mut self, blob: Descriptor, diff_id: DiffId, parent: Option<usize>, created: Option<Time>) -> usize {
+        let layers = &mut self.config.layers;
+        *self.layers.entry((parent, diff_id)).or_insert_with(|| {
+            layers.push(CachedLayer { blob, diff_id, parent, created });
+            layers.len() - 1
+        })
+    }
+
+    fn carry_over(&mut self, import: &Import, key: &[u8; 32]) {
+        let Some(record) = import.record(key) else { return };
+        let mut outputs = Vec::new();
+        for output in &record.outputs {
+            let mut parent = None;
+            for (blob, diff_id) in output.layer.map(|top| import.layers(top)).unwrap_or_default() {
+                parent = Some(self.layer(blob, diff_id, parent, None));
+            }
+            outputs.push(CachedOutput { identity: output.identity, layer: parent });
+        }
+        self.config.records.push(CachedRecord { outputs, ..record.clone() });
+    }
+}
+
+fn cached(record: &StoredRecord, outputs: Vec<CachedOutput>) -> CachedRecord {
+    let measured = record.measured.iter();
+    let measured = measured.map(|m| Measured { output: m.output, selector: m.selector.clone(), digest: m.digest });
+    let cost = u64::try_from(record.cost.as_millis()).unwrap_or(u64::MAX);
+    CachedRecord { key: record.key.0, outputs, measured: measured.collect(), cost }
+}
+
+fn created(snapshot: &SnapshotInfo) -> Time {
+    Time::since_1970(Duration::from_nanos(snapshot.created.unsigned_abs()))
+}
+
+fn compression(compress: CompressAs) -> Compression {
+    let level = |default: u32| compress.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(default);
+    match compress.codec {
+        Codec::Plain => Compression::Uncompressed,
+        Codec::Gzip => Compression::Gzip { level: level(GZIP_LEVEL) },
+        Codec::Zstd => Compression::Zstd { level: level(3) },
+    }
+}
+
+/// The cache that an image with these layers carries in its configuration, as the text to be put there.
+pub(crate) fn inline(store: &Store, layers: &[SnapshotInfo], results: &[ToExport]) -> Result<String, Error> {
+    let places: HashMap<SnapshotId, usize> = layers.iter().enumerate().map(|(at, layer)| (layer.id, at)).collect();
+    let mut config = CacheConfig::default();
+    let mut met = BTreeSet::new();
+    for one in results.iter().filter(|one| one.in_image && met.insert(one.record)) {
+        let Some(record) = store.record(&StoredId(one.record.0))? else { continue };
+        let output = |output: &snapshotter::store::record::StoredOutput| match &output.snapshot {
+            None => Some(CachedOutput { identity: output.identity, layer: None }),
+            Some(top) => Some(CachedOutput { identity: output.identity, layer: Some(*places.get(top)?) }),
+        };
+        let outputs: Option<Vec<CachedOutput>> = record.outputs.iter().map(output).collect();
+        config.records.extend(outputs.map(|outputs| cached(&record, outputs)));
+    }
+    Ok(base64::engine::general_purpose::STANDARD.encode(config.write(true)))
+}
+
+pub(super) fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
+    dir.join("blobs/sha256").join(digest.hex())
+}
+
+/// Writes an OCI layout, or adds to one; the index comes last.
+fn write_layout(
+    store: &Store,
+    lease: &Lease,
+    dir: &Path,
+    tag: &str,
+    config: &CacheConfig,
+    documents: [(&Descriptor, &Vec<u8>); 2],
+    top: &Descriptor,
+) -> Result<(), Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| Error::File { path, source }
+    };
+    let blobs = dir.join("blobs/sha256");
+    fs::create_dir_all(&blobs).map_err(failed(&blobs))?;
+    for layer in &config.layers {
+        let path = blob_path(dir, &layer.blob.digest);
+        if fs::metadata(&path).is_ok_and(|there| there.len() == layer.blob.size) {
+            continue;
+        }
+        let mut from = store.open_blob(lease, &layer.blob.digest)?;
+        replace(&path, &mut from).map_err(failed(&path))?;
+    }
+    for (descriptor, bytes) in documents {
+        let path = blob_path(dir, &descriptor.digest);
+        replace(&path, &mut &bytes[..]).map_err(failed(&path))?;
+    }
+    let layout = dir.join("oci-layout");
+    replace(&layout, &mut &br#"{"imageLayoutVersion":"1.0.0"}"#[..]).map_err(failed(&layout))?;
+    let index = dir.join("index.json");
+    let others = match fs::read(&index).ok().and_then(|bytes| Document::parse(&bytes, None).ok()) {
+        Some(Document::Index(index)) => index.manifests,
+        _ => Vec::new(),
+    };
+    let is_other = |entry: &Descriptor| entry.annotations.get(REF_NAME).is_none_or(|name| name != tag);
+    let mut entries: Vec<Descriptor> = others.into_iter().filter(is_other).collect();
+    let mut entry = top.clone();
+    entry.annotations.insert(REF_NAME.into(), tag.to_owned());
+    entries.push(entry);
+    let document = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
+    let bytes = serde_json::to_vec(&document).unwrap_or_default();
+    replace(&index, &mut &bytes[..]).map_err(failed(&index))
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn replace(path: &Path, from: &mut dyn io::Read) -> io::Result<()> {
+    let beside = path.with_extension(format!("new-{}", std::process::id()));
+    let written = fs::File::create(&beside).and_then(|mut file| io::copy(from, &mut file));
+    let renamed = written.and_then(|_| fs::rename(&beside, path));
+    if renamed.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    renamed
+}

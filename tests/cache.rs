@@ -1,0 +1,221 @@
+//! Caches that leave and enter: by registry, directory and image; lazily, after failures, and when they lie.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{json, Value};
+use support::registry::Registry;
+use support::{can_build, have, text, Rbuild};
+
+const UUID: &str = "cat /proc/sys/kernel/random/uuid";
+
+fn ready() -> bool {
+    can_build() && have("docker-registry")
+}
+
+/// Two stages; the last step of the second one reads `f`.
+fn dockerfile() -> String {
+    format!(
+        "FROM busybox AS make\nRUN head -c 300000 /dev/urandom > /big; {UUID} > /made\n\
+         FROM busybox\nCOPY --from=make /made /made\nRUN {UUID} > /id\nCOPY f /f\nRUN {UUID} > /last\n"
+    )
+}
+
+/// Another machine with the same context.
+fn machine(dockerfile: &str) -> (Rbuild, PathBuf) {
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile), ("f", "1")]);
+    (rbuild, context)
+}
+
+#[test]
+fn an_empty_store_fetches_only_what_the_changed_step_needs() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let name = registry.name("cache:main");
+    let (first, context) = machine(&dockerfile());
+    let made = first.tree(&context, &["--cache-to", &format!("type=registry,ref={name},mode=max")]);
+    assert_eq!(registry.requests("GET", "/blobs/"), 0);
+
+    let (second, context) = machine(&dockerfile());
+    let said = second.log(&context, &["--cache-from", &name, "-o", "type=cacheonly"]);
+    assert!(!said.contains("MISS") && said.matches("CACHED").count() >= 6, "{said}");
+    let fetched = registry.requests("GET", "/blobs/");
+    assert!(fetched <= 6, "the document and the layers of the result: {fetched}");
+
+    let (third, context) = machine(&dockerfile());
+    fs::write(context.join("f"), "2").unwrap();
+    let before = registry.requests("GET", "/blobs/");
+    let tree = third.tree(&context, &["--cache-from", &name]);
+    assert_eq!((tree.read("/made"), tree.read("/id")), (made.read("/made"), made.read("/id")));
+    assert_ne!(tree.read("/last"), made.read("/last"));
+    let fetched = registry.requests("GET", "/blobs/") - before;
+    assert!(fetched <= 4, "the document, the base, two layers; not the other stage: {fetched}");
+    let before = registry.requests("GET", "/blobs/");
+    let again = third.tree(&context, &["--cache-from", &name]);
+    assert_eq!((tree.read("/last"), tree.read("/id")), (again.read("/last"), again.read("/id")));
+    assert_eq!(registry.requests("GET", "/blobs/") - before, 1, "what was fetched is our own: only the document");
+}
+
+#[test]
+fn after_a_failed_build_the_next_machine_starts_where_it_stopped() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let name = registry.name("cache");
+    let with = |last: &str| format!("FROM busybox\nRUN {UUID} > /id\nRUN {last}\n");
+    let (first, context) = machine(&with("cp /id /kept; false"));
+    let to = format!("type=registry,ref={name},mode=max");
+    let mut command = first.command(["build", "--progress=plain", "--cache-to", &to]);
+    let output = command.arg(&context).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let (second, context) = machine(&with("true"));
+    let said = second.log(&context, &["--cache-from", &name]);
+    assert!(said.contains("CACHED") && said.matches("MISS").count() == 0, "{said}");
+    let ran = said.lines().filter(|line| line.contains("[2/3] RUN") && line.contains("DONE")).count();
+    assert_eq!(ran, 0, "{said}");
+}
+
+#[test]
+fn a_cache_goes_through_a_directory_and_through_an_image() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let (first, context) = machine(&dockerfile());
+    let dir = first.path("cache");
+    let to = format!("type=local,dest={},mode=max,compression=zstd", dir.display());
+    let made = first.tree(&context, &["--cache-to", &to]);
+    assert!(dir.join("index.json").exists() && dir.join("oci-layout").exists());
+    let from = format!("type=local,src={}", dir.display());
+    let (second, context) = machine(&dockerfile());
+    let tree = second.tree(&context, &["--cache-from", &from]);
+    assert_eq!((tree.read("/id"), tree.read("/last")), (made.read("/id"), made.read("/last")));
+
+    // An image carries its own layers only: no other stage.
+    let single = format!("FROM busybox\nRUN {UUID} > /id\nCOPY f /f\nRUN {UUID} > /last\n");
+    let (first, context) = machine(&single);
+    let app = registry.name("app:1");
+    let all = ["build", "-t", &app, "--push", "--cache-to", "type=inline"];
+    let output = first.command(all).arg(&context).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let made = first.tree(&context, &[]);
+    let (third, context) = machine(&single);
+    let tree = third.tree(&context, &["--cache-from", &app]);
+    assert_eq!((tree.read("/id"), tree.read("/last")), (made.read("/id"), made.read("/last")));
+}
+
+#[test]
+fn an_unreachable_cache_is_warned_of_and_not_written_only_if_that_is_allowed() {
+    if !ready() {
+        return;
+    }
+    let (rbuild, context) = machine("FROM busybox\nRUN true\n");
+    let nowhere = "127.0.0.1:9/cache";
+    let said = rbuild.log(&context, &["--cache-from", nowhere]);
+    assert!(said.contains("the cache 127.0.0.1:9/cache is not used"), "{said}");
+    let to = format!("type=registry,ref={nowhere},ignore-error=true");
+    assert!(rbuild.log(&context, &["--cache-to", &to]).contains("is not written"));
+    let mut command = rbuild.command(["build", "--cache-to", &format!("type=registry,ref={nowhere}")]);
+    let output = command.arg(&context).output().unwrap();
+    assert!(!output.status.success() && text(&output.stderr).contains("export cache to"), "{}", text(&output.stderr));
+    assert!(rbuild.fails(2, ["build", "--cache-to", "type=s3,bucket=b", "."]).contains("not supported yet"));
+}
+
+/// A directory with a cache, and its document, to be changed.
+struct Lie {
+    dir: PathBuf,
+    config: Value,
+}
+
+impl Lie {
+    fn blob(&self, digest: &str) -> PathBuf {
+        self.dir.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
+    }
+
+    fn read(dir: &Path) -> Lie {
+        let json = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+        let mut lie = Lie { dir: dir.to_owned(), config: Value::Null };
+        let index = json(dir.join("index.json"));
+        let manifest = json(lie.blob(index["manifests"][0]["digest"].as_str().unwrap()));
+        lie.config = json(lie.blob(manifest["config"]["digest"].as_str().unwrap()));
+        lie
+    }
+
+    /// Puts other bytes in the document's place, under digests that fit.
+    fn write(&self, bytes: &[u8], size: Option<u64>) {
+        let put = |bytes: &[u8]| {
+            let digest = rbuild::image::Digest::of(bytes).to_string();
+            fs::write(self.blob(&digest), bytes).unwrap();
+            digest
+        };
+        let size = size.unwrap_or(bytes.len() as u64);
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let config = json!({
+            "mediaType": "application/vnd.buildkit.cacheconfig.v0", "digest": put(bytes), "size": size,
+        });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": kind, "config": config, "layers": [] });
+        let manifest = manifest.to_string();
+        let entry = json!({
+            "mediaType": kind, "digest": put(manifest.as_bytes()), "size": manifest.len(),
+            "annotations": { "org.opencontainers.image.ref.name": "latest" },
+        });
+        fs::write(self.dir.join("index.json"), json!({ "schemaVersion": 2, "manifests": [entry] }).to_string())
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_cache_that_lies_is_warned_of_and_the_build_is_right() {
+    if !ready() {
+        return;
+    }
+    let text = format!("FROM busybox\nRUN echo right > /word; {UUID} > /id\nRUN cat /word > /copy\n");
+    let (first, context) = machine(&text);
+    let dir = first.path("cache");
+    let made = first.tree(&context, &["--cache-to", &format!("type=local,dest={},mode=max", dir.display())]);
+    let lie = Lie::read(&dir);
+    let from = format!("type=local,src={}", dir.display());
+    let build = |what: &str, warns: bool| {
+        let (rbuild, context) = machine(&text);
+        let dest = rbuild.path("out");
+        let output = format!("type=local,dest={}", dest.display());
+        let said = rbuild.log(&context, &["--cache-from", &from, "-o", &output]);
+        assert_eq!(fs::read_to_string(dest.join("copy")).unwrap(), "right\n", "{what}: {said}");
+        let is_warned = said.contains("is not used") || said.contains("cannot be fetched");
+        assert_eq!(is_warned, warns, "{what}: {said}");
+        fs::read_to_string(dest.join("id")).unwrap()
+    };
+    assert_eq!(build("the truth", false), made.read("/id"));
+
+    let mut looping = lie.config.clone();
+    let count = looping["layers"].as_array().unwrap().len();
+    looping["layers"][0]["parent"] = json!(count - 1);
+    lie.write(looping.to_string().as_bytes(), None);
+    assert_ne!(build("a loop", true), made.read("/id"));
+
+    let mut many = lie.config.clone();
+    let record = many["rbuild"]["records"][0].clone();
+    many["rbuild"]["records"] = json!(vec![json!({"key": record["key"], "outputs": []}); 150_000]);
+    lie.write(many.to_string().as_bytes(), None);
+    build("too many records", true);
+
+    lie.write(b"{}", Some(1 << 30));
+    build("a gigabyte is announced", true);
+    lie.write(format!("{{\"layers\":[{}]}}", "[".repeat(100_000)).as_bytes(), None);
+    build("deep nesting", true);
+    lie.write(b"not json", None);
+    build("no JSON", true);
+
+    lie.write(lie.config.to_string().as_bytes(), None);
+    assert_eq!(build("the truth again", false), made.read("/id"));
+    for layer in lie.config["layers"].as_array().unwrap() {
+        fs::write(lie.blob(layer["blob"].as_str().unwrap()), "another content").unwrap();
+    }
+    assert_ne!(build("layers of another content", true), made.read("/id"));
+}
