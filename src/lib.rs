@@ -13,6 +13,7 @@
 
 pub mod cache;
 pub mod cli;
+pub mod courier;
 pub mod daemon;
 pub mod engine;
 pub mod export;

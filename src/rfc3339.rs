@@ -43,6 +43,11 @@ impl Time {
         self.seconds
     }
 
+    /// How long after 1970 it is; nothing, if it is before.
+    pub fn elapsed(self) -> Duration {
+        u64::try_from(self.seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, self.nanos))
+    }
+
     /// The same time without its fraction.
     #[must_use]
     pub fn whole(self) -> Time {

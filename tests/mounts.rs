@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use base64::Engine;
+use support::agent::{import_ssh, Agent};
 use support::{can_build, text, until, Rbuild};
 
 /// A step that leaves a different file each time it really runs.
@@ -639,63 +640,6 @@ fn an_absent_secret_is_told_or_left_out() {
     assert_eq!(tree(&rbuild, dockerfile, &["--secret=id=s,src=most"]).read("/size"), "512000\n");
     assert!(fails(&rbuild, dockerfile, &["--secret=id=s,src=none"]).contains("none: no such file"));
     assert!(rbuild.fails(2, ["build", "--secret=id=s,file=x", "c"]).contains("unexpected key 'file'"));
-}
-
-/// A real agent with one key; killed when it is dropped.
-struct Agent {
-    process: std::process::Child,
-    socket: std::path::PathBuf,
-    /// What `ssh-add -L` says.
-    key: String,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Agent {
-    fn start(rbuild: &Rbuild, name: &str) -> Agent {
-        let (socket, key) =
-            (std::env::temp_dir().join(format!("rbuild-{}-{name}", std::process::id())), rbuild.path(name));
-        let _ = fs::remove_file(&socket);
-        let mut agent = std::process::Command::new("ssh-agent");
-        let process = agent.args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-        let made = std::process::Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
-            .arg(&key)
-            .status();
-        assert!(made.unwrap().success());
-        until("the agent listens", || socket.exists());
-        let ssh_add = |arg: &OsStr| {
-            let output = std::process::Command::new("ssh-add").arg(arg).env("SSH_AUTH_SOCK", &socket).output().unwrap();
-            assert!(output.status.success(), "{}", text(&output.stderr));
-            text(&output.stdout)
-        };
-        ssh_add(key.as_os_str());
-        let key = ssh_add("-L".as_ref());
-        assert!(key.contains(name), "{key}");
-        Agent { process, socket, key }
-    }
-}
-
-/// A base image with ssh-add and what it needs.
-fn import_ssh(rbuild: &Rbuild) {
-    let root = rbuild.path("ssh-root");
-    let program = std::process::Command::new("sh").args(["-c", "command -v ssh-add"]).output().unwrap();
-    let program = text(&program.stdout).trim().to_string();
-    let linked = std::process::Command::new("ldd").arg(&program).output().unwrap();
-    let libraries = text(&linked.stdout);
-    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain([program.as_str()]) {
-        let to = root.join(file.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(file, to).unwrap();
-    }
-    fs::write(root.join("Dockerfile"), "FROM busybox\nCOPY . /\n").unwrap();
-    rbuild.ok(["build".as_ref(), "-t".as_ref(), "ssh".as_ref(), root.as_os_str()]);
 }
 
 #[test]

@@ -157,6 +157,11 @@ impl EventSink {
         EventSink(Arc::new(move |event| receive(Event { build, ..event })))
     }
 
+    /// Sends what happened elsewhere, or earlier.
+    pub fn pass_on(&self, event: Event) {
+        (self.0)(event);
+    }
+
     /// Sends what happened just now.
     pub fn send(&self, build: BuildId, kind: EventKind) {
         (self.0)(Event { build, at: Timestamp::now(), kind });

@@ -17,6 +17,19 @@ pub enum Place {
     Inline,
 }
 
+impl Place {
+    fn written(&self, directory: &str) -> (String, BTreeMap<String, String>) {
+        let pair = |name: &str, value: String| (name.to_owned(), value);
+        match self {
+            Place::Registry(reference) => ("registry".into(), [pair("ref", reference.clone())].into()),
+            Place::Local(dir, tag) => {
+                ("local".into(), [pair(directory, dir.display().to_string()), pair("tag", tag.clone())].into())
+            }
+            Place::Inline => ("inline".into(), BTreeMap::new()),
+        }
+    }
+}
+
 /// Which results leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -171,6 +184,34 @@ impl CacheTo {
         from.done()?;
         Ok(CacheTo { place, mode, form, compress, ignore_error })
     }
+
+    /// Type and attributes that [`CacheTo::new`] reads to the same.
+    pub fn written(&self) -> (String, BTreeMap<String, String>) {
+        let (kind, mut attributes) = self.place.written("dest");
+        let mut put = |name: &str, value: String| drop(attributes.insert(name.to_owned(), value));
+        if self.mode == Mode::Max {
+            put("mode", "max".to_owned());
+        }
+        if let Form::Index(family) = self.form {
+            put("image-manifest", "false".to_owned());
+            put("oci-mediatypes", (family == Family::Oci).to_string());
+        }
+        match self.compress.codec {
+            Codec::Gzip => {}
+            Codec::Zstd => put("compression", "zstd".to_owned()),
+            Codec::Plain => put("compression", "uncompressed".to_owned()),
+        }
+        if let Some(level) = self.compress.level {
+            put("compression-level", level.to_string());
+        }
+        if self.compress.force {
+            put("force-compression", "true".to_owned());
+        }
+        if self.ignore_error {
+            put("ignore-error", "true".to_owned());
+        }
+        (kind, attributes)
+    }
 }
 
 impl CacheFrom {
@@ -188,6 +229,11 @@ impl CacheFrom {
         };
         from.done()?;
         Ok(CacheFrom { place })
+    }
+
+    /// Type and attributes that [`CacheFrom::new`] reads to the same.
+    pub fn written(&self) -> (String, BTreeMap<String, String>) {
+        self.place.written("src")
     }
 }
 
@@ -221,6 +267,19 @@ mod tests {
         ] {
             let said = to(kind, text).unwrap_err();
             assert!(said.contains(wrong), "{said}");
+        }
+        for (kind, text) in [
+            (
+                "registry",
+                "ref=r/c,mode=max,image-manifest=false,compression=zstd,compression-level=3,force-compression=1",
+            ),
+            ("registry", "ref=r/c,oci-mediatypes=false,ignore-error=true"),
+            ("local", "dest=/c"),
+            ("inline", ""),
+        ] {
+            let read = to(kind, text).unwrap();
+            let (kind, attributes) = read.written();
+            assert_eq!(CacheTo::new(&kind, &attributes).unwrap(), read);
         }
         let from = CacheFrom::new("local", &attributes("src=/c")).unwrap();
         assert_eq!(from.place, Place::Local("/c".into(), "latest".into()));

@@ -5,7 +5,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Builds container images from Dockerfiles, and keeps every layer it made.
 #[derive(Parser, Debug)]
@@ -15,6 +17,9 @@ pub struct Command {
     /// Options of every command.
     #[command(flatten)]
     pub global: Global,
+    /// Who is to do it.
+    #[command(flatten)]
+    pub reach: Reach,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -32,6 +37,46 @@ pub struct Global {
     /// Directory of the store [default: /var/lib/rbuild, or ~/.local/share/rbuild for an ordinary user]
     #[arg(long, global = true, env = ROOT, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Whether that was typed, and does not come from the environment.
+    #[arg(skip)]
+    pub root_is_typed: bool,
+}
+
+/// The environment variable that says which daemon builds, as BuildKit's own clients have it.
+pub const HOST: &str = "BUILDKIT_HOST";
+
+/// A daemon that is asked instead of building here.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Reach {
+    /// Have it done by a daemon of rbuild's or BuildKit's (unix:///PATH, tcp://HOST:PORT, docker+unix:///PATH) [env:
+    /// BUILDKIT_HOST]
+    #[arg(long, value_name = "ADDRESS")]
+    pub addr: Option<String>,
+    /// Authority that the daemon's certificate is from (PEM); its connection is encrypted
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub tlscacert: Option<PathBuf>,
+    /// Certificate to show to the daemon (PEM)
+    #[arg(long, value_name = "FILE", requires = "tlskey", hide_short_help = true)]
+    pub tlscert: Option<PathBuf>,
+    /// Key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tlscert", hide_short_help = true)]
+    pub tlskey: Option<PathBuf>,
+    /// Name in the daemon's certificate [default: the address's host]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub tlsservername: Option<String>,
+}
+
+impl Reach {
+    /// What is said behind the command, and where that is silent, what is said before it.
+    fn or(self, before: Reach) -> Reach {
+        Reach {
+            addr: self.addr.or(before.addr),
+            tlscacert: self.tlscacert.or(before.tlscacert),
+            tlscert: self.tlscert.or(before.tlscert),
+            tlskey: self.tlskey.or(before.tlskey),
+            tlsservername: self.tlsservername.or(before.tlsservername),
+        }
+    }
 }
 
 /// What to do.
@@ -86,16 +131,11 @@ pub enum Verb {
     /// Run a command in an image, in the sandbox that RUN steps have
     Run(Run),
     /// Show what the store holds and how much space it takes
-    Du {
-        /// table or json
-        #[arg(long, value_enum, default_value = "table")]
-        format: Format,
-        /// Show only these (type=regular, description~=REGEX, mutable, …; != for others); all have to fit
-        #[arg(long = "filter", value_name = "FIELD=VALUE")]
-        filters: Vec<String>,
-    },
+    Du(Du),
     /// Remove what no image and no running build needs
     Prune(Prune),
+    /// List the workers of a daemon
+    Workers(Workers),
     /// Check the store for damage
     Fsck,
     /// Look at builds of the past
@@ -156,6 +196,9 @@ pub struct DialStdio {
 /// Options of `build`.
 #[derive(Args, Debug)]
 pub struct Build {
+    /// Who is to do it.
+    #[command(flatten)]
+    pub reach: Reach,
     /// The build context: a directory, the address of a repository or an archive, or - for a Dockerfile or an archive on
     /// standard input
     #[arg(value_name = "PATH")]
@@ -294,9 +337,37 @@ pub struct Images {
     pub format: Format,
 }
 
+/// Options of `du`.
+#[derive(Args, Debug)]
+pub struct Du {
+    /// Whose store it is about.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// table or json
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+    /// Show only these (type=regular, description~=REGEX, mutable, …; != for others); all have to fit
+    #[arg(long = "filter", value_name = "FIELD=VALUE")]
+    pub filters: Vec<String>,
+}
+
+/// Options of `workers`.
+#[derive(Args, Debug)]
+pub struct Workers {
+    /// Whose workers.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// table or json
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+}
+
 /// Options of `prune`.
 #[derive(Args, Debug)]
 pub struct Prune {
+    /// Whose store it is about.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Remove cached steps and cache mounts too
     #[arg(short, long)]
     pub all: bool,
@@ -455,7 +526,18 @@ pub enum LlbFormat {
 impl Verb {
     /// Whether it reads or writes files of the store, whose owners mean something in its namespace only.
     pub fn uses_store(&self) -> bool {
-        !matches!(self, Verb::Debug(Debug::DumpAst { .. }) | Verb::DialStdio(_))
+        !matches!(self, Verb::Debug(Debug::DumpAst { .. }) | Verb::DialStdio(_) | Verb::Workers(_))
+    }
+
+    /// Who is to do it, for what a daemon can be asked to do.
+    pub fn reach(&mut self) -> Option<&mut Reach> {
+        match self {
+            Verb::Build(build) => Some(&mut build.reach),
+            Verb::Du(du) => Some(&mut du.reach),
+            Verb::Prune(prune) => Some(&mut prune.reach),
+            Verb::Workers(workers) => Some(&mut workers.reach),
+            _ => None,
+        }
     }
 }
 
@@ -480,14 +562,26 @@ impl Build {
 /// # Errors
 /// Clap's own, to be printed as they are; help and version count as errors there.
 pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
-    Command::try_parse_from(with_verb(argv))
+    let matches = <Command as CommandFactory>::command().try_get_matches_from(with_verb(argv))?;
+    let mut command = Command::from_arg_matches(&matches)?;
+    command.global.root_is_typed = matches.value_source("root") == Some(ValueSource::CommandLine);
+    let before = std::mem::take(&mut command.reach);
+    match command.verb.reach() {
+        Some(reach) => *reach = std::mem::take(reach).or(before),
+        None if before.addr.is_some() => {
+            let about = "--addr: only build, du, prune and workers can be done by a daemon";
+            return Err(<Command as CommandFactory>::command().error(ErrorKind::ArgumentConflict, about));
+        }
+        None => {}
+    }
+    Ok(command)
 }
 
 /// Takes variables that are set to nothing out of the environment: they mean what absent ones do, as elsewhere.
 ///
 /// To be called before any thread is there.
 pub fn forget_empty_variables() {
-    for name in [ROOT, "DOCKER_DEFAULT_PLATFORM", "BUILDKIT_PROGRESS"] {
+    for name in [ROOT, HOST, "DOCKER_DEFAULT_PLATFORM", "BUILDKIT_PROGRESS"] {
         if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
             std::env::remove_var(name);
         }
@@ -499,13 +593,13 @@ fn with_verb(mut argv: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(word) = argv.get(at) {
         match word.to_str() {
-            Some("--root") => at += 2,
-            Some(w) if w.starts_with("--root=") => at += 1,
+            Some("--root" | "--addr" | "--tlscacert" | "--tlscert" | "--tlskey" | "--tlsservername") => at += 2,
+            Some(w) if w.starts_with("--root=") || w.starts_with("--addr=") || w.starts_with("--tls") => at += 1,
             _ => break,
         }
     }
     let spoken = |word: &OsStr| {
-        let command = <Command as clap::CommandFactory>::command();
+        let command = <Command as CommandFactory>::command();
         let known =
             command.get_subcommands().any(|c| c.get_name_and_visible_aliases().iter().any(|n| word == OsStr::new(n)));
         known || ["ls", "-h", "--help", "-V", "--version"].iter().any(|w| word == OsStr::new(w))
@@ -532,6 +626,8 @@ mod tests {
             ("rbuild .", "rbuild build ."),
             ("rbuild --root /s .", "rbuild --root /s build ."),
             ("rbuild --root=/s -q .", "rbuild --root=/s build -q ."),
+            ("rbuild --addr unix:///s --tlskey=k .", "rbuild --addr unix:///s --tlskey=k build ."),
+            ("rbuild --addr unix:///s du", "rbuild --addr unix:///s du"),
             ("rbuild build .", "rbuild build ."),
             ("rbuild b .", "rbuild b ."),
             ("rbuild images", "rbuild images"),
@@ -551,6 +647,19 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_may_be_named_before_and_behind_the_command() {
+        let addr = |line: &str| parse(words(line)).map(|mut command| command.verb.reach().and_then(|r| r.addr.clone()));
+        for line in ["rbuild --addr a .", "rbuild build --addr a .", "rbuild --addr b du --addr a", "rbuild . --addr=a"]
+        {
+            assert_eq!(addr(line).unwrap().as_deref(), Some("a"), "{line}");
+        }
+        assert!(addr("rbuild --addr a images").is_err() && addr("rbuild images --addr a").is_err());
+        assert!(addr("rbuild --addr a --tlscert c .").is_err());
+        assert!(parse(words("rbuild --root /s .")).unwrap().global.root_is_typed);
+        assert!(!parse(words("rbuild .")).unwrap().global.root_is_typed);
+    }
+
+    #[test]
     fn the_old_name_of_a_limit_is_known() {
         let command = parse(words("rbuild prune -af --keep-storage 10GB --filter until=24h")).unwrap();
         let Verb::Prune(prune) = command.verb else { panic!("not a prune") };
@@ -559,7 +668,7 @@ mod tests {
 
     #[test]
     fn the_catalogue_is_sound() {
-        <Command as clap::CommandFactory>::command().debug_assert();
+        <Command as CommandFactory>::command().debug_assert();
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
-use serde_json::json;
+use serde_json::{json, Map, Value};
 use solver::event::{EventKind, EventSink};
 use tokio::signal::unix::{signal, SignalKind};
 
@@ -28,23 +28,23 @@ use crate::progress::View;
 use crate::sandbox;
 
 /// The exit code of a build that was interrupted from the terminal: 128 and the signal's number.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 /// The same for SIGTERM.
-const TERMINATED: u8 = 143;
+pub(super) const TERMINATED: u8 = 143;
 
 /// How long cleaning up may keep the user waiting.
 const TIDYING: Duration = Duration::from_millis(200);
 /// How long work that nobody needs any more may keep the user waiting.
-const PARTING: Duration = Duration::from_millis(500);
+pub(super) const PARTING: Duration = Duration::from_millis(500);
 
 /// `--load`: an archive on the way to another engine.
-struct Load {
+pub(super) struct Load {
     program: &'static str,
     archive: Scratch,
 }
 
 impl Load {
-    fn prepare(args: &Build, request: &mut engine::BuildRequest) -> Result<Option<Load>, Failure> {
+    pub(super) fn prepare(args: &Build, request: &mut engine::BuildRequest) -> Result<Option<Load>, Failure> {
         if !args.load {
             return Ok(None);
         }
@@ -53,6 +53,11 @@ impl Load {
         let dest = Some(Dest::Path(archive.path().to_path_buf()));
         request.exports.outputs.push(Output { dest, ..Output::parse("type=docker")? });
         Ok(Some(Load { program, archive }))
+    }
+
+    /// The archive is there.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        transfer::load(self.program, self.archive.path())
     }
 }
 
@@ -147,9 +152,9 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             }
             Ok(built) => {
                 if let Some(load) = load {
-                    transfer::load(load.program, load.archive.path())?;
+                    load.finish()?;
                 }
-                tell(args, &built, &names, to_stdout, &view)?;
+                tell(args, &Report::of(&built, &names)?, to_stdout, &view)?;
                 Ok(0)
             }
         },
@@ -228,10 +233,7 @@ pub(super) fn wrong_dockerfile(source: &Source, findings: &[Diagnostic]) -> Fail
 
 /// Why a build failed: the failed step's last lines, the place in the Dockerfile, what helps, and the cause last.
 fn complaint(error: &BuildError, view: &View) -> String {
-    let mut failure = render::Failure::new("solve", chain(error), render::Fault::User);
-    for step in view.failures().into_iter().filter(|step| !step.log.is_empty()) {
-        failure.steps.push(render::FailedStep { name: step.name, log: step.log });
-    }
+    let mut failure = with_logs(chain(error), view);
     match error {
         BuildError::Dockerfile { text: source, findings } => {
             for finding in findings.iter().filter(|finding| finding.is_error()) {
@@ -262,6 +264,15 @@ fn complaint(error: &BuildError, view: &View) -> String {
     failure.to_string()
 }
 
+/// A failed build, with the last lines of what failed in it.
+pub(super) fn with_logs(message: String, view: &View) -> render::Failure {
+    let mut failure = render::Failure::new("solve", message, render::Fault::User);
+    for step in view.failures().into_iter().filter(|step| !step.log.is_empty()) {
+        failure.steps.push(render::FailedStep { name: step.name, log: step.log });
+    }
+    failure
+}
+
 /// What the user can do about a failed step, where that is known.
 fn help(error: &BuildError) -> Option<String> {
     let BuildError::Step { failure, .. } = error else { return None };
@@ -285,7 +296,7 @@ fn help(error: &BuildError) -> Option<String> {
 }
 
 /// A file that cannot be written at the end is better known at the beginning.
-fn check_writable(args: &Build) -> Result<(), Failure> {
+pub(super) fn check_writable(args: &Build) -> Result<(), Failure> {
     for file in [&args.iidfile, &args.metadata_file].into_iter().flatten() {
         let dir = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !dir.is_dir() {
@@ -299,11 +310,38 @@ fn check_writable(args: &Build) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What was made, in what other builders call it.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// The image's id.
+    pub image: Option<String>,
+    /// For the metadata file.
+    pub metadata: Map<String, Value>,
+}
+
+impl Report {
+    fn of(built: &Built, names: &[String]) -> Result<Report, Failure> {
+        let image = built.image.as_ref().map(ToString::to_string);
+        let mut metadata = Map::new();
+        if let Some(image) = &image {
+            metadata.insert("containerimage.config.digest".into(), json!(image));
+        }
+        if let Some(manifest) = &built.manifest {
+            metadata.insert("containerimage.descriptor".into(), serde_json::to_value(manifest)?);
+            metadata.insert("containerimage.digest".into(), json!(manifest.digest.to_string()));
+        }
+        if !names.is_empty() {
+            metadata.insert("image.name".into(), json!(names.join(",")));
+        }
+        Ok(Report { image, metadata })
+    }
+}
+
 /// Says what was made, where it was asked for.
-fn tell(args: &Build, built: &Built, names: &[String], to_stdout: bool, view: &View) -> Result<(), Failure> {
-    if let Some(image) = &built.image {
+pub(super) fn tell(args: &Build, made: &Report, to_stdout: bool, view: &View) -> Result<(), Failure> {
+    if let Some(image) = &made.image {
         if let Some(file) = &args.iidfile {
-            write_whole(file, image.to_string().as_bytes())?;
+            write_whole(file, image.as_bytes())?;
         }
         if args.quiet {
             // Where an archive goes, an id would be damage.
@@ -314,18 +352,7 @@ fn tell(args: &Build, built: &Built, names: &[String], to_stdout: bool, view: &V
         }
     }
     if let Some(file) = &args.metadata_file {
-        let mut metadata = serde_json::Map::new();
-        if let Some(image) = &built.image {
-            metadata.insert("containerimage.config.digest".into(), json!(image.to_string()));
-        }
-        if let Some(manifest) = &built.manifest {
-            metadata.insert("containerimage.descriptor".into(), serde_json::to_value(manifest)?);
-            metadata.insert("containerimage.digest".into(), json!(manifest.digest.to_string()));
-        }
-        if !names.is_empty() {
-            metadata.insert("image.name".into(), json!(names.join(",")));
-        }
-        write_whole(file, serde_json::to_string_pretty(&metadata)?.as_bytes())?;
+        write_whole(file, serde_json::to_string_pretty(&made.metadata)?.as_bytes())?;
     }
     if !args.quiet {
         // As with all that is only told.

@@ -29,6 +29,7 @@ mod import;
 mod limits;
 mod name;
 mod owners;
+mod remote;
 pub mod render;
 mod request;
 mod run;
@@ -57,13 +58,20 @@ use crate::sandbox::rootless;
 /// gives the command's own.
 pub fn main() -> ExitCode {
     args::forget_empty_variables();
-    let command = match args::parse(std::env::args_os().collect()) {
+    let mut command = match args::parse(std::env::args_os().collect()) {
         Ok(command) => command,
         Err(said) => {
             let _ = said.print();
             return if said.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
+    let daemon = match remote::asked(&mut command) {
+        Ok(daemon) => daemon,
+        Err(failure) => return end(Err(failure)),
+    };
+    if let Some(daemon) = daemon {
+        return end(remote::dispatch(command.verb, &daemon));
+    }
     let configured = || match &command.verb {
         Verb::Serve(args) => serve::configured_root(args),
         _ => None,
@@ -84,7 +92,12 @@ pub fn main() -> ExitCode {
             helper::run_elsewhere(Box::new(move |request| outside.ask(request)));
         }
     });
-    match done.and_then(|()| dispatch(command.verb, root)) {
+    end(done.and_then(|()| dispatch(command.verb, root)))
+}
+
+/// Says why it did not go well, if that was not said.
+fn end(done: Result<u8, Failure>) -> ExitCode {
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -115,7 +128,8 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
-        Verb::Du { format, filters } => space::usage(&open()?, format, &filters),
+        Verb::Du(args) => space::usage(&open()?, args.format, &args.filters),
+        Verb::Workers(_) => Err(Failure::misuse("workers are a daemon's: say which with --addr".to_string())),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
         Verb::History(verb) => history::history(&History::at(open()?.history_directory()), &verb),

@@ -10,7 +10,7 @@ use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{DialStdio, Serve};
 use super::failure::{chain, Failure};
-use super::owners;
+use super::{limits, owners};
 use crate::daemon::config::Config;
 use crate::daemon::listen::TlsFiles;
 use crate::daemon::{self, Serving};
@@ -51,7 +51,7 @@ pub(super) fn serve(args: Serve, root: &Path) -> Result<u8, Failure> {
                 _ = terminate.recv() => {}
             }
         };
-        daemon::serve(serving, |door| remark!("serving on {door}"), end).await.map_err(Failure::from)
+        daemon::serve(serving, |text| remark!("{text}"), end).await.map_err(Failure::from)
     });
     runtime.shutdown_timeout(PARTING);
     served.map(|()| 0)
@@ -81,6 +81,7 @@ fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
         addresses: if args.addresses.is_empty() { config.addresses } else { args.addresses },
         group: args.group.or(config.group),
         tls: config.tls,
+        space: if config.keeps_all { None } else { limits::of_environment()? },
         jobs: config.jobs,
         allowed: config.allowed,
         labels: config.labels,

@@ -190,7 +190,7 @@ fn limit(name: &str, text: &Option<String>) -> Result<Option<u64>, Failure> {
 }
 
 /// Reads a duration as Go writes it: `24h`, `1h30m`, `90s`; days too.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut seconds = 0u64;
     let mut rest = text;
     while !rest.is_empty() {

@@ -27,6 +27,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// How many steps run at once.
     pub jobs: Option<usize>,
+    /// The store is not to be collected.
+    pub keeps_all: bool,
     /// What is told of the worker.
     pub labels: BTreeMap<String, String>,
     /// What has no effect here, or is not understood.
@@ -140,7 +142,7 @@ impl Config {
                     }
                     "networkMode" if matches!(string(&name, value)?.as_str(), "auto" | "host") => {}
                     "noProcessSandbox" | "rootless" if !boolean(&name, value)? => {}
-                    "gc" if !boolean(&name, value)? => {}
+                    "gc" => self.keeps_all = !boolean(&name, value)?,
                     "snapshotter" if matches!(string(&name, value)?.as_str(), "auto") => {}
                     _ => self.no_effect(&name),
                 }
@@ -229,6 +231,7 @@ mod tests {
         assert!(config.debug && config.allowed.network_host && !config.allowed.security_insecure);
         assert_eq!((config.addresses.join(" ").as_str(), config.group.as_deref()), ("tcp://0.0.0.0:1234", Some("7")));
         assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into(), clients: "/ca".into() }));
+        assert!(!config.keeps_all);
         assert_eq!((config.jobs, config.labels.get("foo").map(String::as_str)), (Some(4), Some("bar")));
         let mut warnings = config.warnings;
         warnings.sort();
@@ -239,7 +242,6 @@ mod tests {
                 "insecure-entitlements: there is no \"device\" here",
                 "nonsense: is not known",
                 "otel: has no effect here",
-                "worker.oci.gc: has no effect here",
             ]
         );
     }

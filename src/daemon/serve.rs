@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use snapshotter::store::relief::SpaceLimits;
 use snapshotter::Store;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -28,6 +29,8 @@ use crate::wire::MAX_MESSAGE;
 
 /// How long to wait when the machine has no descriptors left.
 const BREATHER: Duration = Duration::from_millis(100);
+/// How often it is looked whether the store has too much.
+const COLLECTING: Duration = Duration::from_secs(60);
 /// How long cleaning up at the end may take.
 const TIDYING: Duration = Duration::from_millis(500);
 
@@ -42,6 +45,8 @@ pub struct Serving {
     pub group: Option<String>,
     /// For addresses beyond this machine.
     pub tls: Option<TlsFiles>,
+    /// How much the store may take; without limits nothing is collected.
+    pub space: Option<SpaceLimits>,
     /// How many steps run at once.
     pub jobs: Option<usize>,
     /// What clients may ask for.
@@ -64,12 +69,16 @@ pub enum ServeError {
     Store(#[from] snapshotter::Error),
 }
 
-/// Serves until `end` resolves; then builds under way are cancelled. `ready` hears of each door. To be called on a
-/// tokio runtime.
+/// Serves until `end` resolves; then builds under way are cancelled. `tell` hears of each door, and of what was collected.
+/// To be called on a tokio runtime.
 ///
 /// # Errors
 /// It could not begin.
-pub async fn serve(serving: Serving, ready: impl Fn(&str), end: impl Future<Output = ()>) -> Result<(), ServeError> {
+pub async fn serve(
+    serving: Serving,
+    tell: impl Fn(String) + Send + 'static,
+    end: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let engine = Arc::new(Engine::open(&serving.root, serving.jobs, Arc::new(Backlog::default()))?);
     let store = Store::open(&serving.root)?;
     let routes = routes(&engine, store, &serving);
@@ -77,12 +86,15 @@ pub async fn serve(serving: Serving, ready: impl Fn(&str), end: impl Future<Outp
     for address in &serving.addresses {
         doors.extend(Door::open(address, serving.group.as_deref(), serving.tls.as_ref())?);
     }
-    doors.iter().for_each(|door| ready(&door.shown));
+    doors.iter().for_each(|door| tell(format!("serving on {}", door.shown)));
     {
         let mut served = JoinSet::new();
         let doors: Vec<_> = doors.into_iter().map(Arc::new).collect();
         for door in &doors {
             served.spawn(attend(Arc::clone(door), routes.clone()));
+        }
+        if let Some(space) = serving.space {
+            served.spawn(collect(Arc::clone(&engine), space, tell));
         }
         end.await;
         // With their connections all calls end, and with the calls the builds.
@@ -91,6 +103,19 @@ pub async fn serve(serving: Serving, ready: impl Fn(&str), end: impl Future<Outp
     drop(routes);
     engine.tidy(TIDYING);
     Ok(())
+}
+
+/// Now and then removes what the store has too much of, which costs little where it has not.
+async fn collect(engine: Arc<Engine>, space: SpaceLimits, tell: impl Fn(String)) {
+    loop {
+        tokio::time::sleep(COLLECTING).await;
+        let engine = Arc::clone(&engine);
+        let relieved = tokio::task::spawn_blocking(move || engine.relieve(&space, TIDYING)).await;
+        let collected = relieved.ok().flatten().and_then(|relief| relief.collected);
+        if let Some(collected) = collected.filter(|collected| collected.bytes > 0) {
+            tell(format!("the store was beyond its limits: {} bytes were removed", collected.bytes));
+        }
+    }
 }
 
 /// Lets clients in at a door, as long as it is there.

@@ -74,6 +74,7 @@ impl Fold {
                 known.started = Some(at);
                 known.completed = None;
                 known.cached = false;
+                known.error.clear();
                 self.tell(*vertex, &mut told);
             }
             EventKind::VertexCached { vertex } => {
@@ -333,5 +334,105 @@ impl Log {
             *from += 1;
         }
         (*from > start).then_some(gathered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use solver::event::BuildId;
+
+    use super::*;
+
+    fn event(second: u64, kind: EventKind) -> Event {
+        Event { build: BuildId(1), at: At(Duration::from_secs(second)), kind }
+    }
+
+    fn added(name: &str, inputs: &[&str]) -> EventKind {
+        let inputs = inputs.iter().map(|input| vertex(input)).collect();
+        EventKind::VertexAdded { vertex: vertex(name), name: name.into(), inputs, group: None }
+    }
+
+    fn vertex(name: &str) -> VertexId {
+        VertexId::of(name.as_bytes())
+    }
+
+    /// `name started-completed` of each vertex told, with `cached` and the error.
+    fn shown(told: &StatusResponse) -> Vec<String> {
+        let second = |at: &Option<Timestamp>| at.as_ref().map_or("_".to_string(), |at| at.seconds.to_string());
+        let line = |v: &Vertex| {
+            let cached = if v.cached { " cached" } else { "" };
+            format!("{} {}-{}{cached} {}", v.name, second(&v.started), second(&v.completed), v.error)
+                .trim_end()
+                .to_string()
+        };
+        told.vertexes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_vertex_is_announced_started_and_completed_and_inputs_nobody_needed_were_cached() {
+        let mut fold = Fold::default();
+        let mut tell = |second, kind| shown(&fold.event(&event(second, kind)));
+        assert_eq!(tell(1, added("a", &[])), ["a _-_"]);
+        tell(1, added("b", &["a"]));
+        tell(1, added("c", &["b"]));
+        assert_eq!(
+            tell(2, EventKind::VertexStarted { vertex: vertex("c") }),
+            ["a 2-2 cached", "b 2-2 cached", "c 2-_"]
+        );
+        let done = |error: Option<&str>| EventKind::VertexDone {
+            vertex: vertex("c"),
+            error: error.map(str::to_string),
+            cancelled: false,
+        };
+        assert_eq!(tell(3, done(Some("broken"))), ["c 2-3 broken"]);
+        assert_eq!(tell(4, EventKind::VertexStarted { vertex: vertex("c") }), ["c 4-_"]);
+        assert_eq!(tell(5, done(None)), ["c 4-5"]);
+        assert_eq!(tell(6, done(None)), [""; 0], "what is completed is not completed again");
+    }
+
+    #[test]
+    fn what_has_not_ended_with_the_build_was_cancelled() {
+        let mut fold = Fold::default();
+        for kind in [added("a", &[]), added("b", &[]), EventKind::VertexStarted { vertex: vertex("a") }] {
+            fold.event(&event(1, kind));
+        }
+        let end = event(9, EventKind::BuildFinished { error: None });
+        assert_eq!(shown(&fold.event(&end)), ["a 1-9 context canceled"]);
+        assert_eq!(fold.counts(), (1, 1, 0));
+    }
+
+    #[test]
+    fn output_is_clipped_and_a_warning_always_has_a_vertex() {
+        let mut fold = Fold::default();
+        fold.event(&event(1, added("a", &[])));
+        let log = |length| EventKind::Log { vertex: vertex("a"), stream: 1, data: vec![b'x'; length] };
+        let mut kept = 0;
+        for _ in 0..5 {
+            let told = fold.event(&event(2, log(LOG_LIMIT / 2)));
+            kept += told.logs.iter().map(|log| log.msg.len()).sum::<usize>();
+        }
+        assert!((LOG_LIMIT..LOG_LIMIT + 100).contains(&kept), "{kept}");
+        let (detail, url, file, range) = Default::default();
+        let warning = Warning { vertex: None, short: "careful".into(), detail, url, file, range };
+        let told = fold.event(&event(3, EventKind::Warning(warning)));
+        assert_eq!(told.warnings.first().map(|w| w.vertex.clone()), Some(vertex("a").to_string()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_late_hears_all_and_the_end() {
+        use tokio_stream::StreamExt;
+        let log = Arc::new(Log::default());
+        log.event(&event(1, added("a", &[])));
+        let early = tokio::spawn(Log::follow(Arc::clone(&log)).collect::<Vec<_>>());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        log.event(&event(2, EventKind::VertexStarted { vertex: vertex("a") }));
+        log.end();
+        log.event(&event(3, added("b", &[])));
+        let lines = |told: Vec<Result<StatusResponse, Status>>| -> Vec<String> {
+            told.iter().flat_map(|told| shown(told.as_ref().unwrap())).collect()
+        };
+        let late = lines(Log::follow(Arc::clone(&log)).collect().await);
+        assert_eq!(lines(early.await.unwrap()), late);
+        assert_eq!((late.len(), late.last().is_some_and(|line| line.ends_with("context canceled"))), (3, true));
     }
 }

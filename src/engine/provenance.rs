@@ -4,6 +4,7 @@
 //! <https://github.com/moby/buildkit/blob/v0.29.0/docs/attestations/slsa-provenance.md>.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use base64::Engine as _;
 use prost::Message as _;
@@ -82,6 +83,26 @@ impl Provenance {
             }
         }
         Ok(wanted)
+    }
+}
+
+impl fmt::Display for Provenance {
+    /// Writes what [`Provenance::parse`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mode={}", if self.max { "max" } else { "min" })?;
+        write!(f, ",version={}", if self.v02 { "v0.2" } else { "v1" })?;
+        for (key, value) in [("builder-id", &self.builder_id), ("filename", &self.filename)] {
+            if !value.is_empty() {
+                // As fields of comma-separated values have it.
+                write!(f, ",\"{key}={}\"", value.replace('"', "\"\""))?;
+            }
+        }
+        for (key, flag) in [("reproducible", self.reproducible), ("inline-only", self.inline_only)] {
+            if flag {
+                write!(f, ",{key}=true")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -435,6 +456,16 @@ mod tests {
             platform: &Platform::host(),
         };
         provenance(&Provenance::parse(text).unwrap(), &account).predicate
+    }
+
+    #[test]
+    fn what_is_wanted_can_be_passed_on() {
+        for text in
+            ["", "mode=min", "mode=max,version=v0.2,\"builder-id=https://b,c\",filename=p.json,reproducible=true"]
+        {
+            let wanted = Provenance::parse(text).unwrap();
+            assert_eq!(Provenance::parse(&wanted.to_string()).unwrap(), wanted, "{wanted}");
+        }
     }
 
     #[test]

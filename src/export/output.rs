@@ -76,7 +76,15 @@ impl Output {
     pub fn of_request(kind: &str, attributes: &BTreeMap<String, String>, exporter: u32) -> Result<Output, Error> {
         let read = || {
             let mut made = kind_of(kind)?;
-            let list: Vec<_> = attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            // An image is always stored, and its files are there when somebody needs them.
+            let is_so = |key: &str, value: &str| match key {
+                "unpack" => matches!(value, "" | "true" | "false" | "1" | "0"),
+                "store" => matches!(value, "" | "true" | "1"),
+                _ => false,
+            };
+            let is_image = matches!(made, Kind::Image { .. });
+            let told = attributes.iter().filter(|(key, value)| !(is_image && is_so(key, value)));
+            let list: Vec<_> = told.map(|(key, value)| (key.clone(), value.clone())).collect();
             let options = options::read(&mut made, &list)?;
             let dest = match made {
                 Kind::Image { .. } | Kind::CacheOnly => None,

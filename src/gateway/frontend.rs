@@ -113,7 +113,7 @@ fn other_frontend(line: &str) -> Option<(&str, &str)> {
         tag.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
     };
     let is_latest = name.as_deref() == Some("docker.io/docker/dockerfile:latest");
-    (source != DOCKERFILE && !is_latest && !OWN.iter().any(|own| is_own(&own))).then_some((source, line))
+    (source != DOCKERFILE && !is_latest && !OWN.iter().any(is_own)).then_some((source, line))
 }
 
 fn unknown_request(id: &str) -> Failure {

@@ -96,12 +96,9 @@ fn worker(worker: &WorkerRecord) -> Value {
     let platforms: Vec<Value> = worker
         .platforms
         .iter()
-        .map(|platform| {
-            let mut value = json!({ "architecture": platform.architecture, "os": platform.os });
-            if !platform.variant.is_empty() {
-                value["variant"] = json!(platform.variant);
-            }
-            value
+        .map(|platform| match platform.variant.as_str() {
+            "" => json!({ "architecture": platform.architecture, "os": platform.os }),
+            variant => json!({ "architecture": platform.architecture, "os": platform.os, "variant": variant }),
         })
         .collect();
     json!({ "id": worker.id, "labels": worker.labels, "platforms": platforms })

@@ -44,6 +44,13 @@ impl Need {
         Need { repository: repository.into(), scopes: BTreeSet::from([format!("repository:{repository}:pull,push")]) }
     }
 
+    /// Whatever somebody else asks a token for.
+    fn of_scopes(scopes: &[String]) -> Need {
+        let named = scopes.iter().find_map(|scope| scope.strip_prefix("repository:")?.rsplit_once(':'));
+        let repository = named.map_or(String::new(), |(name, _)| name.to_owned());
+        Need { repository, scopes: scopes.iter().cloned().collect() }
+    }
+
     /// The same, and to read from another repository.
     #[must_use]
     pub fn and_pull(mut self, repository: &str) -> Need {
@@ -193,6 +200,27 @@ impl Registry {
         Ok(found)
     }
 
+    /// Fetches a token on behalf of somebody who is not to see the credentials.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a realm that credentials do not go to; otherwise as for any request.
+    pub async fn token(&self, wanted: &TokenRequest) -> Result<HeldToken> {
+        let host = self.host(name_of(&wanted.host))?;
+        let base = self.base(&host).await?;
+        let service = Some(wanted.service.as_str()).filter(|service| !service.is_empty());
+        let need = Need::of_scopes(&wanted.scopes);
+        let token = self.fetch_token(&host, &base, &wanted.realm, service, &need).await?;
+        Ok(HeldToken { secret: token.secret, life: Some(token.until.saturating_duration_since(Instant::now())) })
+    }
+
+    /// The credentials for a registry, by the address that is connected to, for somebody who is to see them.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`].
+    pub async fn credential_at(&self, address: &str) -> Result<Option<Credential>> {
+        self.credentials().find(name_of(address), address, "").await
+    }
+
     async fn fetch_token(
         &self,
         host: &Host,
@@ -336,6 +364,14 @@ pub(super) struct Refused<'a> {
     pub said: &'a str,
     /// How often it was refused by now.
     pub refusals: u32,
+}
+
+/// What references call the registry at an address.
+fn name_of(address: &str) -> &str {
+    match address {
+        "registry-1.docker.io" => "docker.io",
+        other => other,
+    }
 }
 
 /// Whether a token can stand in a header: anything else would split it.

@@ -308,6 +308,11 @@ impl Registry {
         }
     }
 
+    /// Where a registry is, by the scheme it is spoken to.
+    pub(super) async fn base(&self, host: &Host) -> Result<Url> {
+        host.base(self.scheme(host).await?)
+    }
+
     /// How the registry is spoken to: what is said about it, or what it turns out to understand.
     async fn scheme(&self, host: &Host) -> Result<Scheme> {
         let find = || async {

@@ -65,8 +65,8 @@ fn the_command_line_runs_the_frontend_that_a_file_names() {
 async fn the_daemon_runs_a_frontend_image() {
     let Some(daemon) = Daemon::start() else { return };
     image(&daemon.rbuild);
-    let mut control = daemon.control().await;
-    let mut solve = |id: &str, attrs: &[(&str, &str)]| {
+    let control = daemon.control().await;
+    let solve = |id: &str, attrs: &[(&str, &str)]| {
         let frontend_attrs: BTreeMap<_, _> = attrs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let (r#ref, frontend) = (id.to_string(), "gateway.v0".to_string());
         let mut control = control.clone();
@@ -80,5 +80,4 @@ async fn the_daemon_runs_a_frontend_image() {
     assert_eq!(error.message(), "no source specified for gateway");
     let error = solve("d", &[("source", "lang:1"), ("text", "silence")]).await.unwrap_err();
     assert_eq!(error.message(), "no result for incomplete build");
-    let _ = &mut control;
 }

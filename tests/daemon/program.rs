@@ -4,7 +4,7 @@
 //! nothing. The text is the option `text`, or the file Dockerfile of the client's.
 
 use std::collections::BTreeMap;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use prost::Message;
 use rbuild::wire::failure::Failure;
@@ -94,8 +94,8 @@ async fn compile(bridge: &mut LlbBridgeClient<Channel>) -> Result<gateway::Resul
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        // SAFETY: nobody else in this program has its standard input and output.
-        let (input, output) = unsafe { (OwnedFd::from_raw_fd(0), OwnedFd::from_raw_fd(1)) };
+        let input = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        let output = std::io::stdout().as_fd().try_clone_to_owned().unwrap();
         let io = tokio::io::join(Receiver::from_owned_fd(input).unwrap(), Sender::from_owned_fd(output).unwrap());
         let (channel, _) = connect(io).await.unwrap();
         let mut bridge = LlbBridgeClient::new(channel);

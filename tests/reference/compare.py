@@ -175,7 +175,7 @@ def compare(builders, case):
         ours = ours.stderr.decode().strip()
     # An image that only a registry has, or several platforms: the reference as it runs here can do neither.
     cannot = ["failed to resolve source metadata", "Multi-platform build is not supported"]
-    if any(reason in json.dumps(theirs) for reason in cannot):
+    if any(reason in json.dumps([ours, theirs]) for reason in cannot):
         return result
     result["check"] = llb.difference(ours, theirs)
     if isinstance(theirs, str) or theirs["error"]:

@@ -1,6 +1,7 @@
 //! What black-box tests share: a store of their own, a base image, and contexts written as literals.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod agent;
 pub mod registry;
 pub mod served;
 

@@ -1,0 +1,97 @@
+//! What a daemon may ask of us while it builds: services on the connection inside its session.
+//!
+//! Nothing is given that was not offered by the user: directories, secrets, agents and credentials by name, and places
+//! for the outputs that were asked for, each once.
+
+mod agents;
+mod auth;
+mod directories;
+mod layouts;
+mod place;
+mod places;
+mod secrets;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tonic::Status;
+
+pub(super) use places::Arrivals;
+
+use super::exporters::Shipment;
+use super::Error;
+use crate::engine::Secret;
+use crate::registry::Credentials;
+use crate::source::oci_layout::Layout;
+use crate::wire::health::healthy;
+use crate::wire::proto::content::content_server::ContentServer;
+use crate::wire::proto::file_send::file_send_server::FileSendServer;
+use crate::wire::proto::filesync::auth_server::AuthServer;
+use crate::wire::proto::filesync::file_sync_server::FileSyncServer;
+use crate::wire::proto::secrets::secrets_server::SecretsServer;
+use crate::wire::proto::ssh::ssh_server::SshServer;
+use crate::wire::session::services;
+use crate::wire::MAX_MESSAGE;
+
+/// What a daemon may ask of us while it builds.
+#[derive(Clone, Default)]
+pub struct Offer {
+    /// By the names that a build knows them by: `context`, `dockerfile`, and those of named contexts.
+    pub directories: BTreeMap<String, PathBuf>,
+    /// By id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of ssh agents, by id.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// OCI layouts, by the names that named contexts have for them.
+    pub layouts: BTreeMap<String, Layout>,
+    /// Who we are to registries.
+    pub credentials: Credentials,
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offer").field("directories", &self.directories).finish_non_exhaustive()
+    }
+}
+
+impl Offer {
+    /// What is served, for the session's headers.
+    pub(super) fn methods(&self) -> Vec<&'static str> {
+        let always = [services::HEALTH, services::FILE_SYNC, services::FILE_SEND, services::AUTH];
+        let secrets = (!self.secrets.is_empty()).then_some(services::SECRETS);
+        let agents = (!self.agents.is_empty()).then_some(services::SSH);
+        let layouts = (!self.layouts.is_empty()).then_some(services::CONTENT);
+        always.into_iter().chain(secrets).chain(agents).chain(layouts).flatten().copied().collect()
+    }
+
+    /// The services, and what is known of what they received.
+    ///
+    /// # Errors
+    /// No random numbers.
+    pub(super) fn serve(self, shipments: Vec<Shipment>) -> Result<(Routes, Arrivals), Error> {
+        let Offer { directories, secrets, agents, layouts, credentials } = self;
+        let (places, arrivals) = places::Places::new(shipments);
+        let directories = FileSyncServer::new(directories::Directories(Arc::new(directories)));
+        let mut routes = Routes::new(healthy())
+            .add_service(directories.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(FileSendServer::new(places).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(AuthServer::new(auth::Auth::new(credentials)?));
+        if !secrets.is_empty() {
+            routes = routes.add_service(SecretsServer::new(secrets::Known(secrets)));
+        }
+        if !agents.is_empty() {
+            routes = routes.add_service(SshServer::new(agents::Agents(agents)));
+        }
+        if !layouts.is_empty() {
+            routes = routes.add_service(ContentServer::new(layouts::Layouts(layouts)));
+        }
+        Ok((routes, arrivals))
+    }
+}
+
+/// An error with its causes, for the daemon, which shows it to the user.
+fn told(error: &(dyn std::error::Error + 'static)) -> Status {
+    Status::unknown(crate::engine::chain(error))
+}
