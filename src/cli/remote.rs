@@ -9,7 +9,7 @@ use solver::event::EventSink;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, SignalKind};
 
-use super::args::{self, Command, Du, Format, Progress, Prune, Verb, HOST};
+use super::args::{self, Command, Format, Progress, Prune, Verb, HOST};
 use super::build::{check_writable, tell, with_logs, Load, Report, INTERRUPTED, PARTING, TERMINATED};
 use super::call;
 use super::client::LocalClient;
@@ -61,11 +61,7 @@ pub(super) fn asked(command: &mut Command) -> Result<Option<Asked>, Failure> {
 pub(super) fn dispatch(verb: Verb, asked: &Asked) -> Result<u8, Failure> {
     match verb {
         Verb::Build(args) => build(&args, asked),
-<<<<<<< HEAD
         Verb::Du(args) => usage(asked, args.format, &args.filters),
-=======
-        Verb::Du(args) => usage(asked, &args),
->>>>>>> cache
         Verb::Prune(args) => prune(asked, &args),
         Verb::Workers(args) => workers(asked, args.format),
         _ => Err(Failure::misuse("no daemon can be asked for this".to_string())),
@@ -241,19 +237,10 @@ fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// `rbuild du`
-<<<<<<< HEAD
 fn usage(asked: &Asked, format: Format, filters: &[String]) -> Result<u8, Failure> {
     let filter = filters.iter().map(|filter| condition(filter)).collect::<Vec<_>>().join(",");
     let daemon = async { Daemon::connect(&asked.address, &asked.tls).await?.usage(filter).await };
     let kept = runtime()?.block_on(daemon);
-=======
-fn usage(asked: &Asked, args: &Du) -> Result<u8, Failure> {
-    if let Some(filter) = args.filters.first() {
-        return Err(Failure::misuse(format!("--filter {filter}: not supported with --addr yet")));
-    }
-    let format = args.format;
-    let kept = runtime()?.block_on(async { Daemon::connect(&asked.address, &asked.tls).await?.usage().await });
->>>>>>> cache
     let kept = kept?;
     if format == Format::Json {
         for one in &kept {
@@ -320,9 +307,6 @@ fn prune(asked: &Asked, args: &Prune) -> Result<u8, Failure> {
 
 /// What the options ask a daemon to clear.
 fn clearing(args: &Prune) -> Result<Clearing, Failure> {
-    if let Some(least) = &args.min_free_space {
-        return Err(Failure::misuse(format!("--min-free-space {least}: not supported with --addr yet")));
-    }
     let mut unused_for = Duration::ZERO;
     let mut conditions = Vec::new();
     for filter in &args.filters {
