@@ -18,19 +18,19 @@ fn program() -> Option<String> {
 }
 
 /// A client with a folder of its own, whose builder is the daemon.
-struct Buildx<'d> {
+pub struct Buildx<'d> {
     program: String,
     daemon: &'d Daemon,
 }
 
 impl Buildx<'_> {
-    fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
+    pub fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
         let buildx = Buildx { program: program()?, daemon };
         buildx.ok(&["create", "--name", "t", "--driver", "remote", &daemon.address()]);
         Some(buildx)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         let home = self.daemon.rbuild.path("home");
         command.args(words).current_dir(self.daemon.rbuild.dir.path()).stdin(Stdio::null());
@@ -39,19 +39,19 @@ impl Buildx<'_> {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Output {
+    pub fn run(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 
     /// What it says, on both outputs.
-    fn ok(&self, words: &[&str]) -> String {
+    pub fn ok(&self, words: &[&str]) -> String {
         let output = self.run(words);
         let said = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success(), "{words:?}\n{said}");
         said
     }
 
-    fn fails(&self, words: &[&str]) -> String {
+    pub fn fails(&self, words: &[&str]) -> String {
         let output = self.run(words);
         assert!(!output.status.success(), "{words:?}");
         text(&output.stdout) + &text(&output.stderr)

@@ -2,8 +2,11 @@
 
 mod api;
 mod buildx;
+mod crowd;
 mod fixture;
+mod forged;
 mod frontend;
 mod life;
+mod mutants;
 #[path = "../support/mod.rs"]
 mod support;
