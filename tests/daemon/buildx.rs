@@ -4,18 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::fixture::Daemon;
-use super::support::text;
-
-/// Where docker-buildx is; says why not. In CI its absence fails the test.
-fn program() -> Option<String> {
-    let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/buildx.sh")).output().unwrap();
-    if found.status.success() {
-        return Some(text(&found.stdout).trim().to_string());
-    }
-    assert!(std::env::var_os("CI").is_none(), "{}", text(&found.stderr));
-    eprintln!("skipped: {}", text(&found.stderr));
-    None
-}
+use super::support::{self, text};
 
 /// A client with a folder of its own, whose builder is the daemon.
 struct Buildx<'d> {
@@ -25,7 +14,7 @@ struct Buildx<'d> {
 
 impl Buildx<'_> {
     fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
-        let buildx = Buildx { program: program()?, daemon };
+        let buildx = Buildx { program: support::buildx()?, daemon };
         buildx.ok(&["create", "--name", "t", "--driver", "remote", &daemon.address()]);
         Some(buildx)
     }
@@ -134,6 +123,10 @@ fn buildx_builds_with_everything_a_session_gives() {
     let listed = buildx.ok(&["history", "ls"]);
     assert!(listed.matches("Completed").count() >= 6, "{listed}");
     assert!(buildx.ok(&["du"]).contains("Total:"));
+    let kept = |kind: &str| buildx.ok(&["du", "--verbose"]).contains(&format!("Type:\t{kind}"));
+    buildx.ok(&["prune", "-f", "--filter", "type=exec.cachemount"]);
+    assert!(kept("regular") && !kept("exec.cachemount"), "{}", buildx.ok(&["du", "--verbose"]));
+    buildx.fails(&["prune", "-f", "--filter", "description=x"]);
     buildx.ok(&["prune", "-af"]);
 }
 
