@@ -117,7 +117,6 @@ impl Stage {
         Order {
             request: BuildRequest { recipe, rights: Rights::default(), cache_from: Vec::new(), exports },
             offer,
-            context: None,
             wants_id: false,
         }
     }

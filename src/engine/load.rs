@@ -42,16 +42,16 @@ impl Loaded {
 /// # Errors
 /// Neither can be read or understood.
 pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
-    if recipe.options.context != frontend::MainContext::Local && matches!(recipe.dockerfile, Dockerfile::File(_)) {
-        return Err(BuildError::Unsupported("looking into a remote build context without building it"));
-    }
     let name = match &recipe.dockerfile {
-        Dockerfile::File(name) => name.clone(),
+        Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => name.clone(),
         Dockerfile::Text(_) => "Dockerfile".to_string(),
     };
     let note = notes.begin(&format!("[internal] load build definition from {name}"));
     let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
+        Dockerfile::InContext(_) | Dockerfile::InInput { .. } => {
+            return Err(BuildError::Bug("a Dockerfile in files that were not made".to_string()));
+        }
         Dockerfile::File(name) => {
             let directory = client.directory(&of_dockerfile(recipe, name)).await?;
             let (path, shown) = (directory.path().join(name), name.clone());
@@ -98,7 +98,7 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
             let path = directory.path().join(name);
             (Some(directory), Some(path))
         }
-        Dockerfile::Text(_) => (None, None),
+        _ => (None, None),
     };
     let path = context.path().to_owned();
     let found = blocking(move || Context::open(&path)?.read_ignore(dockerfile.as_deref())).await?;

@@ -15,8 +15,17 @@ pub struct Recipe {
 /// Where the Dockerfile is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dockerfile {
-    /// A file, by the name shown to the user.
+    /// A file in a directory of the client's, by the name shown to the user.
     File(String),
+    /// A file of the build context, which is no directory of the client's.
+    InContext(String),
+    /// A file of something that came with the build.
+    InInput {
+        /// Of what.
+        input: String,
+        /// Its name there.
+        name: String,
+    },
     /// Its text.
     Text(Vec<u8>),
 }
