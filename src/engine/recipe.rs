@@ -29,3 +29,29 @@ pub enum Dockerfile {
     /// Its text.
     Text(Vec<u8>),
 }
+
+/// The names that a Dockerfile of this name may have: `Dockerfile` may be written small, and one that nobody named may
+/// be a `Containerfile`.
+pub(crate) fn spellings(name: &str) -> Vec<String> {
+    let mut names = vec![name.to_string()];
+    if let Some(dir) = name.strip_suffix("Dockerfile").filter(|dir| dir.is_empty() || dir.ends_with('/')) {
+        names.push(format!("{dir}dockerfile"));
+        if dir.is_empty() {
+            names.push("Containerfile".to_string());
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_name_has_spellings() {
+        assert_eq!(spellings("Dockerfile"), ["Dockerfile", "dockerfile", "Containerfile"]);
+        assert_eq!(spellings("a/Dockerfile"), ["a/Dockerfile", "a/dockerfile"]);
+        assert_eq!(spellings("MyDockerfile"), ["MyDockerfile"]);
+        assert_eq!(spellings("Other"), ["Other"]);
+    }
+}

@@ -11,7 +11,7 @@ use solver::graph::Graph;
 
 use super::error::BuildError;
 use super::job::Job;
-use super::recipe::{Dockerfile, Recipe};
+use super::recipe::{spellings, Dockerfile, Recipe};
 
 /// More than a Dockerfile needs.
 const LIMIT: u64 = 16 << 20;
@@ -44,11 +44,13 @@ pub(crate) async fn read(job: &Arc<Job>, recipe: &Recipe) -> Result<Option<Recip
         }
         Dockerfile::File(_) | Dockerfile::Text(_) => return Ok(Some(recipe)),
     };
-    let lower = name.to_lowercase();
-    let found = match file(job, graph.clone(), name, LIMIT).await {
-        Err(BuildError::NoDockerfile(_)) if lower != *name => file(job, graph, &lower, LIMIT).await,
-        other => other,
-    };
+    let mut found = file(job, graph.clone(), name, LIMIT).await;
+    for other in spellings(name).iter().skip(1) {
+        if let Err(BuildError::NoDockerfile(_)) = &found {
+            // What is missing is what was asked for.
+            found = file(job, graph.clone(), other, LIMIT).await.or(found);
+        }
+    }
     recipe.dockerfile = Dockerfile::Text(found?);
     Ok(Some(recipe))
 }
