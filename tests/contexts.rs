@@ -106,6 +106,40 @@ fn a_hostile_archive_stays_where_it_is_unpacked() {
 }
 
 #[test]
+fn ignore_files_and_dockerfiles_have_several_names() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM busybox\nCOPY . /c/\n";
+    let shown = |rbuild: &Rbuild, context: &std::path::Path, args: &[&str]| {
+        let tree = rbuild.tree(context, args);
+        ["a", "b", "c"].into_iter().filter(|name| tree.has(&format!("/c/{name}"))).collect::<String>()
+    };
+    let files = [("a", "1"), ("b", "1"), ("c", "1"), (".containerignore", "a\n")];
+    let context = rbuild.context("c", &files);
+    fs::write(context.join("Containerfile"), dockerfile).unwrap();
+    assert_eq!(shown(&rbuild, &context, &[]), "bc");
+    // The other name is stronger, even if it names nothing.
+    fs::write(context.join(".dockerignore"), "b\n").unwrap();
+    assert_eq!(shown(&rbuild, &context, &[]), "ac");
+    fs::write(context.join(".dockerignore"), "").unwrap();
+    assert_eq!(shown(&rbuild, &context, &[]), "abc");
+    // So is the Dockerfile's own, also where it is outside; an empty one is none.
+    let outside = rbuild.context("outside", &[("Own", dockerfile), ("Own.dockerignore", "c\n")]);
+    let own = outside.join("Own").display().to_string();
+    assert_eq!(shown(&rbuild, &context, &["-f", &own]), "ab");
+    fs::write(outside.join("Own.dockerignore"), "").unwrap();
+    fs::remove_file(context.join(".dockerignore")).unwrap();
+    assert_eq!(shown(&rbuild, &context, &["-f", &own]), "bc");
+    // `Dockerfile` may be written small, and comes before the others.
+    fs::write(context.join("dockerfile"), "FROM busybox\nCOPY b /c/\n").unwrap();
+    assert_eq!(shown(&rbuild, &context, &[]), "b");
+    let typed = context.join("Dockerfile").display().to_string();
+    assert_eq!(shown(&rbuild, &context, &["-f", &typed]), "b");
+}
+
+#[test]
 fn checks_end_as_they_found_it() {
     if !can_build() {
         return;

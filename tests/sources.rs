@@ -233,6 +233,31 @@ fn a_branch_that_moves_reruns_what_depends_on_it() {
 }
 
 #[test]
+fn questions_about_a_repository_are_answered_without_building() {
+    if !can_build() || !have("git") {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let git = GitServer::new(&rbuild.path("git"));
+    let dockerfile = "FROM busybox AS one\nCOPY a /\nRUN false\nFROM one AS two\nCMD a\n";
+    git.commit("app", &[("dockerfile", dockerfile), ("sub/Containerfile", "FROM busybox\n"), ("a", "1")]);
+    let url = git.url_of("app");
+    let checked = rbuild.run(["build", "--check", &url]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    assert!(said.contains("WARNING: JSONArgsRecommended") && said.contains("Dockerfile:5"), "{said}");
+    let targets = rbuild.ok(["build", "--call=targets,format=json", &url]);
+    let targets: serde_json::Value = serde_json::from_str(&targets).unwrap();
+    assert_eq!(targets["targets"].as_array().map(Vec::len), Some(2), "{targets}");
+    let graph = rbuild.ok(["debug", "dump-llb", "--format", "json", &url]);
+    assert!(graph.contains("git://") && graph.contains("/bin/sh"), "{graph}");
+    let said = rbuild.fails(1, ["build", "--check", "-f", "Other", &url]);
+    assert!(said.contains("open Other: no such file or directory"), "{said}");
+    let fine = rbuild.ok(["build", "--check", &format!("{url}#:sub")]);
+    assert!(fine.contains("Check complete, no warnings found."), "{fine}");
+}
+
+#[test]
 fn tags_histories_and_modes_are_those_of_the_repository() {
     if !can_build() || !have("git") {
         return;

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode_str, utf8_percent_encode, AsciiSet, CONTROLS};
 
 use crate::ast::quote;
+
+/// What has a meaning of its own in a fragment or query.
+const SPECIAL: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'#').add(b'?').add(b'&').add(b'=').add(b'+').add(b':');
 
 /// A repository and what is wanted of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,33 @@ impl GitRef {
         git.short_name = last.strip_suffix(".git").unwrap_or(last).to_owned();
         git.read_query(query)?;
         Ok(Some(git))
+    }
+
+    /// The text that [`GitRef::parse`] reads as this; its query has only what a fragment cannot say.
+    pub fn address(&self) -> String {
+        let quoted = |text: &str| utf8_percent_encode(text, SPECIAL).to_string();
+        let flag = |key: &str, value: Option<bool>| value.map(|value| format!("{key}={value}"));
+        let text = |key: &str, value: &str| (!value.is_empty()).then(|| format!("{key}={}", quoted(value)));
+        let query: Vec<String> = [
+            text("checksum", &self.checksum),
+            text("mtime", &self.mtime),
+            flag("keep-git-dir", self.keep_git_dir),
+            flag("submodules", self.submodules),
+            flag("fetch-by-commit", self.fetch_by_commit.then_some(true)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut address = self.remote.clone();
+        if !query.is_empty() {
+            address.push_str(&format!("?{}", query.join("&")));
+        }
+        match (self.reference.as_str(), self.subdir.as_str()) {
+            ("", "") => {}
+            (reference, "") => address.push_str(&format!("#{}", quoted(reference))),
+            (reference, subdir) => address.push_str(&format!("#{}:{}", quoted(reference), quoted(subdir))),
+        }
+        address
     }
 
     fn at(place: &str) -> Option<GitRef> {
@@ -212,6 +242,21 @@ mod tests {
             (git.host.as_str(), git.path.as_str(), git.short_name.as_str()),
             ("git.example:8443", "team/app.git", "app")
         );
+    }
+
+    #[test]
+    fn an_address_says_the_same() {
+        for text in [
+            "https://me:pw@git.example:8443/team/app.git",
+            "github.com/a/b#main",
+            "deploy@git.example:team/app#:dir",
+            "ssh://git@git.example:2222/a%20b#feature/x:docs/a%3Ab c",
+            "git://git.example/app?tag=v1%2B1&subdir=docs&commit=0123abc&keep-git-dir&submodules=0&mtime=commit",
+            "git://git.example/app?checksum=0123abc&fetch-by-commit=1&keep-git-dir=false",
+        ] {
+            let git = GitRef::parse(text).unwrap().unwrap();
+            assert_eq!(GitRef::parse(&git.address()).unwrap().unwrap(), git, "{text}: {}", git.address());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a build is asked for besides its Dockerfile.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use solver::graph::op::Ulimit;
 use solver::graph::{Graph, Platform};
@@ -37,6 +38,8 @@ pub struct Options {
     pub context_name: String,
     /// Where the build context is.
     pub context: MainContext,
+    /// The directory of a context that is not the client's; empty is all of it. The Dockerfile is not looked for in it.
+    pub context_subdir: String,
     /// Named contexts: `name` or `name::platform`, and `docker-image://…`, `local:…`, `oci-layout://…`, `input:…`, or
     /// the address of a repository or a file.
     pub contexts: BTreeMap<String, String>,
@@ -76,6 +79,7 @@ impl Default for Options {
             ignore_patterns: Vec::new(),
             context_name: "context".into(),
             context: MainContext::default(),
+            context_subdir: String::new(),
             contexts: BTreeMap::new(),
             inputs: BTreeMap::new(),
             shell: vec!["/bin/sh".into(), "-c".into()],
@@ -97,8 +101,11 @@ impl Options {
     }
 
     /// The graph of a remote build context, for whoever must read the Dockerfile in it; `None` is no remote one.
-    pub fn context_graph(&self) -> Option<Graph> {
-        self.context.graph(self.keeps_git_dir())
+    pub fn context_graph(&self) -> Option<Arc<Graph>> {
+        match &self.context {
+            MainContext::Input(name) => self.inputs.get(name).map(|input| Arc::clone(&input.graph)),
+            remote => remote.graph(self.keeps_git_dir()).map(Arc::new),
+        }
     }
 
     /// Whether `.git` of a build context that is a repository is kept.

@@ -213,11 +213,7 @@ fn recorded(end: &End) -> (Ending, BTreeMap<String, String>) {
 
 /// Compiles the Dockerfile and builds nothing.
 pub(super) fn lower(args: &Build, root: &Path) -> Result<Lowered, Failure> {
-    let (request, client) = from_args(args)?;
-    let store = snapshotter::Store::open(root)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let lowered = runtime.block_on(engine::compile(store, &request.recipe, request.rights.ask, &client));
-    lowered.map_err(|error| failed(&error))
+    super::call::read(args, root, |job, loaded| async move { job.compile(&loaded).await })
 }
 
 /// Why nothing was built.

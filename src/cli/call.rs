@@ -1,14 +1,19 @@
 //! `rbuild build --call` and `--check`: questions about a Dockerfile that are answered without building.
 
+use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 
 use frontend::excerpt::{Excerpt, Span};
-use frontend::{Request, Source, SubResult};
+use frontend::{MainContext, Request, Source, SubResult};
+use solver::event::EventSink;
 
 use super::args::Build;
-use super::failure::Failure;
+use super::build::{failed, PARTING};
+use super::failure::{chain, Failure};
 use super::request::from_args;
-use crate::engine;
+use crate::engine::{BuildError, Engine, Job, Loaded};
+use crate::sandbox;
 
 /// A question, and the form of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +56,39 @@ impl Call {
 
 /// Asks, and prints the answer; what a check found decides how the program ends.
 pub(super) fn call(call: Call, args: &Build, root: &Path) -> Result<u8, Failure> {
-    let (request, client) = from_args(args)?;
-    let store = snapshotter::Store::open(root)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = engine::inquire(store, call.request, &request.recipe, request.rights.ask, &client);
-    let (source, answer) = runtime.block_on(asked).map_err(|error| super::build::failed(&error))?;
+    let question = |job: Arc<Job>, loaded: Loaded| async move {
+        let answer = job.inquire(call.request, &loaded).await?;
+        Ok((loaded.source, answer))
+    };
+    let (source, answer) = read(args, root, question)?;
     match (call.as_json, call.request) {
         (true, _) => say!("{}", answer.json),
         (false, Request::Lint) => tell_findings(&source, &answer)?,
         (false, _) => say!("{}", answer.text.trim_end_matches('\n')),
     }
     Ok(answer.status)
+}
+
+/// Reads a Dockerfile, wherever it is, and asks something of it.
+pub(super) fn read<T, F>(args: &Build, root: &Path, ask: impl FnOnce(Arc<Job>, Loaded) -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, BuildError>>,
+{
+    let (request, client) = from_args(args)?;
+    if request.recipe.options.context != MainContext::Local {
+        // It is fetched as a build does. Before any thread: all threads share the mount namespace they are born in.
+        sandbox::private_mount_namespace()
+            .map_err(|e| Failure::user(format!("{}: to read what is elsewhere takes the right to mount", chain(&e))))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let asked = runtime.block_on(async {
+        let engine = Engine::open(root, None, Arc::default())?;
+        let job = engine.job(Arc::new(client), request.rights, EventSink::nowhere())?;
+        let loaded = job.load(&request.recipe).await?;
+        ask(job, loaded).await
+    });
+    runtime.shutdown_timeout(PARTING);
+    asked.map_err(|error| failed(&error))
 }
 
 /// Findings, and after them what keeps the file from being built.

@@ -113,8 +113,8 @@ fn remote(address: &str, file: Option<&Path>) -> Result<Contexts, Failure> {
     let main = git.map_or_else(|| MainContext::File(address.to_string()), MainContext::Git);
     let dockerfile = match file {
         Some(file) if file == Path::new("-") => Dockerfile::Text(text_of_stdin()?),
-        Some(file) => Dockerfile::File(name_of(file)?),
-        None => Dockerfile::File(NAMES[0].to_string()),
+        Some(file) => Dockerfile::InContext(name_of(file)?),
+        None => Dockerfile::InContext(NAMES[0].to_string()),
     };
     Ok(Contexts {
         main,

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use frontend::MainContext;
 use serde_json::{json, Value};
 use solver::event::EventSink;
 use tokio::runtime::{Builder, Runtime};
@@ -107,12 +106,10 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
             asked.address
         ));
     }
-    let is_here = matches!(request.recipe.options.context, MainContext::Local);
-    let context = (!is_here).then(|| args.context.display().to_string());
     // A context from standard input was unpacked, and is there until the build is done.
     let (offer, _unpacked) = offer(client);
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let order = Order { request, offer, context, wants_id };
+    let order = Order { request, offer, wants_id };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let audience = Audience { events: EventSink::new(screen.sink()), backlog: &screen.backlog() };
     let (made, signal) = runtime.block_on(follow(asked, order, audience));

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{signal, SignalKind};
@@ -51,7 +52,7 @@ pub(super) fn serve(args: Serve, root: &Path) -> Result<u8, Failure> {
                 _ = terminate.recv() => {}
             }
         };
-        daemon::serve(serving, |text| remark!("{text}"), end).await.map_err(Failure::from)
+        daemon::serve(serving, Arc::new(|text| remark!("{text}")), end).await.map_err(Failure::from)
     });
     runtime.shutdown_timeout(PARTING);
     served.map(|()| 0)
@@ -83,6 +84,7 @@ fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
         tls: config.tls,
         space: if config.keeps_all { None } else { limits::of_environment()? },
         jobs: config.jobs,
+        debug: args.debug || config.debug,
         allowed: config.allowed,
         labels: config.labels,
     };

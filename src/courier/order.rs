@@ -20,8 +20,6 @@ pub struct Order {
     pub request: BuildRequest,
     /// What the daemon may ask for while it does.
     pub offer: Offer,
-    /// The address of a context that is no directory of ours, as it was typed.
-    pub context: Option<String>,
     /// The image's id is wanted even if nobody wants the image.
     pub wants_id: bool,
 }
@@ -43,12 +41,13 @@ impl Order {
     /// # Errors
     /// [`Error::Unsupported`] for what cannot be asked for.
     pub(super) fn write(self, address: &Address) -> Result<Written, Error> {
-        let Order { request, mut offer, context, wants_id } = self;
+        let Order { request, mut offer, wants_id } = self;
         let home = if matches!(address, Address::Engine(_)) { Home::Engine } else { Home::Daemon };
         let keep = if wants_id { Keep::Image } else { Keep::Cache };
         let shipments = shipments(&request.exports, home, keep)?;
         let scratch = match &request.recipe.dockerfile {
-            Dockerfile::File(_) => None,
+            Dockerfile::File(_) | Dockerfile::InContext(_) => None,
+            Dockerfile::InInput { .. } => return Err(Error::Unsupported("what came with another build".to_owned())),
             Dockerfile::Text(text) => Some(with_dockerfile(text)?),
         };
         if let Some(scratch) = &scratch {
@@ -57,13 +56,6 @@ impl Order {
         let mut options = attrs::write(&request.recipe);
         if request.rights.ask == Ask::Registry {
             options.insert("image-resolve-mode".to_owned(), "pull".to_owned());
-        }
-        if let Some(context) = context {
-            options.insert("context".to_owned(), context);
-            // Named, it is asked of us even though the context is somewhere else.
-            if scratch.is_some() {
-                options.insert("dockerfilekey".to_owned(), request.recipe.dockerfile_dir.clone());
-            }
         }
         if let Some(provenance) = &request.exports.provenance {
             options.insert("attest:provenance".to_owned(), provenance.to_string());
@@ -138,6 +130,8 @@ fn shared_key(context: Option<&Path>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use frontend::{GitRef, MainContext};
+
     use super::*;
     use crate::engine::{ExportRequest, Recipe, Rights};
 
@@ -147,12 +141,7 @@ mod tests {
             Rights { entitlements: Entitlements { network_host: true, ..Default::default() }, ask: Ask::Registry };
         let request = BuildRequest { recipe, rights, cache_from: Vec::new(), exports: ExportRequest::default() };
         let directories = [("context".to_owned(), "/ctx".into()), ("dockerfile".to_owned(), "/ctx".into())];
-        Order {
-            request,
-            offer: Offer { directories: directories.into(), ..Offer::default() },
-            context: None,
-            wants_id: false,
-        }
+        Order { request, offer: Offer { directories: directories.into(), ..Offer::default() }, wants_id: false }
     }
 
     #[test]
@@ -182,7 +171,8 @@ mod tests {
     #[test]
     fn a_context_elsewhere_is_told_as_it_was_typed() {
         let address = "https://host.example/r.git#main:dir".to_owned();
-        let written = Order { context: Some(address.clone()), ..order(Dockerfile::Text(vec![])) };
+        let mut written = order(Dockerfile::Text(vec![]));
+        written.request.recipe.options.context = MainContext::Git(GitRef::parse(&address).unwrap().unwrap());
         let attrs = written.write(&"unix:///x".parse().unwrap()).unwrap().solve.frontend_attrs;
         assert_eq!((&attrs["context"], attrs["dockerfilekey"].as_str()), (&address, "dockerfile"));
     }

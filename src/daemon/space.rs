@@ -32,7 +32,7 @@ fn records(store: &Store) -> Result<Vec<UsageRecord>, Status> {
         size: bytes(size),
         record_type: kind.to_string(),
         description,
-        mutable: matches!(id, "active" | "ingest") || kind == "exec.cachemount",
+        mutable: matches!(id, "active" | "ingest") || (kind != "regular" && kind != "internal"),
         in_use: matches!(id, "active" | "ingest"),
         ..UsageRecord::default()
     };
@@ -42,8 +42,13 @@ fn records(store: &Store) -> Result<Vec<UsageRecord>, Status> {
         .map(|(id, kind, share)| record(id, kind, share.bytes, format!("{} {id}", share.count)))
         .collect();
     for mount in &usage.cache_mounts {
-        let description = format!("cached mount {}", mount.name);
-        records.push(record(&mount.name, "exec.cachemount", mount.bytes, description));
+        // Directories that came from clients lie where cache mounts do.
+        let (kind, description) = match mount.name.split_once(' ') {
+            Some(("source.local", name)) => ("source.local", format!("local source for {name}")),
+            Some(("git", remote)) => ("source.git.checkout", format!("git repository {remote}")),
+            _ => ("exec.cachemount", format!("cached mount {}", mount.name)),
+        };
+        records.push(record(&mount.name, kind, mount.bytes, description));
     }
     Ok(records)
 }

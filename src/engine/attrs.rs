@@ -4,16 +4,22 @@
 //! build here is told as unused, and what cannot be done is refused: nothing is dropped in silence.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use frontend::RunNetwork;
+use base64::prelude::{Engine as _, BASE64_STANDARD};
+use frontend::{ContextInput, GitRef, MainContext, RunNetwork};
 use solver::graph::op::Ulimit;
-use solver::graph::Platform;
+use solver::graph::{Graph, Platform};
 
 use super::recipe::{Dockerfile, Recipe};
 use crate::export::csv;
 
 /// The client's directory with the Dockerfile, unless it says otherwise.
 pub const DOCKERFILE_DIR: &str = "dockerfile";
+/// The client's directory that is the build context, unless it says otherwise; the input that is, if there is one.
+const CONTEXT: &str = "context";
+/// What an input's metadata call the configuration of the image that it is.
+const IMAGE_CONFIG: &str = "containerimage.config";
 /// The name of the Dockerfile, unless the client says otherwise.
 pub const DOCKERFILE: &str = "Dockerfile";
 
@@ -37,15 +43,31 @@ pub struct Read {
     pub unused: Vec<String>,
 }
 
-/// Reads options.
+/// Reads options, with the graphs that came with them.
 ///
 /// # Errors
 /// [`AttrError`], in the words of BuildKit's frontend where it has some.
-pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
+pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Graph>>) -> Result<Read, AttrError> {
     let mut options = frontend::Options::default();
-    let (mut file, mut directory) = (DOCKERFILE.to_string(), DOCKERFILE_DIR.to_string());
+    let (mut file, mut directory) = (DOCKERFILE.to_string(), None);
     let (mut unused, mut multi) = (Vec::new(), None);
+    // The context's name as a directory is that of the option which gives its address, too.
+    let context = attrs.get("contextkey").map_or(CONTEXT, String::as_str);
+    for (name, graph) in inputs {
+        options.inputs.insert(name.clone(), ContextInput { graph: Arc::clone(graph), config: None });
+    }
     for (key, value) in attrs {
+        if key == context {
+            options.context = elsewhere(value)?;
+            continue;
+        }
+        if let Some(name) = key.strip_prefix("input-metadata:") {
+            // As with BuildKit, what is told of things that did not come is not looked at.
+            if let Some(input) = options.inputs.get_mut(name) {
+                input.config = config_of(name, value)?;
+            }
+            continue;
+        }
         if let Some(name) = key.strip_prefix("build-arg:") {
             options.build_args.insert(name.to_string(), value.clone());
             continue;
@@ -60,7 +82,8 @@ pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
         }
         match key.as_str() {
             "filename" => file.clone_from(value),
-            "dockerfilekey" => directory.clone_from(value),
+            "dockerfilekey" => directory = Some(value.clone()),
+            "contextsubdir" => options.context_subdir.clone_from(value),
             "contextkey" => options.context_name.clone_from(value),
             "target" => options.target = Some(value.clone()).filter(|target| !target.is_empty()),
             "no-cache" if value.is_empty() => options.no_cache = true,
@@ -89,9 +112,6 @@ pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
             // Whoever drives the frontend looks at these.
             "cmdline" | "source" | "frontend.caps" | "cache-imports" | "cache-from" | "requestid" => {}
             _ if ["local-sessionid:", "sharedkey:", "attest:"].iter().any(|prefix| key.starts_with(prefix)) => {}
-            _ if key == "context" || key.starts_with("input") => {
-                return Err(AttrError::Unsupported(key.clone()));
-            }
             _ => unused.push(key.clone()),
         }
     }
@@ -100,22 +120,79 @@ pub fn read(attrs: &BTreeMap<String, String>) -> Result<Read, AttrError> {
     }
     let by_arg = options.build_args.get("BUILDKIT_MULTI_PLATFORM").map(|value| boolean("multi-platform", value));
     options.multi_platform = by_arg.transpose()?.or(multi).unwrap_or(false);
-    Ok(Read { recipe: Recipe { dockerfile: Dockerfile::File(file), dockerfile_dir: directory, options }, unused })
+    let dockerfile = match (&options.context, &directory) {
+        (MainContext::Local, None) if inputs.contains_key(DOCKERFILE_DIR) => {
+            Dockerfile::InInput { input: DOCKERFILE_DIR.to_string(), name: file }
+        }
+        (MainContext::Local, _) | (_, Some(_)) => Dockerfile::File(file),
+        (_, None) => Dockerfile::InContext(file),
+    };
+    if options.context == MainContext::Local && inputs.contains_key(CONTEXT) {
+        options.context = MainContext::Input(CONTEXT.to_string());
+    }
+    if options.context == MainContext::Local && !options.context_subdir.is_empty() {
+        // A client sends the directory that it means.
+        options.context_subdir.clear();
+        unused.push("contextsubdir".to_string());
+    }
+    let dockerfile_dir = directory.unwrap_or_else(|| DOCKERFILE_DIR.to_string());
+    Ok(Read { recipe: Recipe { dockerfile, dockerfile_dir, options }, unused })
+}
+
+/// A context that is no directory of the client's.
+fn elsewhere(address: &str) -> Result<MainContext, AttrError> {
+    if address.is_empty() {
+        return Ok(MainContext::Local);
+    }
+    match GitRef::parse(address).map_err(|error| invalid(format!("{address}: {error}")))? {
+        Some(git) => Ok(MainContext::Git(git)),
+        None if address.starts_with("http://") || address.starts_with("https://") => {
+            Ok(MainContext::File(address.to_string()))
+        }
+        None => Err(invalid(format!("invalid context {address}: want a git repository or an http address"))),
+    }
+}
+
+/// The configuration of the image that an input is, if it is one.
+fn config_of(name: &str, metadata: &str) -> Result<Option<Vec<u8>>, AttrError> {
+    let wrong = |why: String| invalid(format!("failed to unmarshal input metadata of {name}: {why}"));
+    let read: BTreeMap<String, String> = serde_json::from_str(metadata).map_err(|error| wrong(error.to_string()))?;
+    let config = read.get(IMAGE_CONFIG).map(|text| BASE64_STANDARD.decode(text));
+    config.transpose().map_err(|error| wrong(error.to_string()))
 }
 
 /// Writes options that [`read`] reads to the same recipe. A Dockerfile that is text is called [`DOCKERFILE`]; its text is
-/// for the caller to serve.
+/// for the caller to serve, and so are inputs.
 pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
     let options = &recipe.options;
     let plain = frontend::Options::default();
     let mut attrs = BTreeMap::new();
     let mut put = |key: &str, value: String| drop(attrs.insert(key.to_string(), value));
     match &recipe.dockerfile {
-        Dockerfile::File(name) => put("filename", name.clone()),
+        Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => {
+            put("filename", name.clone());
+        }
         Dockerfile::Text(_) => put("filename", DOCKERFILE.to_string()),
     }
-    if recipe.dockerfile_dir != DOCKERFILE_DIR {
+    // Named, it is asked for even though the context is somewhere else.
+    let is_here = options.context == MainContext::Local;
+    let is_served = matches!(recipe.dockerfile, Dockerfile::File(_) | Dockerfile::Text(_));
+    if recipe.dockerfile_dir != DOCKERFILE_DIR || is_served && !is_here {
         put("dockerfilekey", recipe.dockerfile_dir.clone());
+    }
+    match &options.context {
+        MainContext::Local | MainContext::Input(_) => {}
+        MainContext::Git(git) => put(&options.context_name, git.address()),
+        MainContext::File(url) | MainContext::Archive(url) => put(&options.context_name, url.clone()),
+    }
+    if !options.context_subdir.is_empty() {
+        put("contextsubdir", options.context_subdir.clone());
+    }
+    for (name, input) in &options.inputs {
+        if let Some(config) = &input.config {
+            let metadata = BTreeMap::from([(IMAGE_CONFIG, BASE64_STANDARD.encode(config))]);
+            put(&format!("input-metadata:{name}"), serde_json::json!(metadata).to_string());
+        }
     }
     if options.context_name != plain.context_name {
         put("contextkey", options.context_name.clone());
@@ -264,9 +341,57 @@ mod tests {
             ("cgroup-parent", "/p"),
             ("hostname", "h"),
         ]);
-        let read = read(&given).unwrap();
+        let read = read(&given, &BTreeMap::new()).unwrap();
         assert_eq!(write(&read.recipe), given);
         assert!(read.unused.is_empty());
+    }
+
+    #[test]
+    fn a_context_elsewhere_is_an_address() {
+        let none = BTreeMap::new();
+        for (given, dockerfile) in [
+            (
+                attrs(&[("context", "https://h.example/r.git#main:dir"), ("filename", "F")]),
+                Dockerfile::InContext("F".into()),
+            ),
+            (
+                attrs(&[("context", "http://h.example/a.tgz"), ("contextsubdir", "d"), ("filename", "F")]),
+                Dockerfile::InContext("F".into()),
+            ),
+            (
+                attrs(&[("context", "git://h.example/r"), ("dockerfilekey", "dockerfile"), ("filename", "F")]),
+                Dockerfile::File("F".into()),
+            ),
+            (
+                attrs(&[("contextkey", "tree"), ("tree", "git://h.example/r"), ("filename", "F")]),
+                Dockerfile::InContext("F".into()),
+            ),
+        ] {
+            let read = read(&given, &none).unwrap();
+            assert_eq!((&read.recipe.dockerfile, write(&read.recipe)), (&dockerfile, given));
+            assert!(read.unused.is_empty());
+        }
+        assert!(read(&attrs(&[("context", "dir")]), &none).unwrap_err().to_string().starts_with("invalid context dir"));
+        assert_eq!(read(&attrs(&[("contextsubdir", "d")]), &none).unwrap().unused, ["contextsubdir"]);
+    }
+
+    #[test]
+    fn what_came_with_a_build_is_its_context_and_dockerfile() {
+        let empty = Arc::new(solver::graph::GraphBuilder::new().finish(Vec::new()).unwrap());
+        let inputs: BTreeMap<_, _> =
+            ["base", "context", "dockerfile"].map(|name| (name.to_string(), Arc::clone(&empty))).into();
+        let metadata = r#"{"containerimage.config":"e30="}"#;
+        let given = attrs(&[("context:b", "input:base"), ("input-metadata:base", metadata), ("filename", "F")]);
+        let recipe = read(&given, &inputs).unwrap().recipe;
+        assert_eq!(recipe.options.context, MainContext::Input("context".into()));
+        assert_eq!(recipe.dockerfile, Dockerfile::InInput { input: "dockerfile".into(), name: "F".into() });
+        assert_eq!(recipe.options.inputs["base"].config.as_deref(), Some(&b"{}"[..]));
+        assert_eq!(write(&recipe), given);
+        // One that is asked for by name is the client's.
+        let forced = read(&attrs(&[("dockerfilekey", "dockerfile")]), &inputs).unwrap().recipe;
+        assert_eq!(forced.dockerfile, Dockerfile::File("Dockerfile".into()));
+        let wrong = read(&attrs(&[("input-metadata:base", "[")]), &inputs).unwrap_err();
+        assert!(wrong.to_string().starts_with("failed to unmarshal input metadata of base"), "{wrong}");
     }
 
     #[test]
@@ -279,12 +404,12 @@ mod tests {
             ("memory", "1", "option memory is not supported"),
             ("ulimit", "x", "invalid ulimit argument: x"),
         ] {
-            assert_eq!(read(&attrs(&[(key, value)])).unwrap_err().to_string(), want);
+            assert_eq!(read(&attrs(&[(key, value)]), &BTreeMap::new()).unwrap_err().to_string(), want);
         }
     }
 
     #[test]
     fn unknown_options_are_told() {
-        assert_eq!(read(&attrs(&[("new-thing", "1")])).unwrap().unused, ["new-thing"]);
+        assert_eq!(read(&attrs(&[("new-thing", "1")]), &BTreeMap::new()).unwrap().unused, ["new-thing"]);
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use frontend::{Request, SubResult};
+use frontend::{Lowered, Request, SubResult};
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 use solver::graph::{Graph, Platform};
@@ -137,12 +137,20 @@ impl Job {
         load::question(self.bases(), request, loaded, &**self.client(), &self.notes).await
     }
 
+    /// The graph of a Dockerfile that was read, for those who want to see it.
+    ///
+    /// # Errors
+    /// As [`Job::lower`].
+    pub async fn compile(&self, loaded: &Loaded) -> Result<Lowered, BuildError> {
+        load::lower(self.bases(), loaded, &**self.client(), &self.notes).await
+    }
+
     /// Compiles a Dockerfile that was read. Nothing runs before a tree of the outcome is needed.
     ///
     /// # Errors
     /// What is wrong with the Dockerfile, or with what it is built on.
     pub async fn lower(self: &Arc<Self>, loaded: &Loaded) -> Result<Outcome, BuildError> {
-        let lowered = load::lower(self.bases(), loaded, &**self.client(), &self.notes).await?;
+        let lowered = self.compile(loaded).await?;
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }

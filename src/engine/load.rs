@@ -1,12 +1,9 @@
 //! From a recipe to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
 
-use std::sync::Arc;
-
 use frontend::diagnostic::Diagnostic;
 use frontend::{
     ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep,
 };
-use snapshotter::Store;
 
 use super::bases::Bases;
 use super::blocking::blocking;
@@ -14,8 +11,8 @@ use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
 use super::notes::Notes;
 use super::pin::LayoutImage;
-use super::recipe::{Dockerfile, Recipe};
-use super::remote::{Ask, Remote};
+use super::recipe::{spellings, Dockerfile, Recipe};
+use super::remote::Ask;
 use super::steps::StepFailure;
 use crate::source::local::{self, Context};
 
@@ -42,20 +39,30 @@ impl Loaded {
 /// # Errors
 /// Neither can be read or understood.
 pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
-    if recipe.options.context != frontend::MainContext::Local && matches!(recipe.dockerfile, Dockerfile::File(_)) {
-        return Err(BuildError::Unsupported("looking into a remote build context without building it"));
-    }
     let name = match &recipe.dockerfile {
-        Dockerfile::File(name) => name.clone(),
+        Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => name.clone(),
         Dockerfile::Text(_) => "Dockerfile".to_string(),
     };
     let note = notes.begin(&format!("[internal] load build definition from {name}"));
     let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
+        Dockerfile::InContext(_) | Dockerfile::InInput { .. } => {
+            return Err(BuildError::Bug("a Dockerfile in files that were not made".to_string()));
+        }
         Dockerfile::File(name) => {
             let directory = client.directory(&of_dockerfile(recipe, name)).await?;
-            let (path, shown) = (directory.path().join(name), name.clone());
-            blocking(move || local::read_text(&path)).await.map_err(|e| BuildError::NoDockerfile(unread(&shown, &e)))
+            let (path, names) = (directory.path().to_owned(), spellings(name));
+            let read = blocking(move || {
+                let mut read = local::read_text(&path.join(&names[0]));
+                for other in &names[1..] {
+                    // What is missing is what was asked for.
+                    if read.as_ref().is_err_and(local::Error::is_absence) {
+                        read = local::read_text(&path.join(other)).or(read);
+                    }
+                }
+                read
+            });
+            read.await.map_err(|e| BuildError::NoDockerfile(unread(name, &e)))
         }
     };
     let text = note.end_with(text)?;
@@ -71,7 +78,8 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
 
 /// The Dockerfile with the ignore file of its own.
 fn of_dockerfile(recipe: &Recipe, name: &str) -> LocalDirectory {
-    LocalDirectory::files(&recipe.dockerfile_dir, [name.to_owned(), format!("{name}.dockerignore")])
+    let ignore = format!("{name}.dockerignore");
+    LocalDirectory::files(&recipe.dockerfile_dir, spellings(name).into_iter().chain([ignore]))
 }
 
 /// Why a Dockerfile cannot be read, in the words that users know.
@@ -90,7 +98,7 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
     if recipe.options.context != frontend::MainContext::Local {
         return Ok(Vec::new());
     }
-    let wanted = LocalDirectory::files(&recipe.options.context_name, [".dockerignore".to_owned()]);
+    let wanted = LocalDirectory::files(&recipe.options.context_name, local::IGNORE_FILES.map(str::to_owned));
     let context = client.directory(&wanted).await?;
     let (_kept, dockerfile) = match &recipe.dockerfile {
         Dockerfile::File(name) => {
@@ -98,7 +106,7 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
             let path = directory.path().join(name);
             (Some(directory), Some(path))
         }
-        Dockerfile::Text(_) => (None, None),
+        _ => (None, None),
     };
     let path = context.path().to_owned();
     let found = blocking(move || Context::open(&path)?.read_ignore(dockerfile.as_deref())).await?;
@@ -109,7 +117,8 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
 
 /// What the ignore file of a named context says; none is none.
 async fn read_named_ignore(directory: &str, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let context = client.directory(&LocalDirectory::files(directory, [".dockerignore".to_owned()])).await?;
+    let wanted = LocalDirectory::files(directory, local::IGNORE_FILES.map(str::to_owned));
+    let context = client.directory(&wanted).await?;
     let path = context.path().to_owned();
     let found = blocking(move || Context::open(&path)?.read_ignore(None)).await?;
     let Some(found) = found else { return Ok(Vec::new()) };
@@ -187,25 +196,6 @@ async fn config_of(
     }
 }
 
-/// Answers a question about a Dockerfile, without building anything.
-///
-/// # Errors
-/// As a build's before its first step, but for what a check is there to tell.
-pub async fn inquire(
-    store: Store,
-    request: Request,
-    recipe: &Recipe,
-    ask: Ask,
-    client: &dyn Client,
-) -> Result<(Source, SubResult), BuildError> {
-    let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
-    let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
-    let loaded = load(recipe, client, &notes).await?;
-    let result = question(&bases, request, &loaded, client, &notes).await?;
-    Ok((loaded.source, result))
-}
-
 /// Answers a question about a Dockerfile that was read.
 pub(crate) async fn question(
     bases: &Bases,
@@ -221,16 +211,4 @@ pub(crate) async fn question(
             SubStep::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
         }
     }
-}
-
-/// From a Dockerfile to a graph, without building anything.
-///
-/// # Errors
-/// As a build's before its first step.
-pub async fn compile(store: Store, recipe: &Recipe, ask: Ask, client: &dyn Client) -> Result<Lowered, BuildError> {
-    let lease = Arc::new(store.lease()?);
-    let bases = Bases::new(Arc::new(Remote::new(store, lease, client.credentials())), ask);
-    let notes = Notes::new(solver::event::BuildId(0), solver::event::EventSink::nowhere());
-    let loaded = load(recipe, client, &notes).await?;
-    lower(&bases, &loaded, client, &notes).await
 }

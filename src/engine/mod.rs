@@ -56,7 +56,7 @@ pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
 pub use job::{Job, Tree};
-pub use load::{compile, inquire, Loaded};
+pub use load::Loaded;
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
 pub use program::{Program, ProgramImage, ProgramRest};

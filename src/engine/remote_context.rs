@@ -7,50 +7,59 @@ use std::sync::Arc;
 
 use frontend::MainContext;
 use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
+use solver::graph::Graph;
 
 use super::error::BuildError;
 use super::job::Job;
-use super::recipe::{Dockerfile, Recipe};
+use super::recipe::{spellings, Dockerfile, Recipe};
 
 /// More than a Dockerfile needs.
 const LIMIT: u64 = 16 << 20;
 /// So much of a file says whether it is an archive.
 const HEAD: u64 = 1024;
 
-/// The recipe with the text of its Dockerfile; `None` if the context is no remote one.
+/// The recipe with the text of its Dockerfile; `None` if that and the context are the client's.
 ///
 /// # Errors
 /// The context cannot be fetched, or has no such Dockerfile.
 pub(crate) async fn read(job: &Arc<Job>, recipe: &Recipe) -> Result<Option<Recipe>, BuildError> {
+    let is_file = matches!(recipe.dockerfile, Dockerfile::File(_) | Dockerfile::Text(_));
+    if is_file && !matches!(recipe.options.context, MainContext::File(_)) {
+        return Ok(None);
+    }
     let mut recipe = recipe.clone();
-    match recipe.options.context.clone() {
-        MainContext::Local | MainContext::Input(_) => return Ok(None),
-        MainContext::File(url) => {
-            let head = file(job, &recipe, "context", HEAD).await?;
-            if is_archive(&head) {
-                recipe.options.context = MainContext::Archive(url);
-            } else if matches!(recipe.dockerfile, Dockerfile::File(_)) {
-                recipe.dockerfile = Dockerfile::Text(file(job, &recipe, "context", LIMIT).await?);
-            }
+    if let MainContext::File(url) = &recipe.options.context {
+        let graph = recipe.options.context_graph();
+        if is_archive(&file(job, graph.clone(), "context", HEAD).await?) {
+            recipe.options.context = MainContext::Archive(url.clone());
+        } else if matches!(recipe.dockerfile, Dockerfile::InContext(_)) {
+            recipe.dockerfile = Dockerfile::Text(file(job, graph, "context", LIMIT).await?);
         }
-        MainContext::Git(_) | MainContext::Archive(_) => {}
     }
-    if let Dockerfile::File(name) = &recipe.dockerfile {
-        let lower = name.to_lowercase();
-        let found = match file(job, &recipe, name, LIMIT).await {
-            Err(BuildError::NoDockerfile(_)) if lower != *name => file(job, &recipe, &lower, LIMIT).await,
-            other => other,
-        };
-        recipe.dockerfile = Dockerfile::Text(found?);
+    let (graph, name) = match &recipe.dockerfile {
+        Dockerfile::InContext(name) => (recipe.options.context_graph(), name),
+        Dockerfile::InInput { input, name } => {
+            let graph = recipe.options.inputs.get(input).map(|input| Arc::clone(&input.graph));
+            (graph, name)
+        }
+        Dockerfile::File(_) | Dockerfile::Text(_) => return Ok(Some(recipe)),
+    };
+    let mut found = file(job, graph.clone(), name, LIMIT).await;
+    for other in spellings(name).iter().skip(1) {
+        if let Err(BuildError::NoDockerfile(_)) = &found {
+            // What is missing is what was asked for.
+            found = file(job, graph.clone(), other, LIMIT).await.or(found);
+        }
     }
+    recipe.dockerfile = Dockerfile::Text(found?);
     Ok(Some(recipe))
 }
 
-/// At most `limit` bytes of a file of the context.
-async fn file(job: &Arc<Job>, recipe: &Recipe, name: &str, limit: u64) -> Result<Vec<u8>, BuildError> {
-    let graph = recipe.options.context_graph().ok_or(BuildError::Unsupported("this build context"))?;
-    let tree = job.trees(Arc::new(graph)).into_iter().next();
-    let tree = tree.ok_or_else(|| BuildError::Bug("a remote context without files".to_string()))?;
+/// At most `limit` bytes of a file of what a graph makes.
+async fn file(job: &Arc<Job>, graph: Option<Arc<Graph>>, name: &str, limit: u64) -> Result<Vec<u8>, BuildError> {
+    let graph = graph.ok_or(BuildError::Unsupported("this build context"))?;
+    let tree = job.trees(graph).into_iter().next();
+    let tree = tree.ok_or_else(|| BuildError::NoDockerfile(format!("open {name}: no such file or directory")))?;
     let wanted = name.to_string();
     let read = tree.look(move |root| read_in(root, &wanted, limit)).await?;
     read.map_err(|error| {

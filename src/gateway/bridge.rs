@@ -165,7 +165,7 @@ impl Bridge {
     /// # Errors
     /// There is none of this name, or it failed.
     pub async fn run(self: &Arc<Self>, name: &str, options: BTreeMap<String, String>) -> Result<Outcome, Failure> {
-        frontend::run(self, name, options, BTreeMap::new()).await
+        frontend::run(self, name, options, self.given.inputs.clone()).await
     }
 
     pub(super) fn accept(&self, request: ReturnRequest) -> Result<(), Failure> {

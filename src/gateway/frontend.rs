@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use solver::graph::{Graph, GraphBuilder};
 use solver::llb::pb;
 use tonic::Code;
 
 use super::{failure, image, Bridge};
-use crate::engine::{attrs, Loaded, Outcome};
+use crate::engine::{attrs, chain, Loaded, Outcome};
 use crate::wire::failure::{Detail, Failure};
 use crate::wire::proto::errdefs;
 
@@ -17,7 +18,12 @@ const DOCKERFILE: &str = "dockerfile.v0";
 const GATEWAY: &str = "gateway.v0";
 
 /// What the built-in frontend can do beyond what all can.
-const CAPS: &[&str] = &["moby.buildkit.frontend.contexts", "moby.buildkit.frontend.subrequests"];
+const CAPS: &[&str] = &[
+    "moby.buildkit.frontend.contexts",
+    "moby.buildkit.frontend.gitquerystring",
+    "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.subrequests",
+];
 
 /// Images whose language the built-in frontend speaks, as far as their tag is a version of it.
 const OWN: [&str; 2] = ["docker.io/docker/dockerfile:1", "docker.io/docker/dockerfile-upstream:1"];
@@ -59,7 +65,8 @@ async fn dockerfile(
 ) -> Result<Outcome, Failure> {
     let job = bridge.job();
     let built = |error| failure::of_build(&error);
-    let read = attrs::read(options).map_err(|error| {
+    let graphs = graphs(&inputs)?;
+    let read = attrs::read(options, &graphs).map_err(|error| {
         let code = match error {
             attrs::AttrError::Invalid(_) => Code::InvalidArgument,
             attrs::AttrError::Unsupported(_) => Code::Unimplemented,
@@ -72,9 +79,6 @@ async fn dockerfile(
         options.insert("source".to_owned(), source.clone());
         options.insert("cmdline".to_owned(), cmdline);
         return image::run(bridge, &source, &options, inputs).await;
-    }
-    if !inputs.is_empty() {
-        return Err(Failure::new(Code::Unimplemented, "inputs of the Dockerfile frontend are not supported yet"));
     }
     check_caps(options.get("frontend.caps").map(String::as_str).unwrap_or_default())?;
     match options.get("requestid").filter(|id| !id.is_empty()) {
@@ -92,6 +96,21 @@ async fn dockerfile(
         }
         None => job.lower(&loaded).await.map_err(built),
     }
+}
+
+/// What came with a build, as graphs. A definition of nothing is a tree without files.
+fn graphs(inputs: &BTreeMap<String, pb::Definition>) -> Result<BTreeMap<String, Arc<Graph>>, Failure> {
+    let graph = |(name, definition): (&String, &pb::Definition)| {
+        let graph = match definition.def.is_empty() {
+            true => GraphBuilder::new().finish(Vec::new()).map_err(|error| chain(&error)),
+            false => solver::llb::decode(definition).map_err(|error| chain(&error)),
+        };
+        let shown: String = name.chars().take(100).collect();
+        let graph =
+            graph.map_err(|why| Failure::new(Code::InvalidArgument, format!("failed to load input {shown}: {why}")))?;
+        Ok((name.clone(), Arc::new(graph)))
+    };
+    inputs.iter().map(graph).collect()
 }
 
 /// The image that is to compile a Dockerfile instead, with the line that names it. What was forwarded once stays.

@@ -18,6 +18,9 @@ use solver::graph::Selector;
 /// More than a Dockerfile or an ignore file needs.
 const MAX_TEXT: u64 = 16 << 20;
 
+/// The ignore files of a context: of them the first that there is.
+pub const IGNORE_FILES: [&str; 2] = [".dockerignore", ".containerignore"];
+
 /// An open build context.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -147,7 +150,8 @@ impl Context {
         Ok(hash_tree(self.tree(), &selection(what), cache)?)
     }
 
-    /// The text of the ignore file: that of this Dockerfile if there is one and it is not empty, else the context's.
+    /// The text of the ignore file: that of this Dockerfile if there is one and it is not empty, else the context's,
+    /// which is the first of [`IGNORE_FILES`] that there is.
     ///
     /// # Errors
     /// As [`read_text`].
@@ -157,20 +161,30 @@ impl Context {
             path.push(".dockerignore");
             PathBuf::from(path)
         });
-        for path in own.into_iter().chain([self.path.join(".dockerignore")]) {
-            match read_text(&path) {
-                Ok(text) if text.is_empty() => {}
-                Ok(text) => return Ok(Some(IgnoreFile { path, text })),
-                Err(Error::Unreadable { source, .. }) if is_absent(&source) => {}
-                Err(error) => return Err(error),
+        let read = |path: PathBuf| match read_text(&path) {
+            Ok(text) => Ok(Some(IgnoreFile { path, text })),
+            Err(error) if error.is_absence() => Ok(None),
+            Err(error) => Err(error),
+        };
+        let own = own.map_or(Ok(None), read)?;
+        if own.as_ref().is_some_and(|file| !file.text.is_empty()) {
+            return Ok(own);
+        }
+        for name in IGNORE_FILES {
+            if let Some(found) = read(self.path.join(name))? {
+                return Ok(Some(found).filter(|file| !file.text.is_empty()));
             }
         }
         Ok(None)
     }
 }
 
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+impl Error {
+    /// Whether there is no such file.
+    pub fn is_absence(&self) -> bool {
+        let Error::Unreadable { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    }
 }
 
 /// Reads a Dockerfile or ignore file of the user's.

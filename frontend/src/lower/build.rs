@@ -35,7 +35,7 @@ pub(super) struct Scene<'a> {
 /// A graph under construction.
 pub(super) struct Build<'a> {
     pub scene: &'a Scene<'a>,
-    graph: GraphBuilder,
+    graph: Paper,
     /// Lowered stages, by index.
     states: BTreeMap<usize, StageState>,
     /// The build context, once it is there.
@@ -52,6 +52,14 @@ pub(super) struct Build<'a> {
     pub lints: Vec<Diagnostic>,
 }
 
+/// What a graph is put down on.
+enum Paper {
+    /// It is not kept: whoever drafts wants to know which paths are used. Vertices are numbered.
+    Draft(u64),
+    /// It is the real one.
+    Fair(GraphBuilder),
+}
+
 /// How often each stage is needed whole: by those that begin with it, and as the target.
 fn followers(scene: &Scene) -> BTreeMap<usize, usize> {
     let mut followers = BTreeMap::from([(scene.stages.target, 1)]);
@@ -63,12 +71,21 @@ fn followers(scene: &Scene) -> BTreeMap<usize, usize> {
     followers
 }
 
-/// Lowers what is reachable. `named` are the paths of contexts, known from an earlier call.
-pub(super) fn build<'a>(
+/// The paths of contexts that are used by what is reachable.
+pub(super) fn draft(scene: &Scene) -> Result<Used, Vec<Diagnostic>> {
+    build(scene, None, Paper::Draft(0)).map(|build| build.used)
+}
+
+/// Lowers what is reachable onto `graph`. `named` are the paths of contexts, as [`draft`] found them.
+pub(super) fn fair<'a>(
     scene: &'a Scene<'a>,
-    named: Option<&'a Used>,
+    named: &'a Used,
     graph: GraphBuilder,
 ) -> Result<Build<'a>, Vec<Diagnostic>> {
+    build(scene, Some(named), Paper::Fair(graph))
+}
+
+fn build<'a>(scene: &'a Scene<'a>, named: Option<&'a Used>, graph: Paper) -> Result<Build<'a>, Vec<Diagnostic>> {
     let info = SourceInfo {
         filename: scene.source.name().to_string(),
         language: "Dockerfile".into(),
@@ -199,11 +216,18 @@ impl<'a> Build<'a> {
             base_layers: state.base_layers,
             base_history: state.base_history,
         };
-        Ok((target, self.graph, self.lints))
+        let graph = match self.graph {
+            Paper::Draft(_) => GraphBuilder::new(),
+            Paper::Fair(graph) => graph,
+        };
+        Ok((target, graph, self.lints))
     }
 
     /// Adds a vertex, and answers its first output.
     pub fn add(&mut self, op: Op, inputs: Vec<OutputRef>, platform: Option<Platform>, about: About) -> OutputRef {
+        if let Paper::Draft(number) = &mut self.graph {
+            return OutputRef { vertex: next(number), output: OutputIndex(0) };
+        }
         let origin = about.span.map(|span| Origin {
             locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
         });
@@ -213,7 +237,7 @@ impl<'a> Build<'a> {
         }
         let hints =
             Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
-        let vertex = self.graph.add(NewVertex { op, inputs, platform, hints, origin });
+        let vertex = self.add_vertex(NewVertex { op, inputs, platform, hints, origin });
         OutputRef { vertex, output: OutputIndex(0) }
     }
 
@@ -227,7 +251,10 @@ impl<'a> Build<'a> {
 
     /// Adds a vertex as it is.
     pub fn add_vertex(&mut self, vertex: NewVertex) -> VertexId {
-        self.graph.add(vertex)
+        match &mut self.graph {
+            Paper::Draft(number) => next(number),
+            Paper::Fair(graph) => graph.add(vertex),
+        }
     }
 
     /// The files of what `--from` means, as far as `sources` need them (`None` needs all); `None` is an empty tree.
@@ -276,6 +303,14 @@ impl<'a> Build<'a> {
     pub fn texts(&mut self, state: &StageState, words: &[Spanned], at: &At) -> Result<Vec<String>, Diagnostic> {
         words.iter().map(|word| self.text(state, word, at)).collect()
     }
+}
+
+/// The name of a draft's next vertex.
+fn next(number: &mut u64) -> VertexId {
+    *number += 1;
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    VertexId(id)
 }
 
 /// How many vertices the names of a stage count: its image's, and one for each instruction that changes files.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use solver::graph::op::{Op, SourceOp};
-use solver::graph::{NewVertex, OutputRef, Platform, VertexId};
+use solver::graph::op::{ActionInput, FileAction, FileActionKind, FileCopy, FileOp, Op, SourceOp};
+use solver::graph::{NewVertex, OutputIndex, OutputRef, Platform, VertexId};
 
 use super::build::{json_list, About, Build};
 use super::from;
@@ -42,16 +42,32 @@ fn make_main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
             Ok(local(build, &options.context_name, hint, &options.ignore_patterns, paths.as_ref(), about))
         }
         MainContext::Input(name) => match input(build, name, span)? {
-            Some(output) => Ok(output),
+            Some(output) => Ok(within(build, output)),
             None => Err(Diagnostic::error("invalid-context", span, format!("the context {name} has no files"))),
         },
         remote => {
             let made = remote.vertices(options.keeps_git_dir(), |op, inputs, name| {
                 build.add(op, inputs, None, About { name, ..About::internal("") })
             });
-            made.ok_or_else(|| Diagnostic::error("internal", span, "a remote context without vertices"))
+            let made = made.ok_or_else(|| Diagnostic::error("internal", span, "a remote context without vertices"))?;
+            Ok(within(build, made))
         }
     }
+}
+
+/// The directory of a context that is wanted.
+fn within(build: &mut Build, context: OutputRef) -> OutputRef {
+    let subdir = &build.scene.options.context_subdir;
+    if subdir.is_empty() {
+        return context;
+    }
+    let src = joined("/", subdir);
+    let name = format!("copy {src} /");
+    let copy = FileCopy { src, dest: "/".into(), dir_copy_contents: true, ..FileCopy::default() };
+    let (input, secondary) = (ActionInput::Scratch, ActionInput::Input(0));
+    let action = FileAction { input, secondary, output: Some(OutputIndex(0)), kind: FileActionKind::Copy(copy) };
+    let op = Op::File(FileOp { actions: vec![action] });
+    build.add(op, vec![context], None, About { name, ..About::internal("") })
 }
 
 /// A directory of the client's. `paths` names what is needed of it; `None` and `/` are all.

@@ -269,8 +269,8 @@ impl Lowering {
             escape: self.ast.directives.escape,
             epoch: epoch(options).map_err(|error| vec![error])?,
         };
-        let draft = build::build(&scene, None, GraphBuilder::new())?.used;
-        let whole = build::build(&scene, Some(&draft), std::mem::take(graph))?;
+        let draft = build::draft(&scene)?;
+        let whole = build::fair(&scene, &draft, std::mem::take(graph))?;
         let (target, made, mut found) = whole.finish(&scene)?;
         *graph = made;
         lints.append(&mut found);
