@@ -1,6 +1,7 @@
 //! Stages: where each begins, what it is based on, and which one a name means.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::ast::{quote, Ast, From, Instruction, Kind};
 use crate::context::{Context, Contexts};
@@ -59,7 +60,7 @@ pub(crate) struct Stage {
 #[derive(Clone)]
 pub(crate) struct Command {
     /// What to do.
-    pub instruction: Instruction,
+    pub instruction: Arc<Instruction>,
     /// The FROM that brought it, if it is a trigger of the base.
     pub trigger: Option<Span>,
 }
@@ -117,7 +118,7 @@ impl Stages {
                     // A context took its place.
                     Some(stage) if stage.is_replaced => {}
                     Some(stage) => {
-                        stage.commands.push(Command { instruction: instruction.clone(), trigger: None });
+                        stage.commands.push(Command { instruction: Arc::clone(instruction), trigger: None });
                     }
                     None => stages.global(instruction, options, mode, &mut declared_empty, &mut errors),
                 },

@@ -38,8 +38,14 @@ pub struct Patterns {
     tails: HashMap<Box<[u8]>, Vec<u32>>,
     /// `dir/**`: by `dir/`, which matches wherever a component ends.
     heads: HashMap<Box<[u8]>, Vec<u32>>,
+    /// Others whose first component has no wildcard: by that component.
+    under: HashMap<Box<[u8]>, Vec<u32>>,
     /// All others are tried one by one.
     rest: Vec<u32>,
+    /// All whose first component has no wildcard, by that component: only they say something of what is below it, ...
+    starting: HashMap<Box<[u8]>, Vec<u32>>,
+    /// ... but for those that begin with a wildcard, if there are such that name something, or take something back.
+    anywhere: [bool; 2],
 }
 
 #[derive(Debug)]
@@ -51,6 +57,9 @@ struct Pattern {
     /// Whether `literal` is the whole pattern.
     whole: bool,
 }
+
+/// What means more than itself in a pattern; and what a path has instead of bytes that are no text.
+const SPECIAL: [char; 7] = ['*', '?', '[', ']', '\\', '^', char::REPLACEMENT_CHARACTER];
 
 /// What a path's patterns said, carried from a directory to its entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,14 +112,18 @@ impl Patterns {
             Program::Prefix(prefix) if prefix.ends_with(b"/") => {
                 self.heads.entry(prefix.clone()).or_default().push(index);
             }
-            _ => self.rest.push(index),
+            _ => match first_literal(text) {
+                Some(first) => self.under.entry(first.into()).or_default().push(index),
+                None => self.rest.push(index),
+            },
+        }
+        match first_literal(text) {
+            Some(first) => self.starting.entry(first.into()).or_default().push(index),
+            None => self.anywhere[usize::from(negated)] = true,
         }
         let components: Vec<&str> = text.split('/').collect();
-        let literal: Vec<Box<[u8]>> = components
-            .iter()
-            .take_while(|part| !part.contains(['*', '?', '[', ']', '\\']))
-            .map(|part| part.as_bytes().into())
-            .collect();
+        let literal: Vec<Box<[u8]>> =
+            components.iter().take_while(|part| !part.contains(SPECIAL)).map(|part| part.as_bytes().into()).collect();
         let whole = literal.len() == components.len();
         self.list.push(Pattern { negated, program, literal, whole });
     }
@@ -185,8 +198,9 @@ impl Patterns {
     ///
     /// It errs towards true. A walk need not enter a directory that is not wanted if this is false.
     pub fn may_differ_below(&self, path: &[u8], at: &Matched) -> bool {
-        let below = self.list.iter().filter(|pattern| pattern.negated == at.hit);
-        below.into_iter().any(|pattern| pattern.may_match_below(path))
+        let starting = self.starting.get(first_component(path)).into_iter().flatten();
+        let mut below = starting.map(|index| &self.list[*index as usize]).filter(|pattern| pattern.negated == at.hit);
+        self.anywhere[usize::from(at.hit)] || below.any(|pattern| pattern.may_match_below(path))
     }
 
     /// The patterns that match exactly this path, unordered.
@@ -207,13 +221,24 @@ impl Patterns {
                 found.extend(self.heads.get(&path[..=at]).into_iter().flatten());
             }
         }
-        if !self.rest.is_empty() {
+        let under = self.under.get(first_component(path)).into_iter().flatten();
+        let mut others = under.chain(&self.rest);
+        if let Some(first) = others.next() {
             let text = program::decode(path);
-            let matching = self.rest.iter().filter(|index| self.list[**index as usize].program.matches(path, &text));
-            found.extend(matching);
+            let matches = |index: &&u32| self.list[**index as usize].program.matches(path, &text);
+            found.extend(std::iter::once(first).chain(others).filter(matches));
         }
         found
     }
+}
+
+/// The first component of a pattern, if it has no wildcard.
+fn first_literal(text: &str) -> Option<&[u8]> {
+    text.split('/').next().filter(|first| !first.contains(SPECIAL)).map(str::as_bytes)
+}
+
+fn first_component(path: &[u8]) -> &[u8] {
+    path.split(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 impl Pattern {

@@ -8,6 +8,8 @@ mod dump;
 pub use dump::dump;
 pub(crate) use dump::quote;
 
+use std::sync::Arc;
+
 use crate::diagnostic::Diagnostic;
 use crate::source::{Span, Spanned};
 
@@ -17,7 +19,7 @@ pub struct Ast {
     /// What the comments at its top say.
     pub directives: Directives,
     /// Its instructions in order.
-    pub instructions: Vec<Instruction>,
+    pub instructions: Vec<Arc<Instruction>>,
     /// What was wrong; while there is anything here the file cannot be lowered.
     pub(crate) errors: Vec<Diagnostic>,
 }

@@ -1,5 +1,7 @@
 //! `check=`: which findings are told, and whether they stop the build.
 
+use std::sync::Arc;
+
 use crate::ast::Instruction;
 use crate::diagnostic::Diagnostic;
 
@@ -71,7 +73,7 @@ impl Checks {
 /// All of them, and one more that says so, if findings shall stop the build.
 pub(crate) fn filter(
     lints: Vec<Diagnostic>,
-    instructions: &[Instruction],
+    instructions: &[Arc<Instruction>],
     checks: &Checks,
 ) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let around = |lint: &Diagnostic| {

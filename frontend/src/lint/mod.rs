@@ -14,6 +14,7 @@ pub(crate) use ignored::ignored;
 pub(crate) use check::{filter, Checks};
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::ast::{quote, Command, From, Instruction, Kind};
 use crate::config::ImageConfig;
@@ -24,7 +25,7 @@ use crate::variables::Variables;
 use solver::graph::Platform;
 
 /// Rules about what is written, before any variable has a value.
-pub(crate) fn written(instructions: &[Instruction], lints: &mut Vec<Diagnostic>) {
+pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnostic>) {
     casing(instructions, lints);
     let mut names: HashMap<String, Span> = HashMap::new();
     for instruction in instructions {
@@ -79,7 +80,7 @@ fn is_upper(word: &str) -> bool {
 }
 
 /// ConsistentInstructionCasing.
-fn casing(instructions: &[Instruction], lints: &mut Vec<Diagnostic>) {
+fn casing(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnostic>) {
     let keywords = || instructions.iter().map(|instruction| &instruction.statement.keyword);
     let lower = keywords().filter(|keyword| keyword.text == keyword.text.to_lowercase()).count();
     let upper = keywords().filter(|keyword| is_upper(&keyword.text)).count();

@@ -1,6 +1,7 @@
 //! What the target needs: which stages, and which images must be known for them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use solver::graph::Platform;
 
@@ -98,7 +99,7 @@ impl Walk<'_> {
         let mut commands = Vec::new();
         for text in triggers {
             match parse_trigger(text, self.escape) {
-                Ok(instruction) => commands.push(Command { instruction, trigger: Some(span) }),
+                Ok(instruction) => commands.push(Command { instruction: Arc::new(instruction), trigger: Some(span) }),
                 Err(errors) => self.errors.extend(errors.into_iter().map(|error| Diagnostic {
                     labels: vec![(span, format!("by the base's trigger: ONBUILD {text}"))],
                     ..error

@@ -19,6 +19,8 @@ mod words;
 
 pub(crate) use duration::go_duration;
 
+use std::sync::Arc;
+
 use crate::ast::{Ast, Instruction, Kind};
 use crate::diagnostic::Diagnostic;
 use crate::lint::{self, Checks};
@@ -50,7 +52,7 @@ pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
         // A directive speaks about the file, not about the instruction below it.
         logical.comments.retain(|comment| comment.span.start >= top);
         if let Some(instruction) = read(source, logical, directives.escape, &mut errors) {
-            instructions.push(instruction);
+            instructions.push(Arc::new(instruction));
         }
     }
     if errors.is_empty() {
@@ -104,7 +106,7 @@ fn read(source: &Source, logical: lines::Logical, escape: char, errors: &mut Vec
 }
 
 /// What every file must have.
-fn missing(source: &Source, instructions: &[Instruction]) -> Option<Diagnostic> {
+fn missing(source: &Source, instructions: &[Arc<Instruction>]) -> Option<Diagnostic> {
     let whole = Span::new(0, source.text().len());
     if source.text().is_empty() {
         return Some(Diagnostic::error("empty-file", whole, "the Dockerfile cannot be empty"));

@@ -12,6 +12,35 @@ fn walked(patterns: &[&str], path: &str) -> bool {
 }
 
 #[test]
+fn patterns_are_found_by_their_first_component_wherever_it_is_one() {
+    let many = |more: &[&str]| {
+        let list: Vec<String> =
+            (0..50).map(|n| format!("dir{n}/**/*.o")).chain(more.iter().map(|s| s.to_string())).collect();
+        Patterns::new(&list).unwrap()
+    };
+    let patterns = many(&["a+/x*", "(b)/y*", "c|d/z*", "/e/*", "!dir7/**/keep.o"]);
+    for (path, wanted) in [
+        ("dir7/a/b/x.o", true),
+        ("dir7/x.o", true),
+        ("dir7/a/keep.o", false),
+        ("dir77/x.o", false),
+        ("x/dir7/x.o", false),
+        ("a+/x1", true),
+        ("aaa/x1", false),
+        ("(b)/y1", true),
+        ("c|d/z1", true),
+        ("e/f", false),
+        ("/e/f", true),
+    ] {
+        assert_eq!(patterns.matches(path), wanted, "{path}");
+    }
+    let excluded = patterns.step(&Matched::default(), b"dir7/x.o");
+    assert!(patterns.may_differ_below(b"dir7", &excluded) && !patterns.may_differ_below(b"dir8", &excluded));
+    let anywhere = many(&["!**/keep"]);
+    assert!(anywhere.may_differ_below(b"dir8", &excluded));
+}
+
+#[test]
 fn patterns_name_paths_and_all_below_them() {
     let cases: &[(&[&str], &str, bool)] = &[
         (&[], "a", false),
