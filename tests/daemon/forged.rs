@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,7 +37,8 @@ fn amount(few: usize, many: usize) -> usize {
 }
 
 fn pool() -> DescriptorPool {
-    DescriptorPool::decode(DESCRIPTORS).unwrap()
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap());
+    POOL.clone()
 }
 
 fn message(name: &str, value: Value) -> DynamicMessage {
