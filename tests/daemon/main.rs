@@ -2,6 +2,7 @@
 
 mod api;
 mod buildx;
+mod contexts;
 mod fixture;
 mod frontend;
 mod life;
