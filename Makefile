@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 RBUILD = target/release/rbuild
 
-.PHONY: build demo test test-wide soak bench prerequisites prerequisites-wide lint clean
+.PHONY: build demo test test-wide soak bench prerequisites prerequisites-test prerequisites-wide lint clean
 
 build:
 	$(CARGO) build --release --locked
@@ -12,6 +12,9 @@ build:
 # What the demo and the tests use as commands. Nothing is installed when all of it is there.
 prerequisites:
 	@tests/prerequisites.sh busybox-static skopeo umoci runc uidmap docker-registry curl openssh-client git
+
+# A real client of BuildKit's, for the tests; it stays below .cache.
+prerequisites-test: prerequisites
 	@tests/buildx.sh >/dev/null
 
 prerequisites-wide: prerequisites
@@ -20,15 +23,16 @@ prerequisites-wide: prerequisites
 demo: prerequisites build
 	@tests/demo.sh $(RBUILD)
 
-test: prerequisites
+test: prerequisites-test
 	$(CARGO) test --workspace --locked
 
 test-wide: prerequisites-wide
 	RBUILD_WIDE=1 $(CARGO) test --locked --test wide -- --test-threads=1 --nocapture
 
-soak: prerequisites
+soak: prerequisites-test
 	RBUILD_SOAK=1 RBUILD_PLAN_GRAPHS=20000 $(CARGO) test --release --locked -p solver
 	RBUILD_SOAK=1 $(CARGO) test --locked --test crash --test shared -- --nocapture
+	RBUILD_SOAK=1 $(CARGO) test --release --locked --test daemon -- --nocapture --test-threads=1
 
 # BUILDERS="buildah buildkit=SOCKET" compares with these.
 bench: build

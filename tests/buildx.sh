@@ -3,6 +3,10 @@
 # where the program is. Nothing is installed, and the machine's own package lists stay as they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+mkdir -p .cache/buildx
+# One at a time: the others find what the first has made.
+exec 9>.cache/buildx/lock
+flock 9
 program=.cache/buildx/root/usr/libexec/docker/cli-plugins/docker-buildx
 if [ -x "$program" ]; then
   echo "$PWD/$program"

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -28,18 +28,6 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 mod support;
-
-/// The program, where Debian has it.
-fn buildx() -> Option<PathBuf> {
-    let plugin = PathBuf::from("/usr/libexec/docker/cli-plugins/docker-buildx");
-    let named = std::env::var_os("RBUILD_TEST_BUILDX").map(PathBuf::from);
-    let found = named.into_iter().chain([plugin]).find(|path| path.exists());
-    assert!(found.is_some() || std::env::var_os("CI").is_none(), "docker-buildx is not installed");
-    if found.is_none() {
-        eprintln!("skipped: docker-buildx is not installed");
-    }
-    found
-}
 
 /// A daemon that hands out the first session it is asked to build for, and never builds. Before that clients ask what it
 /// can do, in a build of their own.
@@ -193,7 +181,7 @@ fn agent(at: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_buildx_is_asked_and_answers() {
-    let Some(program) = buildx() else { return };
+    let Some(program) = support::buildx() else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
     let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());
@@ -218,7 +206,7 @@ async fn docker_buildx_is_asked_and_answers() {
         "app",
     ];
 
-    let building = Building::begin(&program, dir, &sessions, &args, Stdio::null()).await;
+    let building = Building::begin(program.as_ref(), dir, &sessions, &args, Stdio::null()).await;
     let client = &building.client;
     let all = LocalDirectory::named("context");
     let directory = client.directory(&all).await.unwrap();
@@ -260,7 +248,7 @@ async fn docker_buildx_is_asked_and_answers() {
 
     // The same directory in another session: only what changed is sent.
     fs::write(context.join("src/b"), "changed").unwrap();
-    let building = Building::begin(&program, dir, &sessions, &args, Stdio::null()).await;
+    let building = Building::begin(program.as_ref(), dir, &sessions, &args, Stdio::null()).await;
     let all = LocalDirectory::named("context");
     let directory = building.client.directory(&all).await.unwrap();
     assert_eq!(read(&directory, "src/b"), "changed");
@@ -293,7 +281,7 @@ fn layout(at: &Path) -> (Digest, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_buildx_uploads_its_standard_input_and_reads_layouts() {
-    let Some(program) = buildx() else { return };
+    let Some(program) = support::buildx() else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
     let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());
@@ -307,7 +295,7 @@ async fn docker_buildx_uploads_its_standard_input_and_reads_layouts() {
     fs::write(dir.join("context.tar"), &archive).unwrap();
     let input = fs::File::open(dir.join("context.tar")).unwrap();
     let args = ["--build-context", "base=oci-layout://layout:latest", "-"];
-    let mut building = Building::begin(&program, dir, &sessions, &args, input.into()).await;
+    let mut building = Building::begin(program.as_ref(), dir, &sessions, &args, input.into()).await;
     let options = tokio::time::timeout(Duration::from_secs(20), &mut building.options).await.unwrap().unwrap();
 
     let path = options["context"].strip_prefix("http://buildkit-session").unwrap();

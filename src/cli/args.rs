@@ -168,7 +168,7 @@ pub struct Serve {
     /// The configuration file, as of buildkitd [default: /etc/rbuild/buildkitd.toml if it is there]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Tell more
+    /// Tell of every build when it begins and when it ends
     #[arg(long)]
     pub debug: bool,
     /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure)

@@ -1,9 +1,10 @@
 //! `rbuild serve` and `rbuild dial-stdio`: the daemon, and the way to it for clients elsewhere.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{signal, SignalKind};
@@ -51,7 +52,7 @@ pub(super) fn serve(args: Serve, root: &Path) -> Result<u8, Failure> {
                 _ = terminate.recv() => {}
             }
         };
-        daemon::serve(serving, |text| remark!("{text}"), end).await.map_err(Failure::from)
+        daemon::serve(serving, Arc::new(|text| remark!("{text}")), end).await.map_err(Failure::from)
     });
     runtime.shutdown_timeout(PARTING);
     served.map(|()| 0)
@@ -83,6 +84,7 @@ fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
         tls: config.tls,
         space: if config.keeps_all { None } else { limits::of_environment()? },
         jobs: config.jobs,
+        debug: args.debug || config.debug,
         allowed: config.allowed,
         labels: config.labels,
     };
@@ -110,10 +112,25 @@ pub(super) fn dial_stdio(args: &DialStdio) -> Result<u8, Failure> {
     let mut to = from.try_clone().map_err(failed)?;
     // A client may be silent while the daemon still speaks. Once the daemon is done, so are we: the thread is left behind.
     std::thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut to);
+        let _ = pump(&mut io::stdin().lock(), &mut to);
         let _ = to.shutdown(Shutdown::Write);
     });
-    let mut stdout = io::stdout().lock();
-    io::copy(&mut from, &mut stdout).and_then(|_| stdout.flush()).map_err(failed)?;
+    pump(&mut from, &mut io::stdout().lock()).map_err(failed)?;
     Ok(0)
+}
+
+/// Passes on every piece as soon as it comes. `io::copy` would leave it to the kernel, which may wait for more, or keep
+/// what does not end a line.
+fn pump(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let count = match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        to.write_all(piece.get(..count).unwrap_or_default())?;
+        to.flush()?;
+    }
 }

@@ -163,7 +163,11 @@ fn deliver(channel: Channel, exporter: u32, pieces: Vec<&'static str>, has_end: 
         for piece in pieces {
             to.send(raw::encode(&FileBytes { data: Bytes::from_static(piece.as_bytes()) })).await.unwrap();
         }
-        let _kept = (!has_end).then_some(to);
+        match has_end {
+            true => drop(to),
+            // Dropped together with the call, it could end the stream before the call is taken back.
+            false => std::mem::forget(to),
+        }
         let mut call = Request::new(tokio_stream::wrappers::ReceiverStream::new(messages));
         Delivery { exporter: Some(exporter), ..Delivery::default() }.write(call.metadata_mut());
         let mut answers = FileSendClient::new(channel).diff_copy(call).await?.into_inner();

@@ -1,7 +1,7 @@
 //! `moby.buildkit.v1.Control`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio_stream::{Stream, StreamExt};
 use tonic::codegen::BoxStream;
@@ -33,7 +33,12 @@ pub struct Service {
     pub allowed: Entitlements,
     /// Where the store is.
     pub store: snapshotter::Store,
+    /// Hears of every build's beginning and end, where that is wanted.
+    pub tell: Option<Tell>,
 }
+
+/// Hears what the daemon's owner should know.
+pub type Tell = Arc<dyn Fn(String) + Send + Sync>;
 
 fn stamped<T>(stream: impl Stream<Item = Result<T, Status>> + Send + 'static) -> Response<BoxStream<T>> {
     let stream: BoxStream<T> = Box::pin(stream);
@@ -49,6 +54,12 @@ impl Service {
     fn builds(&self) -> &Builds {
         &self.solving.builds
     }
+
+    fn debug(&self, what: impl FnOnce() -> String) {
+        if let Some(tell) = &self.tell {
+            tell(what());
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -58,7 +69,13 @@ impl Control for Service {
         let entered = self.builds().enter(&order.id)?;
         let log = Arc::clone(&entered.build.log);
         let remembered = (!order.internal).then(|| Remembered::begin(&self.history, &order, &log));
+        let began = Instant::now();
+        self.debug(|| format!("build {} begins, of session {:?}", order.id, order.session));
         let solved = self.solving.solve(&order, &entered).await;
+        self.debug(|| {
+            let how = solved.as_ref().map_or_else(|failure| format!("failed: {}", failure.message), |_| "ended".into());
+            format!("build {} {how} after {:.1} s", order.id, began.elapsed().as_secs_f32())
+        });
         drop(entered);
         if let Some(remembered) = remembered {
             remembered.end(&solved);

@@ -42,6 +42,11 @@ impl Filter {
         Ok(Filter(alternatives))
     }
 
+    /// Every field that a condition is about.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flatten().map(|condition| condition.field.as_str())
+    }
+
     /// Whether a record is selected, whose fields `value` knows. A field that is absent or false is `None`.
     pub fn matches(&self, value: &dyn Fn(&str) -> Option<String>) -> bool {
         let holds = |condition: &Condition| {

@@ -281,12 +281,19 @@ mod tests {
         assert!(why(exporter("zip", map(&[]))).contains("exporter \"zip\" could not be found"));
         assert!(why(exporter("image", map(&[("push", "true")]))).contains("needs a name"));
         assert!(why(exporter("oci", map(&[("speed", "1")]))).contains("speed"));
-        let export = |kind: &str| CacheOptions {
-            exports: vec![crate::wire::proto::control::CacheOptionsEntry { r#type: kind.into(), attrs: map(&[]) }],
+        let entry = |kind: &str, attrs| CacheOptionsEntry { r#type: kind.into(), attrs };
+        let export = |kind, attrs| CacheOptions { exports: vec![entry(kind, attrs)], ..CacheOptions::default() };
+        let cached = |cache: CacheOptions| request(|r| r.cache = Some(cache)).map_err(|e| e.message().to_owned());
+        assert!(cached(export("registry", map(&[]))).unwrap_err().contains("needs ref"));
+        assert!(cached(export("local", map(&[("dest", "/c")]))).unwrap_err().contains("not supported by the daemon"));
+        let asked = cached(export("registry", map(&[("ref", "r/c"), ("mode", "max")]))).unwrap();
+        assert_eq!((asked.exports.cache_to.len(), asked.warnings.len()), (1, 0));
+        let import = CacheOptions {
+            imports: vec![entry("gha", map(&[])), entry("registry", map(&[("ref", "r/c")]))],
             ..CacheOptions::default()
         };
-        assert!(request(|r| r.cache = Some(export("registry"))).unwrap_err().message().contains("--cache-to"));
-        assert_eq!(request(|r| r.cache = Some(export("inline"))).unwrap().warnings.len(), 1);
+        let asked = cached(import).unwrap();
+        assert_eq!((asked.cache_from.len(), asked.warnings.len()), (1, 1));
     }
 
     #[test]

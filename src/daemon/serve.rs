@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use super::builds::Builds;
+use super::control::Tell;
 use super::history::History;
 use super::listen::{Door, ListenError, TlsFiles};
 use super::session::Sessions;
@@ -51,6 +52,8 @@ pub struct Serving {
     pub jobs: Option<usize>,
     /// What clients may ask for.
     pub allowed: Entitlements,
+    /// Every build's beginning and end is told.
+    pub debug: bool,
     /// What is told of the worker besides what is known.
     pub labels: BTreeMap<String, String>,
 }
@@ -74,14 +77,12 @@ pub enum ServeError {
 ///
 /// # Errors
 /// It could not begin.
-pub async fn serve(
-    serving: Serving,
-    tell: impl Fn(String) + Send + 'static,
-    end: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
+pub async fn serve(serving: Serving, tell: Tell, end: impl Future<Output = ()>) -> Result<(), ServeError> {
     let engine = Arc::new(Engine::open(&serving.root, serving.jobs, Arc::new(Backlog::default()))?);
     let store = Store::open(&serving.root)?;
-    let routes = routes(&engine, store, &serving);
+    // What a daemon left that was killed here.
+    engine.tidy(TIDYING);
+    let routes = routes(&engine, store, &serving, &tell);
     let mut doors = Vec::new();
     for address in &serving.addresses {
         doors.extend(Door::open(address, serving.group.as_deref(), serving.tls.as_ref())?);
@@ -106,7 +107,7 @@ pub async fn serve(
 }
 
 /// Now and then removes what the store has too much of, which costs little where it has not.
-async fn collect(engine: Arc<Engine>, space: SpaceLimits, tell: impl Fn(String)) {
+async fn collect(engine: Arc<Engine>, space: SpaceLimits, tell: Tell) {
     loop {
         tokio::time::sleep(COLLECTING).await;
         let engine = Arc::clone(&engine);
@@ -141,7 +142,7 @@ async fn attend(door: Arc<Door>, routes: Routes) {
 }
 
 /// What clients find.
-fn routes(engine: &Arc<Engine>, store: Store, serving: &Serving) -> Routes {
+fn routes(engine: &Arc<Engine>, store: Store, serving: &Serving, tell: &Tell) -> Routes {
     let builds = Builds::default();
     let history = Arc::new(History::default());
     let solving = Solving {
@@ -150,7 +151,8 @@ fn routes(engine: &Arc<Engine>, store: Store, serving: &Serving) -> Routes {
         sessions: Sessions::new(store.clone()),
         worker: caps::worker(&worker_id(&serving.root), labels(&store, &serving.labels)),
     };
-    let control = control::Service { solving, history: Arc::clone(&history), allowed: serving.allowed, store };
+    let tell = serving.debug.then(|| Arc::clone(tell));
+    let control = control::Service { solving, history: Arc::clone(&history), allowed: serving.allowed, store, tell };
     let limit = MAX_MESSAGE;
     let control = ControlServer::new(control).max_decoding_message_size(limit).max_encoding_message_size(limit);
     let bridge = LlbBridgeServer::new(gateway::Service(builds));

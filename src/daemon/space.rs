@@ -32,7 +32,7 @@ fn records(store: &Store) -> Result<Vec<UsageRecord>, Status> {
         size: bytes(size),
         record_type: kind.to_string(),
         description,
-        mutable: matches!(id, "active" | "ingest") || kind == "exec.cachemount",
+        mutable: matches!(id, "active" | "ingest") || (kind != "regular" && kind != "internal"),
         in_use: matches!(id, "active" | "ingest"),
         ..UsageRecord::default()
     };
@@ -42,8 +42,13 @@ fn records(store: &Store) -> Result<Vec<UsageRecord>, Status> {
         .map(|(id, kind, share)| record(id, kind, share.bytes, format!("{} {id}", share.count)))
         .collect();
     for mount in &usage.cache_mounts {
-        let description = format!("cached mount {}", mount.name);
-        records.push(record(&mount.name, "exec.cachemount", mount.bytes, description));
+        // Directories that came from clients lie where cache mounts do.
+        let (kind, description) = match mount.name.split_once(' ') {
+            Some(("source.local", name)) => ("source.local", format!("local source for {name}")),
+            Some(("git", remote)) => ("source.git.checkout", format!("git repository {remote}")),
+            _ => ("exec.cachemount", format!("cached mount {}", mount.name)),
+        };
+        records.push(record(&mount.name, kind, mount.bytes, description));
     }
     Ok(records)
 }
@@ -80,25 +85,41 @@ pub fn usage(store: &Store, request: &DiskUsageRequest) -> Result<Vec<UsageRecor
 /// # Errors
 /// What cannot be obeyed is refused; the store cannot be changed.
 pub fn prune(store: &Store, request: &PruneRequest) -> Result<Vec<UsageRecord>, Status> {
-    if request.filter.iter().any(|filter| !filter.trim().is_empty()) {
-        return Err(Status::unimplemented("filters are not supported for pruning yet"));
+    let filter = Filter::parse(&request.filter)?;
+    if let Some(field) = filter.fields().find(|field| *field != "type") {
+        return Err(Status::unimplemented(format!("pruning by {field} is not supported: only by type")));
     }
-    if request.min_free_space != 0 {
-        return Err(Status::unimplemented("pruning until so much of the disk is free is not supported yet"));
-    }
+    let is_asked_for = |kind: &str| filter.matches(&|name| (name == "type").then(|| kind.to_string()));
     let limit = |name: &str, value: i64| {
         u64::try_from(value).map_err(|_| Status::invalid_argument(format!("{name} is negative: {value}")))
     };
     let age = limit("keepDuration", request.keep_duration)?;
-    let most = limit("maxUsedSpace", request.max_used_space)?.max(limit("reservedSpace", request.reserved_space)?);
-    let most_bytes = (most > 0).then_some(most);
+    let reserved = limit("reservedSpace", request.reserved_space)?;
+    let most = limit("maxUsedSpace", request.max_used_space)?.max(reserved);
+    let mut most_bytes = (most > 0).then_some(most);
+    let least_free = limit("minFreeSpace", request.min_free_space)?;
+    if least_free > 0 {
+        let disk = rustix::fs::statvfs(store.root()).map_err(|e| Status::internal(format!("look at the disk: {e}")))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let used = store.usage().map_err(|error| failed(&error))?.bytes();
+        let fitting = used.saturating_sub(least_free.saturating_sub(free)).max(reserved);
+        most_bytes = Some(most_bytes.map_or(fitting, |other| other.min(fitting)));
+    }
     let unused = if age > 0 { Keep::UsedWithin(Duration::from_nanos(age)) } else { Keep::Nothing };
     let records = match (most_bytes, age) {
+        _ if !is_asked_for("regular") => Keep::All,
         (Some(_), 0) => Keep::All,
         _ => unused,
     };
-    let cache_mounts = if request.all || age > 0 { unused } else { Keep::Nothing };
-    let policy = PrunePolicy { records, nameless_images: unused, cache_mounts, most_bytes };
+    let cache_mounts = match most_bytes {
+        _ if !is_asked_for("exec.cachemount") => Keep::All,
+        // A limit is met by results, which can be made again more cheaply than what years filled.
+        Some(_) if !request.all && age == 0 => Keep::All,
+        _ => unused,
+    };
+    let nameless_images = if is_asked_for("internal") || is_asked_for("regular") { unused } else { Keep::All };
+    let most_bytes = most_bytes.filter(|_| is_asked_for("regular"));
+    let policy = PrunePolicy { records, nameless_images, cache_mounts, most_bytes };
     let collected = store.prune(&policy).map_err(|error| failed(&error))?;
     let freed = UsageRecord {
         id: "freed".to_string(),

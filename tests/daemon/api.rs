@@ -36,7 +36,7 @@ fn define(op: pb::Op) -> pb::Definition {
     pb::Definition { def: vec![op, end.encode_to_vec()], ..Default::default() }
 }
 
-fn within<T>(id: &str, message: T) -> Request<T> {
+pub fn within<T>(id: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("buildkit-controlapi-buildid", id.parse().unwrap());
     request
@@ -166,7 +166,7 @@ async fn a_definition_is_solved_and_an_error_comes_back_as_it_was_returned() {
 }
 
 /// Numbers that look random, the same each time.
-fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
+pub fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
     move |below| {
         state ^= state << 13;
         state ^= state >> 7;

@@ -4,33 +4,24 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::fixture::Daemon;
-use super::support::text;
-
-/// Where docker-buildx is; says why not. In CI its absence fails the test.
-fn program() -> Option<String> {
-    let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/buildx.sh")).output().unwrap();
-    if found.status.success() {
-        return Some(text(&found.stdout).trim().to_string());
-    }
-    assert!(std::env::var_os("CI").is_none(), "{}", text(&found.stderr));
-    eprintln!("skipped: {}", text(&found.stderr));
-    None
-}
+use super::support::agent::{import_ssh, Agent};
+use super::support::registry::Registry;
+use super::support::{self, text};
 
 /// A client with a folder of its own, whose builder is the daemon.
-struct Buildx<'d> {
+pub struct Buildx<'d> {
     program: String,
     daemon: &'d Daemon,
 }
 
 impl Buildx<'_> {
-    fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
-        let buildx = Buildx { program: program()?, daemon };
+    pub fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
+        let buildx = Buildx { program: support::buildx()?, daemon };
         buildx.ok(&["create", "--name", "t", "--driver", "remote", &daemon.address()]);
         Some(buildx)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         let home = self.daemon.rbuild.path("home");
         command.args(words).current_dir(self.daemon.rbuild.dir.path()).stdin(Stdio::null());
@@ -39,19 +30,19 @@ impl Buildx<'_> {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Output {
+    pub fn run(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 
     /// What it says, on both outputs.
-    fn ok(&self, words: &[&str]) -> String {
+    pub fn ok(&self, words: &[&str]) -> String {
         let output = self.run(words);
         let said = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success(), "{words:?}\n{said}");
         said
     }
 
-    fn fails(&self, words: &[&str]) -> String {
+    pub fn fails(&self, words: &[&str]) -> String {
         let output = self.run(words);
         assert!(!output.status.success(), "{words:?}");
         text(&output.stdout) + &text(&output.stderr)
@@ -121,6 +112,7 @@ fn buildx_builds_with_everything_a_session_gives() {
             .collect();
         assert!(names.iter().any(|name| name == member), "{archive}: {names:?}");
     }
+    build(&["--target", "all", "-o", "type=cacheonly"]);
     build(&["--target", "all", "-o", "type=image,name=kept:1"]);
     assert!(daemon.rbuild.ok(["images"]).contains("kept"));
 
@@ -134,6 +126,11 @@ fn buildx_builds_with_everything_a_session_gives() {
     let listed = buildx.ok(&["history", "ls"]);
     assert!(listed.matches("Completed").count() >= 6, "{listed}");
     assert!(buildx.ok(&["du"]).contains("Total:"));
+    let kept = |kind: &str| buildx.ok(&["du", "--verbose"]).lines().any(|line| line.ends_with(&format!(" {kind}")));
+    assert!(kept("regular") && kept("exec.cachemount"), "{}", buildx.ok(&["du", "--verbose"]));
+    buildx.ok(&["prune", "-f", "--filter", "type=exec.cachemount"]);
+    assert!(kept("regular") && !kept("exec.cachemount"), "{}", buildx.ok(&["du", "--verbose"]));
+    buildx.fails(&["prune", "-f", "--filter", "description=x"]);
     buildx.ok(&["prune", "-af"]);
 }
 
@@ -228,4 +225,75 @@ fn buildx_asks_what_a_dockerfile_has() {
     let outline = buildx.ok(&["build", "--call=outline", "--target", "secret", "ctx"]);
     assert!(outline.contains("WHO") && outline.contains("tok"), "{outline}");
     assert!(buildx.ok(&["build", "--check", "--build-context", "other=other", "ctx"]).contains("no warnings found"));
+}
+
+#[test]
+fn what_the_command_line_built_buildx_has_cached_and_the_other_way() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    let dockerfile = "FROM busybox AS a\nARG WHO=w\nENV Q=$WHO\nRUN echo hi $WHO > /hi\nFROM busybox\nWORKDIR /app\n\
+        ARG V\nCOPY --from=a /hi .\nCOPY --chown=5:6 . .\nRUN cat hi && echo $V > v\nUSER 5\n";
+    daemon.rbuild.context("both", &[("Dockerfile", dockerfile), ("sub/x", "x"), (".dockerignore", "y\n"), ("y", "y")]);
+    let cached = |said: &str| said.lines().filter(|line| line.ends_with("CACHED")).count();
+    let words = |who: &'static str| ["build", "--progress=plain", "--build-arg", who, "--build-arg", "V=1", "both"];
+    let cli = |who| {
+        let output = daemon.rbuild.command(words(who)).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let first = cli("WHO=me");
+    assert_eq!(cached(&first), 1, "the base: {first}");
+    let second = buildx.ok(&words("WHO=me"));
+    assert_eq!(cached(&second), 6, "{second}");
+    let third = buildx.ok(&words("WHO=you"));
+    assert!(cached(&third) < 6, "{third}");
+    let fourth = cli("WHO=you");
+    assert_eq!(cached(&fourth), 6, "{fourth}");
+}
+
+#[test]
+fn buildx_pushes_an_image_whose_provenance_is_read_back() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    if !support::have("docker-registry") {
+        return;
+    }
+    let registry = Registry::start();
+    daemon.rbuild.context("app", &[("Dockerfile", "FROM busybox\nRUN echo pushed > /f\n")]);
+    let name = registry.name("app:1");
+    buildx.ok(&["build", "--push", "-t", &name, "--metadata-file", "pushed.json", "app"]);
+    let metadata: serde_json::Value = serde_json::from_str(&read(&daemon.rbuild.path("pushed.json"))).unwrap();
+    let digest = metadata["containerimage.digest"].as_str().unwrap();
+    let seen = buildx.ok(&["imagetools", "inspect", &name]);
+    assert!(seen.contains(digest) && seen.contains("attestation-manifest"), "{seen}");
+    let output = buildx.run(&["imagetools", "inspect", &name, "--format", "{{json .Provenance}}"]);
+    let provenance: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let request = &provenance["SLSA"]["buildDefinition"]["externalParameters"]["request"];
+    assert_eq!(request["frontend"], "dockerfile.v0", "{provenance}");
+    buildx.ok(&["build", "-o", &format!("type=registry,name={}", registry.name("app:2")), "--provenance=false", "app"]);
+    let plain = buildx.ok(&["imagetools", "inspect", &registry.name("app:2")]);
+    assert!(!plain.contains("attestation-manifest"), "{plain}");
+}
+
+#[test]
+fn buildx_gives_agents_and_layouts() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    daemon.rbuild.context("base", &[("Dockerfile", "FROM busybox\nRUN echo laid > /laid\n")]);
+    buildx.ok(&["build", "--provenance=false", "-t", "lay:latest", "-o", "type=oci,dest=lay.tar", "base"]);
+    let archive = std::fs::File::open(daemon.rbuild.path("lay.tar")).unwrap();
+    tar::Archive::new(archive).unpack(daemon.rbuild.path("lay")).unwrap();
+    daemon.rbuild.context("top", &[("Dockerfile", "FROM other\nRUN cat /laid > /y\n")]);
+    let layout = format!("other=oci-layout://{}:latest", daemon.rbuild.path("lay").display());
+    buildx.ok(&["build", "--build-context", &layout, "-o", "top-out", "top"]);
+    assert_eq!(read(&daemon.rbuild.path("top-out/y")), "laid\n");
+    if !support::have("ssh-agent") {
+        return;
+    }
+    let agent = Agent::start(&daemon.rbuild, "mine");
+    import_ssh(&daemon.rbuild);
+    daemon.rbuild.context("ssh", &[("Dockerfile", "FROM ssh\nRUN --mount=type=ssh ssh-add -L > /s\n")]);
+    let ssh = format!("default={}", agent.socket.display());
+    buildx.ok(&["build", "--ssh", &ssh, "-o", "ssh-out", "ssh"]);
+    assert_eq!(read(&daemon.rbuild.path("ssh-out/s")), agent.key);
 }

@@ -31,18 +31,34 @@ impl Daemon {
             return None;
         }
         let rbuild = Rbuild::new();
-        let process = serve(&rbuild, words).spawn().unwrap();
+        let process = logged(&rbuild, words).spawn().unwrap();
         let daemon = Daemon { rbuild, process };
-        let began = Instant::now();
-        while StdStream::connect(daemon.socket()).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(10), "the daemon does not answer");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        daemon.answers();
         Some(daemon)
     }
 
     pub fn socket(&self) -> PathBuf {
         self.rbuild.path("run/s.sock")
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.rbuild.path(LOG)).unwrap_or_default()
+    }
+
+    /// Starts another one on the same store, when this one has ended.
+    pub fn again(&mut self) {
+        self.process = logged(&self.rbuild, &[]).spawn().unwrap();
+        self.answers();
+    }
+
+    /// Waits until it does.
+    fn answers(&self) {
+        let began = Instant::now();
+        while StdStream::connect(self.socket()).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(10), "the daemon does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn address(&self) -> String {
@@ -75,12 +91,26 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            eprint!("{}", self.log());
+        } else {
             self.end();
+            assert!(!self.log().contains("panicked"), "{}", self.log());
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Where a daemon writes, in its scratch directory.
+const LOG: &str = "serve.log";
+
+/// The same, writing to its log.
+fn logged(rbuild: &Rbuild, words: &[&str]) -> Command {
+    let log = std::fs::File::options().create(true).append(true).open(rbuild.path(LOG)).unwrap();
+    let mut command = serve(rbuild, words);
+    command.stderr(log);
+    command
 }
 
 /// `rbuild serve`, ready to run.

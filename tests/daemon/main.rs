@@ -3,8 +3,11 @@
 mod api;
 mod buildx;
 mod contexts;
+mod crowd;
 mod fixture;
+mod forged;
 mod frontend;
 mod life;
+mod mutants;
 #[path = "../support/mod.rs"]
 mod support;

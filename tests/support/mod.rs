@@ -50,6 +50,17 @@ pub fn have(program: &str) -> bool {
     found
 }
 
+/// Where docker-buildx is, which is fetched if need be; says why not. In CI its absence fails the test.
+pub fn buildx() -> Option<String> {
+    let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/buildx.sh")).output().unwrap();
+    if found.status.success() {
+        return Some(text(&found.stdout).trim().to_string());
+    }
+    assert!(std::env::var_os("CI").is_none(), "{}", text(&found.stderr));
+    eprintln!("skipped: {}", text(&found.stderr));
+    None
+}
+
 /// A scratch directory on the file system of the build, not on tmpfs: overlays need it.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("rbuild-test-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
