@@ -2,6 +2,7 @@
 
 mod api;
 mod buildx;
+mod contexts;
 mod crowd;
 mod fixture;
 mod forged;
