@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use solver::graph::op::SourceOp;
+use solver::port::Record;
 use tokio::sync::OnceCell;
 
 use super::bases::Bases;
@@ -29,6 +30,8 @@ pub(crate) struct Asker {
     pub own: OwnRecords,
     /// A context is taken once a build, however many graphs of it name it.
     contexts: Mutex<HashMap<LocalName, Arc<OnceCell<Arc<UsedContext>>>>>,
+    /// What a client sends can be had once.
+    uploads: Mutex<HashMap<String, Arc<OnceCell<Record>>>>,
     /// What sources turned out to be.
     materials: Mutex<BTreeSet<Material>>,
 }
@@ -41,8 +44,14 @@ impl Asker {
         own: OwnRecords,
     ) -> Asker {
         let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
-        let (contexts, materials) = (Mutex::default(), Mutex::default());
-        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts, materials }
+        let (contexts, uploads, materials) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts, uploads, materials }
+    }
+
+    /// The place of what the client sends under this path.
+    pub(crate) fn upload(&self, path: &str) -> Arc<OnceCell<Record>> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(|e| e.into_inner());
+        Arc::clone(uploads.entry(path.to_owned()).or_default())
     }
 
     /// Notes what a source turned out to be.

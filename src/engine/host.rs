@@ -198,7 +198,7 @@ impl EngineHost {
         submitted.get(&at.caller()).cloned().ok_or(StepFailure::Unsupported("a question of a build that has ended"))
     }
 
-    fn asker(&self, at: &AskCx) -> Result<Arc<Asker>, StepFailure> {
+    pub(super) fn asker(&self, at: &AskCx) -> Result<Arc<Asker>, StepFailure> {
         Ok(Arc::clone(&self.submitted(at)?.asker))
     }
 

@@ -187,6 +187,16 @@ impl Wanted {
         self.url.host_str().unwrap_or_default()
     }
 
+    /// The path of the URL, as it stands there.
+    pub fn path(&self) -> &str {
+        self.url.path()
+    }
+
+    /// What the file is called where nobody else has a name for it.
+    pub fn name(&self) -> String {
+        self.filename.clone().or_else(|| name_in(&self.url)).unwrap_or_else(|| "download".to_owned())
+    }
+
     /// The URL as it may be shown: without user, password and query.
     pub fn shown(&self) -> String {
         shown(&self.url)

@@ -297,3 +297,30 @@ fn buildx_gives_agents_and_layouts() {
     buildx.ok(&["build", "--ssh", &ssh, "-o", "ssh-out", "ssh"]);
     assert_eq!(read(&daemon.rbuild.path("ssh-out/s")), agent.key);
 }
+
+#[test]
+fn buildx_sends_a_context_from_its_standard_input() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    let dockerfile = "FROM busybox\nCOPY f /copied\nRUN grep sent /copied && echo it $((40 + 2))\n";
+    let context = daemon.rbuild.context("sent", &[("Dockerfile", dockerfile), ("f", "sent\n")]);
+    let archive = daemon.rbuild.path("sent.tar");
+    let mut pack = Command::new("tar");
+    assert!(pack.arg("-C").arg(&context).arg("-cf").arg(&archive).arg(".").status().unwrap().success());
+    let build = |input: &Path| {
+        let mut command = buildx.command(&["build", "--progress=plain", "-"]);
+        let input = std::fs::File::open(input).unwrap();
+        let output = command.stdin(input).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let said = build(&archive);
+    assert!(said.lines().any(|line| line.ends_with(" it 42")), "{said}");
+    let said = build(&archive);
+    assert!(!said.lines().any(|line| line.ends_with(" it 42")), "equal bytes are equal contexts: {said}");
+    // A Dockerfile alone is no context.
+    let alone = daemon.rbuild.path("alone");
+    std::fs::write(&alone, "FROM busybox\nRUN echo all $((40 + 3))\n").unwrap();
+    let said = build(&alone);
+    assert!(said.lines().any(|line| line.ends_with(" all 43")), "{said}");
+}

@@ -10,7 +10,7 @@ use solver::graph::op::SourceOp;
 use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 
-use super::{note, noted};
+use super::{note, noted, upload};
 use crate::engine::blocking::blocking;
 use crate::engine::client::Client;
 use crate::engine::host::EngineHost;
@@ -21,6 +21,9 @@ use crate::source::http::{Answer, Download, Known, Wanted};
 impl EngineHost {
     pub(in crate::engine) async fn pin_http(&self, at: &AskCx, source: &SourceOp) -> Result<Record, StepFailure> {
         let wanted = Wanted::read(&source.identifier, &source.attrs)?;
+        if wanted.host() == upload::SESSION {
+            return self.pin_upload(at, &wanted).await;
+        }
         let notes = self.store().context_directory();
         let notes = notes.join(format!("{}.http", hex::encode(&wanted.identity()[..16])));
         let known: Option<Known> = noted(&notes);

@@ -6,6 +6,7 @@
 mod git;
 mod http;
 mod oci_layout;
+mod upload;
 
 use std::path::Path;
 use std::time::Duration;
