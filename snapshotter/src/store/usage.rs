@@ -1,10 +1,12 @@
 //! How much disk a store takes, and what for.
 
 use std::collections::HashSet;
-use std::os::fd::AsFd;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{fstat, openat, statat, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::layout::{names_in, read_if_there};
 use super::Store;
@@ -116,7 +118,7 @@ fn disk_usage(path: &Path) -> Result<u64> {
     let mut seen = HashSet::new();
     // One descriptor however deep the tree; a step at work may move directories, so the way is remembered by inode.
     let mut above = Vec::new();
-    let mut names = sorted_names(&current, &mut buffer).map_err(failed)?;
+    let mut names = names_if_there(&current, &mut buffer).map_err(failed)?;
     loop {
         let Some(name) = names.pop() else {
             let Some((rest, device, inode)) = above.pop() else { return Ok(bytes) };
@@ -138,9 +140,20 @@ fn disk_usage(path: &Path) -> Result<u64> {
         }
         let Ok(inside) = openat(current.as_fd(), name.as_c_str(), DIRECTORY, Mode::empty()) else { continue };
         let here = fstat(&current).map_err(failed)?;
-        let names_inside = sorted_names(&inside, &mut buffer).map_err(failed)?;
+        let names_inside = names_if_there(&inside, &mut buffer).map_err(failed)?;
         above.push((std::mem::replace(&mut names, names_inside), here.st_dev, here.st_ino));
         current = inside;
+    }
+}
+
+/// The names in a directory; one that was removed after it was opened has none.
+fn names_if_there(
+    directory: &OwnedFd,
+    buffer: &mut [std::mem::MaybeUninit<u8>],
+) -> std::result::Result<Vec<CString>, Errno> {
+    match sorted_names(directory, buffer) {
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        listed => listed,
     }
 }
 
@@ -150,8 +163,20 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 mod tests {
     use std::fs;
 
+    use super::{names_if_there, open_directory};
+
     use crate::store::cache_mount::CacheSharing;
     use crate::testing::scratch_store;
+
+    #[test]
+    fn what_goes_away_while_it_is_measured_counts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        fs::create_dir(&gone).unwrap();
+        let open = open_directory(&gone).unwrap();
+        fs::remove_dir(&gone).unwrap();
+        assert_eq!(names_if_there(&open, &mut vec![std::mem::MaybeUninit::uninit(); 1 << 10]), Ok(Vec::new()));
+    }
 
     #[test]
     fn every_kind_has_its_share() {
