@@ -97,7 +97,12 @@ impl Credentials {
                     let (own, host, repository) = (own.clone(), host.to_owned(), repository.to_owned());
                     // Files are read, helpers run.
                     let found = tokio::task::spawn_blocking(move || own.find(&host, &repository)).await;
-                    found.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?
+                    match found {
+                        Ok(found) => found?,
+                        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+                        // Work that had not begun when the runtime ended never will.
+                        Err(_) => std::future::pending().await,
+                    }
                 }
             };
             if found.is_some() {

@@ -201,6 +201,10 @@ impl<T: Send + 'static> Transfer<'_, T> {
 }
 
 async fn joined<T>(reading: JoinHandle<io::Result<T>>, blob: Digest) -> Result<T> {
-    let result = reading.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-    result.map_err(|source| Error::Sink { blob, source })
+    match reading.await {
+        Ok(result) => result.map_err(|source| Error::Sink { blob, source }),
+        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        // Work that had not begun when the runtime ended never will.
+        Err(_) => std::future::pending().await,
+    }
 }

@@ -47,7 +47,12 @@ impl Git<'_> {
         }
         let (keeps, wanted) = (self.wanted.keep_git_dir, self.wanted.subdir.clone());
         let settled = tokio::task::spawn_blocking(move || settle(&tree, keeps, time, &wanted)).await;
-        settled.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+        match settled {
+            Ok(settled) => settled,
+            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            // Work that had not begun when the runtime ended never will.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// A repository with this one commit, under the name it was asked for.
