@@ -130,8 +130,6 @@ fn shared_key(context: Option<&Path>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use frontend::{GitRef, MainContext};
-
     use super::*;
     use crate::engine::{ExportRequest, Recipe, Rights};
 
@@ -172,7 +170,8 @@ mod tests {
     fn a_context_elsewhere_is_told_as_it_was_typed() {
         let address = "https://host.example/r.git#main:dir".to_owned();
         let mut written = order(Dockerfile::Text(vec![]));
-        written.request.recipe.options.context = MainContext::Git(GitRef::parse(&address).unwrap().unwrap());
+        let typed = attrs::read(&[("context".to_owned(), address.clone())].into(), &Default::default()).unwrap();
+        written.request.recipe.options.context = typed.recipe.options.context;
         let attrs = written.write(&"unix:///x".parse().unwrap()).unwrap().solve.frontend_attrs;
         assert_eq!((&attrs["context"], attrs["dockerfilekey"].as_str()), (&address, "dockerfile"));
     }
