@@ -19,6 +19,7 @@ mod explain;
 mod finish;
 mod host;
 pub mod images;
+mod inside;
 mod job;
 mod layers;
 mod load;
@@ -55,6 +56,7 @@ pub use client::{
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
+pub use inside::open_inside;
 pub use job::{Job, Tree};
 pub use load::Loaded;
 pub use notes::Notes;

@@ -6,10 +6,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use frontend::MainContext;
-use rustix::fs::{openat2, Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use solver::graph::Graph;
 
 use super::error::BuildError;
+use super::inside::open_inside;
 use super::job::Job;
 use super::recipe::{spellings, Dockerfile, Recipe};
 
@@ -71,10 +72,7 @@ async fn file(job: &Arc<Job>, graph: Option<Arc<Graph>>, name: &str, limit: u64)
 
 /// Reads a file; no link leads out of the tree.
 fn read_in(root: BorrowedFd<'_>, name: &str, limit: u64) -> std::io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let inside = name.trim_start_matches('/');
-    let file = openat2(root, inside, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?;
-    let file = File::from(file);
+    let file = File::from(open_inside(root, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }

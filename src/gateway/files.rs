@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{openat2, readlinkat, statat, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{readlinkat, statat, AtFlags, Dir, FileType, OFlags, Stat};
 use tonic::Code;
 
+use crate::engine::open_inside;
 use crate::wire::failure::Failure;
 use crate::wire::proto::fsutil;
 
@@ -40,14 +41,6 @@ fn failed(doing: &str, path: &str, error: io::Error) -> Failure {
     Failure::new(code, format!("{doing} {path}: {text}"))
 }
 
-/// Opens what a path leads to, links in the tree followed.
-fn open(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-    let inside = path.trim_start_matches('/');
-    let inside = if inside.is_empty() { "." } else { inside };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(openat2(root, inside, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
-}
-
 /// Bytes of a file; `length` 0 is all from `offset` on.
 pub(super) fn read(root: BorrowedFd<'_>, path: &str, offset: i64, length: i64) -> Result<Vec<u8>, Failure> {
     let (Ok(offset), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else {
@@ -55,7 +48,7 @@ pub(super) fn read(root: BorrowedFd<'_>, path: &str, offset: i64, length: i64) -
     };
     let io = |error| failed("open", path, error);
     // Without NONBLOCK a FIFO would wait for somebody who writes.
-    let mut file = File::from(open(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map_err(io)?);
+    let mut file = File::from(open_inside(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map_err(io)?);
     let kind = file.metadata().map_err(io)?;
     if !kind.is_file() {
         let what = if kind.is_dir() { "is a directory" } else { "not a regular file" };
@@ -79,11 +72,11 @@ pub(super) fn stat(root: BorrowedFd<'_>, path: &str) -> Result<fsutil::Stat, Fai
     let trimmed = path.trim_end_matches('/');
     let (parent, name) = trimmed.rsplit_once('/').unwrap_or(("", trimmed));
     if matches!(name, "" | "." | "..") {
-        let directory = open(root, path, OFlags::PATH).map_err(io)?;
+        let directory = open_inside(root, path, OFlags::PATH).map_err(io)?;
         let stat = rustix::fs::fstat(&directory).map_err(|e| io(e.into()))?;
         return Ok(entry(".", &stat, String::new()));
     }
-    let parent = open(root, parent, OFlags::PATH | OFlags::DIRECTORY).map_err(io)?;
+    let parent = open_inside(root, parent, OFlags::PATH | OFlags::DIRECTORY).map_err(io)?;
     entry_of(parent.as_fd(), name.as_bytes()).map_err(io)
 }
 
@@ -106,7 +99,7 @@ pub(super) fn list(root: BorrowedFd<'_>, path: &str, pattern: &str) -> Result<Ve
                 .map_err(|e| Failure::new(Code::InvalidArgument, format!("pattern {pattern:?}: {e}")))?,
         ),
     };
-    let directory = open(root, path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io)?;
+    let directory = open_inside(root, path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io)?;
     let mut entries = Vec::new();
     for found in Dir::read_from(&directory).map_err(|e| io(e.into()))? {
         let found = found.map_err(|e| io(e.into()))?;
