@@ -121,8 +121,3 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-
-/// A build's failure in one line.
-pub(crate) fn one_line(error: &BuildError) -> String {
-    chain(error)
-}

@@ -251,7 +251,7 @@ impl EngineHost {
     /// The cache from elsewhere that has a key.
     fn import_with(&self, key: &CacheKey) -> Option<Arc<Import>> {
         let imports = self.imports.lock().unwrap_or_else(|e| e.into_inner());
-        imports.iter().find(|import| import.record(&key.0).is_some()).cloned()
+        imports.iter().find(|import| import.is_there() && import.record(&key.0).is_some()).cloned()
     }
 
     /// The record of a key in a cache from elsewhere.
@@ -615,7 +615,7 @@ impl Host for EngineHost {
 
     async fn seen(&self, key: DefinitionKey) -> Result<bool, StepError> {
         // What an imported cache has is likely found; that it carries no definitions says nothing.
-        let imports = !self.imports.lock().unwrap_or_else(|e| e.into_inner()).is_empty();
+        let imports = self.imports.lock().unwrap_or_else(|e| e.into_inner()).iter().any(|import| import.is_there());
         Ok(imports || self.store.is_seen(&key.0))
     }
 

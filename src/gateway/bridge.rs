@@ -114,10 +114,10 @@ impl Bridge {
     pub(super) async fn solve(self: &Arc<Self>, request: SolveRequest) -> Result<SolveResponse, Failure> {
         for entry in &request.cache_imports {
             let attrs = entry.attrs.clone().into_iter().collect();
-            match CacheFrom::new(&entry.r#type, &attrs) {
-                // A path is one of the client's.
-                Ok(from) if matches!(from.place, Place::Local(..)) => {
-                    self.warn("a cache is not used: caches of type local are not supported here".to_string());
+            // A path is one of the client's.
+            match CacheFrom::of_client(&entry.r#type, &attrs, &self.given.session) {
+                Ok(from) if matches!(from.place, Place::Client(_)) && self.given.session.is_empty() => {
+                    self.warn("a cache is not used: a frontend knows no directory here".to_string());
                 }
                 Ok(from) => self.job.import_caches(&[from]).await,
                 Err(error) => self.warn(format!("a cache is not used: {error}")),

@@ -21,6 +21,11 @@ impl Buildx<'_> {
         Some(buildx)
     }
 
+    /// The same client, when another daemon serves at the same address.
+    pub fn again(daemon: &Daemon) -> Option<Buildx<'_>> {
+        Some(Buildx { program: support::buildx()?, daemon })
+    }
+
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         let home = self.daemon.rbuild.path("home");

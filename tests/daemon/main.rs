@@ -7,7 +7,9 @@ mod crowd;
 mod fixture;
 mod forged;
 mod frontend;
+mod history;
 mod life;
 mod mutants;
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;
