@@ -98,6 +98,12 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ => remark!("WARNING: {shortage}"),
         }
     }
+    for unknown in limits::unknown_sections() {
+        match args.progress {
+            Progress::Rawjson => screen.warn(unknown),
+            _ => remark!("WARNING: {unknown}"),
+        }
+    }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);

@@ -4,10 +4,13 @@ mod api;
 mod buildx;
 mod contexts;
 mod crowd;
+mod doors;
 mod fixture;
 mod forged;
+mod freshness;
 mod frontend;
 mod life;
 mod mutants;
+mod refused;
 #[path = "../support/mod.rs"]
 mod support;
