@@ -16,9 +16,13 @@ pub struct Buildx<'d> {
 
 impl Buildx<'_> {
     pub fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
-        let buildx = Buildx { program: support::buildx()?, daemon };
+        let buildx = Buildx { program: support::client("docker-buildx")?, daemon };
         buildx.ok(&["create", "--name", "t", "--driver", "remote", &daemon.address()]);
         Some(buildx)
+    }
+
+    pub fn program(&self) -> &str {
+        &self.program
     }
 
     pub fn command(&self, words: &[&str]) -> Command {

@@ -2,6 +2,7 @@
 
 mod api;
 mod buildx;
+mod compose;
 mod contexts;
 mod crowd;
 mod fixture;
