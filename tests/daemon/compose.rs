@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use super::buildx::Buildx;
+use super::client::Buildx;
 use super::fixture::Daemon;
 use super::support::registry::Registry;
 use super::support::{self, text};

@@ -2,6 +2,7 @@
 
 mod api;
 mod buildx;
+mod client;
 mod compose;
 mod contexts;
 mod crowd;
