@@ -93,8 +93,7 @@ impl EngineHost {
 
     /// Makes a graph known by the number it is submitted under: its questions are answered with what its asker brings.
     pub(crate) fn register(&self, submit: BuildId, graph: Arc<Graph>, asker: Arc<Asker>) -> Registered<'_> {
-        let (images, records, remarks) = Default::default();
-        let submitted = Arc::new(Submitted { graph, asker, images, records, remarks });
+        let submitted = Arc::new(Submitted::new(graph, asker));
         self.submitted.lock().unwrap_or_else(|e| e.into_inner()).insert(submit, submitted);
         Registered { host: self, submit }
     }

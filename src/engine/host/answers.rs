@@ -150,7 +150,7 @@ impl Host for EngineHost {
     fn used(&self, submit: BuildId, vertex: &Vertex, record: RecordId) {
         let submitted = self.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&submit).cloned();
         let Some(submitted) = submitted else { return };
-        let before = submitted.records.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, record);
+        let before = submitted.has(vertex.id, record);
         if before == Some(record) || explain::secret_ids(vertex).is_empty() {
             return;
         }

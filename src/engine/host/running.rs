@@ -58,7 +58,7 @@ impl EngineHost {
         let kept = Kept { parts: order.parts, place, origins, secrets };
         let record = self.keep(order.key, Some(&kept), cost, outputs).await?;
         self.keep_listings(record.id, contexts).await;
-        submitted.records.lock().unwrap_or_else(|e| e.into_inner()).insert(order.vertex.id, record.id);
+        submitted.has(order.vertex.id, record.id);
         Ok(Ran::Made { record, new: true })
     }
 

@@ -1,7 +1,7 @@
 //! One graph while it is solved: for whom, what its images are, what its vertices resulted in.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use solver::event::BuildId;
 use solver::graph::{Graph, Vertex, VertexId, Via};
@@ -23,9 +23,11 @@ pub(in crate::engine) struct Submitted {
     /// What its images resolved to.
     pub(in crate::engine) images: Mutex<HashMap<VertexId, Base>>,
     /// The results of its vertices.
-    pub(in crate::engine) records: Mutex<BTreeMap<VertexId, RecordId>>,
+    records: Mutex<BTreeMap<VertexId, RecordId>>,
     /// What is told of results that were found: looked into beside everything else.
     pub(in crate::engine) remarks: Mutex<Vec<JoinHandle<Vec<Remark>>>>,
+    /// The vertices whose layers are in the image.
+    in_image: OnceLock<HashSet<VertexId>>,
 }
 
 impl Submitted {
@@ -36,6 +38,31 @@ impl Submitted {
 
     pub(in crate::engine) fn place(&self, vertex: &Vertex) -> Place {
         Place::of(&self.graph, vertex, &self.asker.client.project())
+    }
+}
+
+impl Submitted {
+    pub(in crate::engine) fn new(graph: Arc<Graph>, asker: Arc<Asker>) -> Submitted {
+        let (images, records, remarks, in_image) = Default::default();
+        Submitted { graph, asker, images, records, remarks, in_image }
+    }
+
+    /// A vertex has a result, and those who wait for it are told; gives the one it had before.
+    pub(in crate::engine) fn has(&self, vertex: VertexId, record: RecordId) -> Option<RecordId> {
+        let before = self.records.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex, record);
+        if before != Some(record) {
+            for feed in self.asker.feeds() {
+                self.leaving(&vertex, record).into_iter().for_each(|result| feed.tell(result));
+            }
+        }
+        before
+    }
+
+    /// A result as it may leave, unless its vertex is to stay here.
+    fn leaving(&self, vertex: &VertexId, record: RecordId) -> Option<ToExport> {
+        self.graph.get(vertex).filter(|vertex| vertex.hints.export_cache != Some(false))?;
+        let in_image = self.in_image.get_or_init(|| below_targets(&self.graph)).contains(vertex);
+        Some(ToExport { record, in_image })
     }
 }
 
@@ -50,12 +77,8 @@ impl Registered<'_> {
     pub(crate) fn results(&self) -> Vec<ToExport> {
         let submitted = self.host.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&self.submit).cloned();
         let Some(submitted) = submitted else { return Vec::new() };
-        let in_image = below_targets(&submitted.graph);
         let records = submitted.records.lock().unwrap_or_else(|e| e.into_inner());
-        let graph = &submitted.graph;
-        let leaves = |vertex: &&VertexId| graph.get(vertex).is_some_and(|v| v.hints.export_cache != Some(false));
-        let all = records.keys().filter(leaves).filter_map(|vertex| Some((vertex, *records.get(vertex)?)));
-        all.map(|(vertex, record)| ToExport { record, in_image: in_image.contains(vertex) }).collect()
+        records.iter().filter_map(|(vertex, record)| submitted.leaving(vertex, *record)).collect()
     }
 
     /// What there is to be told of results that were found in the store.
