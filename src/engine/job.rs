@@ -17,7 +17,7 @@ use super::asker::Asker;
 use super::attrs;
 use super::bases::Bases;
 use super::blocking::blocking;
-use super::cache::{self, Import, ToExport};
+use super::cache::{self, Import, Stream, ToExport};
 use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
@@ -61,6 +61,8 @@ pub struct Job {
     imported: Mutex<Vec<CacheFrom>>,
     /// The results it has, to be exported.
     results: Mutex<Vec<ToExport>>,
+    /// Exports that have begun.
+    streams: Mutex<Vec<Stream>>,
     /// The frontend that was asked, with its options.
     asked: Mutex<(String, BTreeMap<String, String>)>,
 }
@@ -81,6 +83,7 @@ impl Job {
             began: Time::now(),
             imported: Mutex::default(),
             results: Mutex::default(),
+            streams: Mutex::default(),
             asked: Mutex::default(),
         })
     }
@@ -241,6 +244,20 @@ impl Job {
         }
     }
 
+    /// Begins to send layers to where [`export_caches`](Job::export_caches) will want them, each when its step has ended.
+    pub fn begin_caches(&self, caches: &[CacheTo]) {
+        let begun = caches.iter().filter_map(|to| Stream::start(self, to));
+        let mut streams = self.streams.lock().unwrap_or_else(|e| e.into_inner());
+        streams.extend(begun.inspect(|stream| self.asker.tell(stream.feed.clone())));
+    }
+
+    /// The export to a place that has begun.
+    fn begun(&self, to: &CacheTo) -> Option<Stream> {
+        let mut streams = self.streams.lock().unwrap_or_else(|e| e.into_inner());
+        let at = streams.iter().position(|stream| stream.to == *to)?;
+        Some(streams.swap_remove(at))
+    }
+
     /// Writes results to elsewhere. After a failed build what there is so far is written, and errors are warned of.
     ///
     /// # Errors
@@ -252,6 +269,10 @@ impl Job {
                 _ => "client directory",
             };
             let note = self.notes.begin(&format!("exporting cache to {kind}"));
+            if let Some(begun) = self.begun(to) {
+                let sent = begun.finish().await;
+                note.part(&format!("layers sent while building: {sent}"));
+            }
             let done = cache::export(self, to, &note).await;
             match done {
                 Err(error) if failed || to.ignore_error => {

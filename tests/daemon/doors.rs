@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
-use super::buildx::Buildx;
+use super::client::Buildx;
 use super::fixture::Daemon;
 use super::support::certificates::make_certificates;
 use super::support::{can_build, have, scratch, text, until, Rbuild};

@@ -2,6 +2,8 @@
 
 mod api;
 mod buildx;
+mod client;
+mod compose;
 mod contexts;
 mod crowd;
 mod doors;

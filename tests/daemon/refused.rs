@@ -8,7 +8,7 @@ use solver::llb::pb;
 use tonic::{Code, Status};
 
 use super::api::within;
-use super::buildx::Buildx;
+use super::client::Buildx;
 use super::fixture::Daemon;
 
 /// A definition of one op, of which more is said.
