@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
 use serde_json::{json, Map, Value};
-use solver::event::{EventKind, EventSink};
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{Build, Progress};
@@ -23,7 +22,7 @@ use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
 use crate::gateway;
-use crate::history::{self, About, Ending, Finished, Held, Limits, Recorder};
+use crate::history::{self, About, Ending, Finished, Limits, Recorder};
 use crate::progress::View;
 use crate::sandbox;
 
@@ -98,6 +97,12 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ => remark!("WARNING: {shortage}"),
         }
     }
+    for unknown in limits::unknown_sections() {
+        match args.progress {
+            Progress::Rawjson => screen.warn(unknown),
+            _ => remark!("WARNING: {unknown}"),
+        }
+    }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
@@ -109,7 +114,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
         let recorder = record(&engine, args, &names, kept);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = gateway::build(&engine, &request, client, sink(&screen, recorder.as_ref())) => {
+            built = gateway::build(&engine, &request, client, screen.sink(recorder.as_ref())) => {
                 End::Built(Box::new(built))
             }
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
@@ -177,21 +182,6 @@ fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Opti
     let name = names.first().cloned().unwrap_or_else(|| args.context.display().to_string());
     let about = About { id: history::new_id(), name, request, asked: None };
     Recorder::begin(&engine.history(), kept, about).ok()
-}
-
-/// Where events go: to the screen, and into the history.
-fn sink(screen: &Screen, recorder: Option<&Recorder>) -> EventSink {
-    let (show, backlog) = (screen.sink(), screen.backlog());
-    let Some(record) = recorder.map(Recorder::sink) else { return EventSink::new(show) };
-    EventSink::new(move |event| {
-        // Output waits for both.
-        let held: Held = match &event.kind {
-            EventKind::Log { data, .. } => Some(Box::new(backlog.hold(data.len()))),
-            _ => None,
-        };
-        record(event.clone(), held);
-        show(event);
-    })
 }
 
 /// How a build is remembered.

@@ -11,7 +11,6 @@ use super::args::{Explain, History as Verb, Progress};
 use super::excerpt::printable;
 use super::failure::Failure;
 use super::past::Past;
-use super::screen::TICK;
 use crate::history::{self, BuildRecord, History, Status, Step};
 use crate::progress::Display;
 use crate::rfc3339::Time;
@@ -87,17 +86,7 @@ fn logs(past: &Past, build: Option<&str>, progress: Progress) -> Result<u8, Fail
             return Err(Failure::misuse("--progress=tty: a build of the past is shown in lines".to_string()))
         }
     };
-    let mut last: Option<Timestamp> = None;
-    past.replay(&build, |event| {
-        // What the screen's clock would have brought to light.
-        let mut clock = last.unwrap_or(event.at);
-        while event.at.0.saturating_sub(clock.0) > TICK {
-            clock = Timestamp(clock.0 + TICK);
-            display.tick(clock)?;
-        }
-        last = Some(event.at);
-        Ok(display.event(&event)?)
-    })?;
+    past.replay(&build, |event| Ok(display.event(&event)?))?;
     display.finish()?;
     super::render::warnings(display.view().warnings(), &mut io::stdout())?;
     Ok(0)

@@ -41,7 +41,13 @@ impl Content for Service {
         Ok(Response::new(InfoResponse { info: Some(info(digest, size)) }))
     }
 
-    async fn list(&self, _: Request<ListContentRequest>) -> Result<Response<BoxStream<ListContentResponse>>, Status> {
+    async fn list(
+        &self,
+        call: Request<ListContentRequest>,
+    ) -> Result<Response<BoxStream<ListContentResponse>>, Status> {
+        if call.into_inner().filters.iter().any(|filter| !filter.is_empty()) {
+            return Err(Status::unimplemented("filters of content are not supported"));
+        }
         let history = Arc::clone(&self.0);
         let blobs = tokio::task::spawn_blocking(move || history.blobs()).await;
         let blobs = blobs.map_err(|e| Status::internal(e.to_string()))?;

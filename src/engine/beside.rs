@@ -87,7 +87,9 @@ fn write(root: BorrowedFd<'_>, name: &str, text: &[u8]) -> io::Result<()> {
 /// Every regular file with its digest, each directory right before what is in it.
 fn subjects(root: BorrowedFd<'_>) -> io::Result<Vec<Value>> {
     let mut subjects = Vec::new();
-    let mut open: Vec<Vec<u8>> = names(root.as_fd(), b"")?;
+    // What is mounted may be a mere place, from which nothing can be read.
+    let top = below(root, b".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut open: Vec<Vec<u8>> = names(top.as_fd(), b"")?;
     while let Some(path) = open.pop() {
         let look = OFlags::PATH | OFlags::NOFOLLOW;
         let found = rustix::fs::fstat(below(root, &path, look)?)?;
@@ -158,7 +160,8 @@ mod tests {
         fs::write(outside.path().join("secret"), "s").unwrap();
         std::os::unix::fs::symlink(outside.path(), root.join("away")).unwrap();
         std::os::unix::fs::symlink(outside.path().join("secret"), root.join("provenance.json")).unwrap();
-        let opened = fs::File::open(root).unwrap();
+        // As mounted trees are.
+        let opened = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let said = Attestation { predicate_type: "t".into(), predicate: json!({ "p": 1 }) };
         put(opened.as_fd(), "provenance.json", &said).unwrap();
         assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "s", "a link in the way is replaced");

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 use super::api::one_file;
-use super::buildx::Buildx;
+use super::client::Buildx;
 use super::fixture::Daemon;
 use super::support::{processes, text, until};
 
@@ -65,9 +65,12 @@ fn the_command_line_and_buildx_share_one_history() {
     assert!(logs(id).contains("said 2"), "{}", logs(id));
     assert!(logs(builds[0]["id"].as_str().unwrap()).contains("said 1"), "a build of the command line");
     let inspected = buildx.ok(&["history", "inspect", id]);
-    assert!(inspected.contains("N") && inspected.contains("Completed"), "{inspected}");
+    assert!(inspected.contains("BUILD ARG") && inspected.contains("Build Steps:"), "{inspected}");
     let attached = buildx.ok(&["history", "inspect", "attachment", id, "--type", "provenance"]);
     assert!(attached.contains("resolvedDependencies"), "{attached}");
+    // All that the record names can be had.
+    buildx.ok(&["history", "export", "-o", "one.dockerbuild", id]);
+    assert!(daemon.rbuild.path("one.dockerbuild").exists());
     buildx.ok(&["history", "rm", id]);
     assert_eq!(listed(&daemon).len(), 1);
     assert!(daemon.rbuild.ok(["fsck"]).is_empty());

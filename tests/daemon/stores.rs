@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::buildx::Buildx;
+use super::client::Buildx;
 use super::fixture::Daemon;
 
 const DOCKERFILE: &str = "FROM busybox AS make\nARG N=1\nRUN echo ran $((40 + N)); echo made > /made\n\

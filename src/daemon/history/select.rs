@@ -32,6 +32,8 @@ enum Measure {
     Took,
 }
 
+/// What else filters may ask of a record.
+const FIELDS: [&str; 3] = ["ref", "status", "repository"];
 const SIGNS: [&str; 4] = [">=", "<=", ">", "<"];
 
 impl Selection {
@@ -50,6 +52,9 @@ impl Selection {
                 }
             }
             let filter = Filter::parse(&[plain.join(",")])?;
+            if let Some(field) = filter.fields().find(|field| !FIELDS.contains(field)) {
+                return Err(Status::unimplemented(format!("selecting builds by {field} is not supported")));
+            }
             Ok((comparisons, filter))
         };
         filters.iter().filter(|filter| !filter.trim().is_empty()).map(one).collect::<Result<_, _>>().map(Selection)
@@ -207,6 +212,8 @@ mod tests {
         for bad in ["duration>x", "startedAt<yesterday", "size>3", "duration>999999999999999999999999999h"] {
             assert!(Selection::parse(&[bad.to_string()], now).is_err(), "{bad}");
         }
+        let unknown = Selection::parse(&["size==3".to_string()], now).unwrap_err();
+        assert_eq!(unknown.code(), Code::Unimplemented);
         let status = |wanted: &str, record: &BuildHistoryRecord| {
             Selection::parse(&[format!("status=={wanted}")], now).unwrap().selects(record)
         };

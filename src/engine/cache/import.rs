@@ -11,6 +11,7 @@ use snapshotter::layer::{apply_layer, remember_pulled};
 use snapshotter::{chain_id, DiffId, Digest, Lease, SnapshotId, Store};
 use solver::graph::Platform;
 
+use super::layout::{blob_path, REF_NAME};
 use super::{client, Error};
 use crate::cache::{config_of, CacheConfig, CacheFrom, CachedRecord, Place, INLINE_KEY, MOST_BYTES};
 use crate::engine::arrival::OnLayer;
@@ -180,7 +181,7 @@ fn of_directory(dir: &Path, tag: &str) -> Result<(CacheConfig, Digest), Error> {
     let Document::Index(entries) = parsed else {
         return Err(crate::cache::Error::Malformed("index.json is no index".into()).into());
     };
-    let is_wanted = |entry: &Descriptor| entry.annotations.get(super::export::REF_NAME).is_some_and(|name| name == tag);
+    let is_wanted = |entry: &Descriptor| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag);
     let entry = entries.manifests.into_iter().find(is_wanted);
     let entry = entry.ok_or_else(|| Error::NoTag { dir: dir.to_owned(), tag: tag.to_owned() })?;
     let document = verified(dir, &entry)?;
@@ -198,7 +199,7 @@ async fn of_client(asker: &dyn Client, store: &ClientStore, digest: &Digest) -> 
 
 /// A document of a layout, as its descriptor says.
 fn verified(dir: &Path, what: &Descriptor) -> Result<Vec<u8>, Error> {
-    let bytes = read_file(&super::export::blob_path(dir, &what.digest), MOST_BYTES)?;
+    let bytes = read_file(&blob_path(dir, &what.digest), MOST_BYTES)?;
     match Digest::of(&bytes) == what.digest {
         true => Ok(bytes),
         false => Err(crate::cache::Error::Malformed(format!("{} has another content", what.digest)).into()),
@@ -231,7 +232,7 @@ fn keep_file(store: &Store, lease: &Lease, dir: &Path, layer: &Descriptor) -> Re
     if lease.hold_blob(&layer.digest).is_ok() {
         return Ok(());
     }
-    let path = super::export::blob_path(dir, &layer.digest);
+    let path = blob_path(dir, &layer.digest);
     let failed = |source: io::Error| Error::File { path: path.clone(), source };
     let mut file = File::open(&path).map_err(failed)?;
     let mut writer = store.blob_writer(lease)?;

@@ -77,7 +77,7 @@ fn plain(op: &pb::Op) -> Value {
         let platform = json!({ "Architecture": of("architecture"), "OS": of("os"), "Variant": of("variant") });
         told["platform"] = tidy("platform", platform);
     }
-    if op.op.is_some() && constraints.is_some() {
+    if op.op.is_some() && constraints.is_some_and(|constraints| !constraints.is_null()) {
         told["constraints"] = json!({});
     }
     told
