@@ -2,12 +2,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use serde_json::{json, Value};
 use support::registry::Registry;
-use support::{can_build, have, text, Rbuild};
+use support::{can_build, have, text, until, Rbuild};
 
 const UUID: &str = "cat /proc/sys/kernel/random/uuid";
 
@@ -218,4 +220,109 @@ fn a_cache_that_lies_is_warned_of_and_the_build_is_right() {
         fs::write(lie.blob(layer["blob"].as_str().unwrap()), "another content").unwrap();
     }
     assert_ne!(build("layers of another content", true), made.read("/id"));
+}
+
+/// A build that waits in its last step until it is let go on.
+struct Gated {
+    rbuild: Rbuild,
+    process: Option<Child>,
+}
+
+impl Gated {
+    /// `mode=min` leaves the first stage out.
+    fn start(to: &str, then: &str) -> Gated {
+        let text = format!(
+            "FROM busybox AS make\nRUN {UUID} > /made\nFROM busybox\nCOPY --from=make /made /copied\nRUN {UUID} > /id\n\
+             RUN --mount=type=cache,target=/gate touch /gate/here; until [ -e /gate/open ]; do sleep 0.1; done; {then}\n"
+        );
+        let (rbuild, context) = machine(&text);
+        let mut command = rbuild.command(["build", "--progress=plain", "--cache-to", &to.replace("DIR", "cache")]);
+        let process = command.arg(&context).stderr(Stdio::piped()).spawn().unwrap();
+        Gated { rbuild, process: Some(process) }
+    }
+
+    /// Lets the step end; gives whether the build succeeded and what it said.
+    fn open(mut self) -> (bool, String, Rbuild) {
+        let mounts = self.rbuild.root().join("mounts");
+        let here = || {
+            let all = fs::read_dir(&mounts).into_iter().flatten().flatten();
+            all.map(|entry| entry.path().join("fs/here")).find(|here| here.exists())
+        };
+        until("the step runs", || here().is_some());
+        fs::write(here().unwrap().with_file_name("open"), "").unwrap();
+        let output = self.process.take().unwrap().wait_with_output().unwrap();
+        let empty = Rbuild::empty();
+        (output.status.success(), text(&output.stderr), std::mem::replace(&mut self.rbuild, empty))
+    }
+}
+
+impl Drop for Gated {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// The blobs of a layout that are there whole.
+fn blobs(dir: &Path) -> BTreeSet<String> {
+    let all = fs::read_dir(dir.join("blobs/sha256")).into_iter().flatten();
+    all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| name.len() == 64).collect()
+}
+
+#[test]
+fn layers_arrive_in_a_registry_while_a_later_step_runs() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let name = registry.name("cache");
+    let build = Gated::start(&format!("type=registry,ref={name},mode=max"), "false");
+    // The base, a file of the first stage, its copy, a file of the second one.
+    until("four layers are there", || registry.requests("PUT", "/blobs/uploads/") == 4);
+    assert_eq!(registry.requests("PUT", "/manifests/"), 0, "the build goes on");
+    let (succeeded, said, first) = build.open();
+    assert!(!succeeded && said.contains("layers sent while building: 4"), "{said}");
+    assert_eq!(registry.requests("PUT", "/manifests/"), 1, "the manifest comes all the same: {said}");
+    assert_eq!(registry.requests("PUT", "/blobs/uploads/"), 5, "of blobs only the document was left: {said}");
+    let dockerfile = fs::read_to_string(first.path("c/Dockerfile")).unwrap();
+    let (third, context) = machine(&dockerfile.replace("until [ -e /gate/open ]", "until true"));
+    let mut command = third.command(["build", "--progress=plain", "--cache-from", &name]);
+    let output = command.arg(&context).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(said.matches("CACHED").count(), 4, "the next machine starts where this one stopped: {said}");
+}
+
+#[test]
+fn layers_arrive_in_a_directory_while_a_later_step_runs_and_none_too_many() {
+    if !ready() {
+        return;
+    }
+    for (mode, layers) in [("min", 3), ("max", 4)] {
+        let build = Gated::start(&format!("type=local,dest=DIR,mode={mode}"), "true");
+        let dir = build.rbuild.path("cache");
+        until("the layers are there", || blobs(&dir).len() >= layers);
+        assert!(!dir.join("index.json").exists(), "the build goes on");
+        let (succeeded, said, _first) = build.open();
+        assert!(succeeded && said.contains(&format!("layers sent while building: {}", layers + 1)), "{said}");
+        let config = Lie::read(&dir).config;
+        let listed = config["layers"].as_array().unwrap().len();
+        assert_eq!(blobs(&dir).len(), listed + 2, "no blob that the documents do not name: {said}");
+        assert_eq!(listed, layers + 1, "{said}");
+    }
+}
+
+#[test]
+fn sending_ahead_is_given_up_with_the_build() {
+    if !ready() {
+        return;
+    }
+    let mut build = Gated::start("type=local,dest=DIR,mode=max", "true");
+    let dir = build.rbuild.path("cache");
+    until("a layer is there", || !blobs(&dir).is_empty());
+    let process = build.process.as_mut().unwrap();
+    support::signal(process.id() as i32, rustix::process::Signal::INT);
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    assert!(!dir.join("index.json").exists(), "who gives up gets no cache");
 }

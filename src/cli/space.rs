@@ -168,6 +168,10 @@ fn policy(args: &Prune) -> Result<PrunePolicy, Failure> {
     let cache_mounts = if args.all { unused } else { Keep::All };
     // What is asked for by its kind goes without --all.
     match only {
+        Some("exec.cachemount") if most_bytes.is_some() || args.min_free_space.is_some() => {
+            let text = "--filter type=exec.cachemount: limits are of results, and cache mounts go whole";
+            return Err(Failure::misuse(text.to_string()));
+        }
         Some("exec.cachemount") => {
             let (records, nameless_images) = (Keep::All, Keep::All);
             return Ok(PrunePolicy { records, nameless_images, cache_mounts: unused, most_bytes: None });

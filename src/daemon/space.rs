@@ -10,6 +10,9 @@ use super::filter::Filter;
 use crate::engine::chain;
 use crate::wire::proto::control::{DiskUsageRequest, PruneRequest, UsageRecord};
 
+/// The types of records that can be pruned by themselves.
+const PRUNED: [&str; 3] = ["regular", "exec.cachemount", "internal"];
+
 fn failed(error: &snapshotter::Error) -> Status {
     Status::internal(chain(error))
 }
@@ -76,6 +79,9 @@ fn field(record: &UsageRecord, name: &str) -> Option<String> {
 /// The filter makes no sense, or the store cannot be read.
 pub fn usage(store: &Store, request: &DiskUsageRequest) -> Result<Vec<UsageRecord>, Status> {
     let filter = Filter::parse(&request.filter)?;
+    if request.age_limit != 0 {
+        return Err(Status::unimplemented("showing only what was not used for so long is not supported"));
+    }
     let records = records(store)?;
     Ok(records.into_iter().filter(|record| filter.matches(&|name| field(record, name))).collect())
 }
@@ -90,6 +96,10 @@ pub fn prune(store: &Store, request: &PruneRequest) -> Result<Vec<UsageRecord>, 
         return Err(Status::unimplemented(format!("pruning by {field} is not supported: only by type")));
     }
     let is_asked_for = |kind: &str| filter.matches(&|name| (name == "type").then(|| kind.to_string()));
+    if !PRUNED.iter().any(|kind| is_asked_for(kind)) {
+        let kinds = PRUNED.join(", ");
+        return Err(Status::unimplemented(format!("pruning by type is supported for {kinds} only")));
+    }
     let limit = |name: &str, value: i64| {
         u64::try_from(value).map_err(|_| Status::invalid_argument(format!("{name} is negative: {value}")))
     };
@@ -105,6 +115,9 @@ pub fn prune(store: &Store, request: &PruneRequest) -> Result<Vec<UsageRecord>, 
         let fitting = used.saturating_sub(least_free.saturating_sub(free)).max(reserved);
         most_bytes = Some(most_bytes.map_or(fitting, |other| other.min(fitting)));
     }
+    if most_bytes.is_some() && !is_asked_for("regular") {
+        return Err(Status::unimplemented("limits are of results, and cache mounts go whole: prune type==regular"));
+    }
     let unused = if age > 0 { Keep::UsedWithin(Duration::from_nanos(age)) } else { Keep::Nothing };
     let records = match (most_bytes, age) {
         _ if !is_asked_for("regular") => Keep::All,
@@ -118,7 +131,6 @@ pub fn prune(store: &Store, request: &PruneRequest) -> Result<Vec<UsageRecord>, 
         _ => unused,
     };
     let nameless_images = if is_asked_for("internal") || is_asked_for("regular") { unused } else { Keep::All };
-    let most_bytes = most_bytes.filter(|_| is_asked_for("regular"));
     let policy = PrunePolicy { records, nameless_images, cache_mounts, most_bytes };
     let collected = store.prune(&policy).map_err(|error| failed(&error))?;
     let freed = UsageRecord {
