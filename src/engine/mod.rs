@@ -36,6 +36,7 @@ mod remote_context;
 mod request;
 mod results;
 mod secret;
+pub mod space;
 pub mod steps;
 
 use std::path::{Path, PathBuf};
