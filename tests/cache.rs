@@ -207,6 +207,27 @@ fn a_cache_that_lies_is_warned_of_and_the_build_is_right() {
     lie.write(many.to_string().as_bytes(), None);
     build("too many records", true);
 
+    let mut many = lie.config.clone();
+    many["layers"] = json!(vec![many["layers"][0].clone(); 60_000]);
+    lie.write(many.to_string().as_bytes(), None);
+    build("too many layers", true);
+    let (entry, mut million) = (many["layers"][0].to_string(), String::from("{\"layers\":["));
+    (0..1_000_000).for_each(|_| million.push_str(&format!("{entry},")));
+    lie.write(million.as_bytes(), None);
+    build("a million entries", true);
+    let mut other = lie.config.clone();
+    for layer in other["layers"].as_array_mut().unwrap() {
+        layer["annotations"]["diffID"] = json!(format!("sha256:{}", "12".repeat(32)));
+    }
+    lie.write(other.to_string().as_bytes(), None);
+    assert_ne!(build("layers that are not what they are said to be", true), made.read("/id"));
+    let mut gone = lie.config.clone();
+    for layer in gone["layers"].as_array_mut().unwrap() {
+        layer["blob"] = json!(format!("sha256:{}", "34".repeat(32)));
+    }
+    lie.write(gone.to_string().as_bytes(), None);
+    assert_ne!(build("layers that are nowhere", true), made.read("/id"));
+
     lie.write(b"{}", Some(1 << 30));
     build("a gigabyte is announced", true);
     lie.write(format!("{{\"layers\":[{}]}}", "[".repeat(100_000)).as_bytes(), None);
@@ -220,6 +241,90 @@ fn a_cache_that_lies_is_warned_of_and_the_build_is_right() {
         fs::write(lie.blob(layer["blob"].as_str().unwrap()), "another content").unwrap();
     }
     assert_ne!(build("layers of another content", true), made.read("/id"));
+}
+
+/// Changes a file, and puts it back when this is dropped.
+struct Damage(Vec<(PathBuf, Vec<u8>)>);
+
+impl Damage {
+    fn new(files: &[PathBuf], how: &dyn Fn(&Path, &[u8])) -> Damage {
+        let damage = |path: &PathBuf| {
+            let bytes = fs::read(path).unwrap();
+            how(path, &bytes);
+            (path.clone(), bytes)
+        };
+        Damage(files.iter().map(damage).collect())
+    }
+}
+
+impl Drop for Damage {
+    fn drop(&mut self) {
+        for (path, bytes) in &self.0 {
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+/// Where a registry keeps its blobs: document, manifest, layers.
+fn files_of(registry: &Registry) -> (PathBuf, PathBuf, Vec<PathBuf>) {
+    let root = registry.dir.path().join("data/docker/registry/v2/blobs/sha256");
+    let list = |dir: &Path| -> Vec<PathBuf> { fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let all: Vec<PathBuf> = list(&root).iter().flat_map(|fan| list(fan)).map(|blob| blob.join("data")).collect();
+    let has = |path: &PathBuf, word: &str| text(&fs::read(path).unwrap()).contains(word);
+    let config = all.iter().find(|path| has(path, "\"rbuild\":")).unwrap().clone();
+    let manifest = all.iter().find(|path| has(path, "schemaVersion")).unwrap().clone();
+    let layers = all.into_iter().filter(|path| *path != config && *path != manifest).collect();
+    (config, manifest, layers)
+}
+
+#[test]
+fn what_a_registry_has_damaged_or_lost_is_warned_of_and_the_build_is_right() {
+    if !ready() {
+        return;
+    }
+    let dockerfile = format!("FROM busybox\nRUN echo right > /word; {UUID} > /id\nRUN cat /word > /copy\n");
+    let registry = Registry::start();
+    let name = registry.name("cache");
+    let (first, context) = machine(&dockerfile);
+    let made = first.tree(&context, &["--cache-to", &format!("type=registry,ref={name},mode=max")]);
+    let build = |what: &str| {
+        let (rbuild, context) = machine(&dockerfile);
+        let dest = rbuild.path("out");
+        let output = format!("type=local,dest={}", dest.display());
+        let said = rbuild.log(&context, &["--cache-from", &name, "-o", &output]);
+        assert_eq!(fs::read_to_string(dest.join("copy")).unwrap(), "right\n", "{what}: {said}");
+        let is_warned = said.contains("is not used") || said.contains("cannot be fetched");
+        (is_warned, fs::read_to_string(dest.join("id")).unwrap(), said)
+    };
+    let (is_warned, id, said) = build("the truth");
+    assert!(!is_warned && id == made.read("/id"), "{said}");
+    let (config, manifest, layers) = files_of(&registry);
+    let cut = |path: &Path, bytes: &[u8]| fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    let alter = |path: &Path, bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let grow = |path: &Path, _: &[u8]| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 30).unwrap();
+    let lose = |path: &Path, _: &[u8]| fs::remove_file(path).unwrap();
+    type How<'h> = &'h dyn Fn(&Path, &[u8]);
+    for (what, files, how) in [
+        ("half a document", &[config.clone()][..], &cut as How),
+        ("another document", &[config.clone()], &alter),
+        ("a document of a gigabyte", &[config.clone()], &grow),
+        ("no document", &[config.clone()], &lose),
+        ("another manifest", &[manifest.clone()], &alter),
+        ("half of each layer", &layers, &cut),
+        ("other layers", &layers, &alter),
+        ("no layers", &layers, &lose),
+    ] {
+        let _damage = Damage::new(files, how);
+        let (is_warned, id, said) = build(what);
+        assert!(is_warned && id != made.read("/id"), "{what}: {said}");
+    }
+    let (is_warned, id, said) = build("the truth again");
+    assert!(!is_warned && id == made.read("/id"), "{said}");
 }
 
 /// A build that waits in its last step until it is let go on.

@@ -108,7 +108,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let client = Arc::new(client);
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let mut relieved = None;
+    let mut relieved = Vec::new();
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let recorder = record(&engine, args, &names, &screen);
@@ -125,9 +125,14 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
             engine.tidy(TIDYING.saturating_sub(began.elapsed()));
             if let Some(relief) = relief {
+                let lines: Vec<String> = [limits::told(&relief)].into_iter().chain(limits::details(&relief)).collect();
+                if let Some(recorder) = &recorder {
+                    let record = recorder.sink();
+                    lines.iter().for_each(|line| record(Screen::warning(line.clone())));
+                }
                 match args.progress {
-                    Progress::Rawjson => screen.warn(limits::told(&relief)),
-                    _ => relieved = Some(limits::told(&relief)),
+                    Progress::Rawjson => lines.into_iter().for_each(|line| screen.warn(line)),
+                    _ => relieved = lines,
                 }
             }
         }
@@ -142,8 +147,8 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
     runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
-    if let Some(relieved) = relieved.filter(|_| !args.quiet) {
-        remark!("{relieved}");
+    if !args.quiet {
+        relieved.iter().for_each(|line| remark!("{line}"));
     }
     match end? {
         End::Signal(code) => {

@@ -94,10 +94,14 @@ impl Screen {
 
     /// Shows a warning that no step is to blame for.
     pub(super) fn warn(&self, short: String) {
-        let warning = Warning { vertex: None, short, detail: Vec::new(), url: String::new(), file: None, range: None };
         // As above.
-        let event = Event { build: BuildId(0), at: Timestamp::now(), kind: EventKind::Warning(warning) };
-        let _ = self.events.send(event);
+        let _ = self.events.send(Screen::warning(short));
+    }
+
+    /// Something to be told that no build says.
+    pub(super) fn warning(short: String) -> Event {
+        let warning = Warning { vertex: None, short, detail: Vec::new(), url: String::new(), file: None, range: None };
+        Event { build: BuildId(0), at: Timestamp::now(), kind: EventKind::Warning(warning) }
     }
 
     /// How much output waits to be shown.

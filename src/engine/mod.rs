@@ -35,6 +35,7 @@ mod remote_context;
 mod request;
 mod results;
 mod secret;
+pub mod space;
 pub mod steps;
 
 use std::path::{Path, PathBuf};

@@ -77,8 +77,9 @@ fn lines(text: &Source, finding: &Diagnostic) -> errdefs::Source {
         line: i32::try_from(text.line_of(offset)).unwrap_or(0),
         character: i32::try_from(text.column_of(offset)).unwrap_or(0),
     };
-    let ranges =
-        finding.labels.iter().map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
+    // Clients show neither remarks nor which of several places is meant.
+    let meant = finding.labels.iter().take(1);
+    let ranges = meant.map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
     let info = pb::SourceInfo {
         filename: text.name().to_string(),
         data: text.text().as_bytes().to_vec(),

@@ -123,8 +123,9 @@ impl Host for EngineHost {
         let (store, parts, names) = (self.store.clone(), missed.parts.clone(), missed.names.to_vec());
         blocking(move || {
             let made_by = |id: &SnapshotId| made.get(id).map(|place| Place::clone(place));
-            let (graph, parts, names) = (&*submitted.graph, &parts, &names[..]);
-            explain::causes(&store, &explain::Now { graph, place, parts, origins, names, files, made_by: &made_by })
+            let (graph, parts, names, compared) = (&*submitted.graph, &parts, &names[..], &submitted.compared);
+            let now = explain::Now { graph, place, parts, origins, names, files, compared, made_by: &made_by };
+            explain::causes(&store, &now)
         })
         .await
     }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::EngineHost;
 use crate::engine::asker::Asker;
 use crate::engine::cache::ToExport;
-use crate::engine::explain::{Base, Origin, Place};
+use crate::engine::explain::{Base, Compared, Origin, Place};
 
 /// Something to be told of a vertex.
 pub(crate) type Remark = (VertexId, String);
@@ -26,6 +26,8 @@ pub(in crate::engine) struct Submitted {
     records: Mutex<BTreeMap<VertexId, RecordId>>,
     /// What is told of results that were found: looked into beside everything else.
     pub(in crate::engine) remarks: Mutex<Vec<JoinHandle<Vec<Remark>>>>,
+    /// What was compared to explain its misses.
+    pub(in crate::engine) compared: Compared,
     /// The vertices whose layers are in the image.
     in_image: OnceLock<HashSet<VertexId>>,
 }
@@ -43,8 +45,8 @@ impl Submitted {
 
 impl Submitted {
     pub(in crate::engine) fn new(graph: Arc<Graph>, asker: Arc<Asker>) -> Submitted {
-        let (images, records, remarks, in_image) = Default::default();
-        Submitted { graph, asker, images, records, remarks, in_image }
+        let (images, records, remarks, compared, in_image) = Default::default();
+        Submitted { graph, asker, images, records, remarks, compared, in_image }
     }
 
     /// A vertex has a result, and those who wait for it are told; gives the one it had before.
