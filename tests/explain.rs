@@ -243,7 +243,7 @@ fn a_secret_that_changed_runs_nothing_neither_its_step_nor_those_above() {
     let said = rbuild.log(&context, &["--secret", &option]);
     assert_eq!(misses(&said), [""; 0], "{said}");
     let note = "secret word changed since its result was made";
-    assert_eq!(said.matches(note).count(), 1, "{said}");
+    assert!(said.contains(note), "{said}");
     fs::write(&secret, "swordfish").unwrap();
     let said = rbuild.log(&context, &["--secret", &option]);
     assert!(!said.contains(note), "it is the first one again: {said}");
