@@ -346,9 +346,13 @@ pub struct Du {
     /// table or json
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
-    /// Show only these (type=regular, description~=REGEX, mutable, …; != for others); all have to fit
+    /// Show only these, one by one (id, parents, description, type, inuse, mutable, immutable, shared, private; = != ~=);
+    /// all have to fit
     #[arg(long = "filter", value_name = "FIELD=VALUE")]
     pub filters: Vec<String>,
+    /// Show all one by one
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 /// Options of `workers`.
@@ -371,8 +375,8 @@ pub struct Prune {
     /// Remove cached steps and cache mounts too
     #[arg(short, long)]
     pub all: bool,
-    /// Remove only what was not used for so long (until=24h), or only results or cache mounts (type=regular,
-    /// type=exec.cachemount)
+    /// Remove only what was not used for so long (until=24h), or what these fields select, as in du (type=regular,
+    /// type=exec.cachemount, description~=REGEX)
     #[arg(long = "filter", value_name = "FIELD=VALUE")]
     pub filters: Vec<String>,
     /// Remove cached steps, those used longest ago first, until so much of the disk is free

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
 use serde_json::{json, Map, Value};
-use solver::event::{EventKind, EventSink};
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{Build, Progress};
@@ -98,18 +97,24 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ => remark!("WARNING: {shortage}"),
         }
     }
+    for unknown in limits::unknown_sections() {
+        match args.progress {
+            Progress::Rawjson => screen.warn(unknown),
+            _ => remark!("WARNING: {unknown}"),
+        }
+    }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let mut relieved = None;
+    let mut relieved = Vec::new();
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
         let recorder = record(&engine, args, &names, &screen);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = gateway::build(&engine, &request, client, sink(&screen, recorder.as_ref())) => {
+            built = gateway::build(&engine, &request, client, screen.sink(recorder.as_ref())) => {
                 End::Built(Box::new(built))
             }
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
@@ -120,9 +125,14 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
             engine.tidy(TIDYING.saturating_sub(began.elapsed()));
             if let Some(relief) = relief {
+                let lines: Vec<String> = [limits::told(&relief)].into_iter().chain(limits::details(&relief)).collect();
+                if let Some(recorder) = &recorder {
+                    let record = recorder.sink();
+                    lines.iter().for_each(|line| record(Screen::warning(line.clone())));
+                }
                 match args.progress {
-                    Progress::Rawjson => screen.warn(limits::told(&relief)),
-                    _ => relieved = Some(limits::told(&relief)),
+                    Progress::Rawjson => lines.into_iter().for_each(|line| screen.warn(line)),
+                    _ => relieved = lines,
                 }
             }
         }
@@ -137,8 +147,8 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
     runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
-    if let Some(relieved) = relieved.filter(|_| !args.quiet) {
-        remark!("{relieved}");
+    if !args.quiet {
+        relieved.iter().for_each(|line| remark!("{line}"));
     }
     match end? {
         End::Signal(code) => {
@@ -180,20 +190,6 @@ fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> O
     let about = About { id: history::new_id(), name, request };
     let taken = move |bytes| backlog.remove(bytes);
     Recorder::begin(&engine.history(), Limits::default(), about, taken).ok()
-}
-
-/// Where events go: to the screen, and into the history.
-fn sink(screen: &Screen, recorder: Option<&Recorder>) -> EventSink {
-    let (show, backlog) = (screen.sink(), screen.backlog());
-    let Some(record) = recorder.map(Recorder::sink) else { return EventSink::new(show) };
-    EventSink::new(move |event| {
-        // Output waits for both.
-        if let EventKind::Log { data, .. } = &event.kind {
-            backlog.add(data.len());
-        }
-        record(event.clone());
-        show(event);
-    })
 }
 
 /// How a build is remembered.

@@ -128,7 +128,7 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
-        Verb::Du(args) => space::usage(&open()?, args.format, &args.filters),
+        Verb::Du(args) => space::usage(&open()?, &args),
         Verb::Workers(_) => Err(Failure::misuse("workers are a daemon's: say which with --addr".to_string())),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),

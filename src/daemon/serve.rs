@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshotter::store::relief::SpaceLimits;
+use snapshotter::store::relief::{Beyond, SpaceLimits};
 use snapshotter::Store;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -19,7 +19,7 @@ use super::session::Sessions;
 use super::solve::Solving;
 use super::traces::NoTraces;
 use super::{content, control};
-use crate::engine::{Backlog, BuildError, Engine, Entitlements};
+use crate::engine::{space, Backlog, BuildError, Engine, Entitlements};
 use crate::gateway::{self, caps};
 use crate::wire::health::healthy;
 use crate::wire::proto::content::content_server::ContentServer;
@@ -112,9 +112,15 @@ async fn collect(engine: Arc<Engine>, space: SpaceLimits, tell: Tell) {
         tokio::time::sleep(COLLECTING).await;
         let engine = Arc::clone(&engine);
         let relieved = tokio::task::spawn_blocking(move || engine.relieve(&space, TIDYING)).await;
-        let collected = relieved.ok().flatten().and_then(|relief| relief.collected);
-        if let Some(collected) = collected.filter(|collected| collected.bytes > 0) {
-            tell(format!("the store was beyond its limits: {} bytes were removed", collected.bytes));
+        let Some(relief) = relieved.ok().flatten() else { continue };
+        let Some(collected) = relief.collected.filter(|collected| collected.bytes > 0) else { continue };
+        let why = match relief.beyond {
+            Beyond::Used { used, most } => format!("the store took {used} bytes and may take {most}"),
+            Beyond::Free { free, least } => format!("{free} bytes of its disk were free and should be {least}"),
+        };
+        tell(format!("removed {} bytes of what was used longest ago: {why}", collected.bytes));
+        for gone in &collected.gone {
+            tell(format!("removed {}, {} bytes: {}", space::kind_of(gone), gone.bytes, space::farewell(gone)));
         }
     }
 }

@@ -61,6 +61,7 @@ impl Solving {
             Given { inputs: order.inputs.clone(), workers: vec![self.worker.clone()], session: order.session.clone() };
         let bridge = Bridge::new(Arc::clone(job), given);
         job.import_caches(&order.cache_from).await;
+        job.begin_caches(&order.exports.cache_to);
         let built = self.outcome(order, entered, &bridge, job).await;
         let cached = job.export_caches(&order.exports.cache_to, built.is_err()).await;
         let response = built?;

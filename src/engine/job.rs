@@ -10,13 +10,14 @@ use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 use solver::graph::{Graph, Platform};
 use solver::llb::pb;
+use solver::port::StepError;
 use tokio::sync::OnceCell;
 
 use super::asker::Asker;
 use super::attrs;
 use super::bases::Bases;
 use super::blocking::blocking;
-use super::cache::{self, Import, ToExport};
+use super::cache::{self, Import, Stream, ToExport};
 use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
@@ -26,9 +27,10 @@ use super::notes::Notes;
 use super::outcome::Outcome;
 use super::provenance::Story;
 use super::recipe::Recipe;
+use super::remote::Ask;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
-use super::{finish, load, remote_context, Built};
+use super::{finish, load, refusal, remote_context, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::rfc3339::Time;
 
@@ -59,6 +61,8 @@ pub struct Job {
     imported: Mutex<Vec<CacheFrom>>,
     /// The results it has, to be exported.
     results: Mutex<Vec<ToExport>>,
+    /// Exports that have begun.
+    streams: Mutex<Vec<Stream>>,
     /// The frontend that was asked, with its options.
     asked: Mutex<(String, BTreeMap<String, String>)>,
 }
@@ -79,6 +83,7 @@ impl Job {
             began: Time::now(),
             imported: Mutex::default(),
             results: Mutex::default(),
+            streams: Mutex::default(),
             asked: Mutex::default(),
         })
     }
@@ -173,7 +178,7 @@ impl Job {
     }
 
     /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
-    /// image's name.
+    /// image's name. `ask` is whom to ask, if not whom the build asks.
     ///
     /// # Errors
     /// The image cannot be had.
@@ -182,6 +187,7 @@ impl Job {
         reference: &str,
         platform: &Platform,
         shown: &str,
+        ask: Option<Ask>,
     ) -> Result<(String, Vec<u8>), images::Error> {
         let name = frontend::normalise_reference(reference)
             .map_err(|e| images::Error::BadName { name: reference.to_string(), reason: e.to_string() })?;
@@ -190,7 +196,7 @@ impl Job {
             shown => shown.to_string(),
         };
         let note = self.notes.begin(&shown);
-        let image = note.end_with(self.bases().get(&name, platform, None).await)?;
+        let image = note.end_with(self.bases().get(&name, platform, ask).await)?;
         let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
         Ok((digest.to_string(), image.config_bytes))
     }
@@ -238,6 +244,20 @@ impl Job {
         }
     }
 
+    /// Begins to send layers to where [`export_caches`](Job::export_caches) will want them, each when its step has ended.
+    pub fn begin_caches(&self, caches: &[CacheTo]) {
+        let begun = caches.iter().filter_map(|to| Stream::start(self, to));
+        let mut streams = self.streams.lock().unwrap_or_else(|e| e.into_inner());
+        streams.extend(begun.inspect(|stream| self.asker.tell(stream.feed.clone())));
+    }
+
+    /// The export to a place that has begun.
+    fn begun(&self, to: &CacheTo) -> Option<Stream> {
+        let mut streams = self.streams.lock().unwrap_or_else(|e| e.into_inner());
+        let at = streams.iter().position(|stream| stream.to == *to)?;
+        Some(streams.swap_remove(at))
+    }
+
     /// Writes results to elsewhere. After a failed build what there is so far is written, and errors are warned of.
     ///
     /// # Errors
@@ -249,6 +269,10 @@ impl Job {
                 _ => "client directory",
             };
             let note = self.notes.begin(&format!("exporting cache to {kind}"));
+            if let Some(begun) = self.begun(to) {
+                let sent = begun.finish().await;
+                note.part(&format!("layers sent while building: {sent}"));
+            }
             let done = cache::export(self, to, &note).await;
             match done {
                 Err(error) if failed || to.ignore_error => {
@@ -266,6 +290,11 @@ impl Job {
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
+        if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
+            let name = solver::name(graph, vertex);
+            let (vertex, origin) = (vertex.id, vertex.origin.clone());
+            return Err(SolveError::Step { vertex, name, origin, source: StepError::new(why) });
+        }
         let submit = self.shift.number();
         let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);

@@ -21,6 +21,7 @@ pub async fn build(
 ) -> Result<Built, BuildError> {
     let job = engine.job(client, request.rights, events)?;
     job.import_caches(&request.cache_from).await;
+    job.begin_caches(&request.exports.cache_to);
     let built = async { job.export(compile(&job, request).await?, &request.exports).await }.await;
     let cached = job.export_caches(&request.exports.cache_to, built.is_err()).await;
     let built = built.and_then(|built| cached.map(|()| built));

@@ -11,6 +11,7 @@ use snapshotter::layer::{apply_layer, remember_pulled};
 use snapshotter::{chain_id, DiffId, Digest, Lease, SnapshotId, Store};
 use solver::graph::Platform;
 
+use super::layout::{blob_path, REF_NAME};
 use super::Error;
 use crate::cache::{config_of, CacheConfig, CacheFrom, CachedRecord, Place, INLINE_KEY, MOST_BYTES};
 use crate::engine::arrival::OnLayer;
@@ -151,7 +152,7 @@ fn of_directory(dir: &Path, tag: &str) -> Result<(CacheConfig, Digest), Error> {
     let Document::Index(entries) = parsed else {
         return Err(crate::cache::Error::Malformed("index.json is no index".into()).into());
     };
-    let is_wanted = |entry: &Descriptor| entry.annotations.get(super::export::REF_NAME).is_some_and(|name| name == tag);
+    let is_wanted = |entry: &Descriptor| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag);
     let entry = entries.manifests.into_iter().find(is_wanted);
     let entry = entry.ok_or_else(|| Error::NoTag { dir: dir.to_owned(), tag: tag.to_owned() })?;
     let document = verified(dir, &entry)?;
@@ -161,7 +162,7 @@ fn of_directory(dir: &Path, tag: &str) -> Result<(CacheConfig, Digest), Error> {
 
 /// A document of a layout, as its descriptor says.
 fn verified(dir: &Path, what: &Descriptor) -> Result<Vec<u8>, Error> {
-    let bytes = read_file(&super::export::blob_path(dir, &what.digest), MOST_BYTES)?;
+    let bytes = read_file(&blob_path(dir, &what.digest), MOST_BYTES)?;
     match Digest::of(&bytes) == what.digest {
         true => Ok(bytes),
         false => Err(crate::cache::Error::Malformed(format!("{} has another content", what.digest)).into()),
@@ -198,7 +199,7 @@ fn unpack(
 ) -> Result<(), Error> {
     for (layer, diff_id) in layers {
         if lease.hold_blob(&layer.digest).is_err() {
-            let path = super::export::blob_path(dir, &layer.digest);
+            let path = blob_path(dir, &layer.digest);
             let failed = |source: io::Error| Error::File { path: path.clone(), source };
             let mut file = File::open(&path).map_err(failed)?;
             let mut writer = store.blob_writer(lease)?;

@@ -2,7 +2,7 @@
 //!
 //! *Job*: fetch a cache's document and, when files are needed, its layers; send results and their layers. *Not its job*:
 //! the documents themselves (`crate::cache`), and when results are asked for (the solver's). *Start reading at*
-//! [`Import`], then `export`.
+//! [`Import`], then `export`; `stream` sends layers ahead while the build goes on.
 //!
 //! An imported cache is trusted with what it says of results, as the images are that a Dockerfile names. Its documents
 //! are read with suspicion all the same, and layers are verified when they come: what is wrong with a cache is warned
@@ -10,11 +10,14 @@
 
 mod export;
 mod import;
+mod layout;
+mod stream;
 
 use std::path::PathBuf;
 
 pub(crate) use export::{export, inline, ToExport, Unfetched};
 pub(crate) use import::Import;
+pub(crate) use stream::{Feed, Stream};
 
 use super::images;
 use crate::cache;

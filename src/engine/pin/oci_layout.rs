@@ -11,9 +11,10 @@ use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 use tokio::io::AsyncReadExt;
 
+use super::image::identity_of_layers;
 use crate::engine::blocking::blocking;
 use crate::engine::client::{Client, ClientBlob, ClientError};
-use crate::engine::host::{identity_of_layers, EngineHost};
+use crate::engine::host::EngineHost;
 use crate::engine::results::{Files, Output};
 use crate::engine::steps::{hashed, StepFailure};
 use crate::image::manifest::MAX_BYTES;
