@@ -12,7 +12,7 @@ pub(super) enum Past {
     /// Of the store here.
     Here(History),
     /// Of a daemon.
-    There(Daemon, Runtime),
+    There(Box<Daemon>, Box<Runtime>),
 }
 
 impl Past {

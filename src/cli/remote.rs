@@ -66,7 +66,7 @@ pub(super) fn dispatch(verb: Verb, asked: &Asked) -> Result<u8, Failure> {
         Verb::History(verb) => {
             let runtime = runtime()?;
             let daemon = runtime.block_on(Daemon::connect(&asked.address, &asked.tls))?;
-            super::history::history(&Past::There(daemon, runtime), &verb)
+            super::history::history(&Past::There(Box::new(daemon), Box::new(runtime)), &verb)
         }
         _ => Err(Failure::misuse("no daemon can be asked for this".to_string())),
     }

@@ -120,7 +120,7 @@ fn go_duration(text: &str) -> Option<i128> {
         };
         let part = number.parse::<f64>().ok()? * unit;
         // Longer than anybody has built: a number this large would not be exact anyway.
-        if !(part < 1e24) {
+        if part.is_nan() || part >= 1e24 {
             return None;
         }
         sum += part as i128;
