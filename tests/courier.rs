@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::agent::{import_ssh, Agent};
+use support::certificates::make_certificates;
 use support::{can_build, processes, scratch, signal, text, until, Rbuild};
 
 /// Needs no base image, and no network that an engine without a bridge could not give.
@@ -389,23 +390,6 @@ fn a_port_is_used_with_certificates_on_both_sides() {
     let own = ["--tlscacert", &client, "--tlscert", &client, "--tlskey", &client_key];
     let said = pair.fails(1, &own);
     assert!(said.contains("invalid peer certificate"), "{said}");
-}
-
-/// An authority, and certificates of it for 127.0.0.1 and for a client.
-fn make_certificates(dir: &Path) {
-    let openssl = |line: &str| {
-        let output =
-            Command::new("openssl").args(line.split(' ')).current_dir(dir).stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "openssl {line}: {}", text(&output.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(&format!("req -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.crt {key}"));
-    fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-    for name in ["server", "client"] {
-        openssl(&format!("req -new -subj /CN=somebody -keyout {name}.key -out request {key}"));
-        let authority = "-CA ca.crt -CAkey ca.key -CAcreateserial -extfile names";
-        openssl(&format!("x509 -req -days 2 -in request -out {name}.crt {authority}"));
-    }
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn agent(at: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_buildx_is_asked_and_answers() {
-    let Some(program) = support::buildx() else { return };
+    let Some(program) = support::client("docker-buildx") else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
     let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());
@@ -281,7 +281,7 @@ fn layout(at: &Path) -> (Digest, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_buildx_uploads_its_standard_input_and_reads_layouts() {
-    let Some(program) = support::buildx() else { return };
+    let Some(program) = support::client("docker-buildx") else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
     let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());

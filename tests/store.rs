@@ -192,7 +192,8 @@ fn du_and_prune_take_the_filters_of_other_builders() {
         return;
     }
     let rbuild = Rbuild::new();
-    let dockerfile = "FROM busybox\nRUN --mount=type=cache,target=/npm head -c 300000 /dev/zero > /npm/f; echo a > /a\n\
+    let dockerfile =
+        "FROM busybox\nRUN --mount=type=cache,target=/npm head -c 300000 /dev/zero > /npm/f; echo a > /a\n\
                       RUN head -c 200000 /dev/zero > /large\n";
     let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
     rbuild.ok(["build".as_ref(), "-t".as_ref(), "app".as_ref(), context.as_os_str()]);

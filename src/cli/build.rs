@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
 use serde_json::{json, Map, Value};
-use solver::event::{EventKind, EventSink};
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{Build, Progress};
@@ -98,6 +97,12 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ => remark!("WARNING: {shortage}"),
         }
     }
+    for unknown in limits::unknown_sections() {
+        match args.progress {
+            Progress::Rawjson => screen.warn(unknown),
+            _ => remark!("WARNING: {unknown}"),
+        }
+    }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
@@ -109,7 +114,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
         let recorder = record(&engine, args, &names, &screen);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = gateway::build(&engine, &request, client, sink(&screen, recorder.as_ref())) => {
+            built = gateway::build(&engine, &request, client, screen.sink(recorder.as_ref())) => {
                 End::Built(Box::new(built))
             }
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
@@ -185,20 +190,6 @@ fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> O
     let about = About { id: history::new_id(), name, request };
     let taken = move |bytes| backlog.remove(bytes);
     Recorder::begin(&engine.history(), Limits::default(), about, taken).ok()
-}
-
-/// Where events go: to the screen, and into the history.
-fn sink(screen: &Screen, recorder: Option<&Recorder>) -> EventSink {
-    let (show, backlog) = (screen.sink(), screen.backlog());
-    let Some(record) = recorder.map(Recorder::sink) else { return EventSink::new(show) };
-    EventSink::new(move |event| {
-        // Output waits for both.
-        if let EventKind::Log { data, .. } = &event.kind {
-            backlog.add(data.len());
-        }
-        record(event.clone());
-        show(event);
-    })
 }
 
 /// How a build is remembered.

@@ -9,7 +9,6 @@ use solver::event::{Event, Timestamp};
 
 use super::args::{Explain, History as Verb, Progress};
 use super::failure::Failure;
-use super::screen::TICK;
 use crate::history::{self, BuildRecord, History, Step};
 use crate::progress::Display;
 use crate::rfc3339::Time;
@@ -84,15 +83,7 @@ fn logs(history: &History, build: Option<&str>, progress: Progress) -> Result<u8
             return Err(Failure::misuse("--progress=tty: a build of the past is shown in lines".to_string()))
         }
     };
-    let mut last: Option<Timestamp> = None;
     for event in history::events(history, &build.id)? {
-        // What the screen's clock would have brought to light.
-        let mut clock = last.unwrap_or(event.at);
-        while event.at.0.saturating_sub(clock.0) > TICK {
-            clock = Timestamp(clock.0 + TICK);
-            display.tick(clock)?;
-        }
-        last = Some(event.at);
         display.event(&event)?;
     }
     display.finish()?;

@@ -40,6 +40,35 @@ struct Section {
     reserved_space: Option<String>,
 }
 
+/// What the file may have besides: sections that others read, and those of a daemon, which may share it.
+const OTHERS: [&str; 17] = [
+    "registry",
+    "root",
+    "debug",
+    "trace",
+    "insecure-entitlements",
+    "grpc",
+    "worker",
+    "frontend",
+    "history",
+    "otel",
+    "cdi",
+    "dns",
+    "log",
+    "system",
+    "provenanceEnvDir",
+    "provenance",
+    "cachestorage",
+];
+
+/// What of the configuration file nobody reads, each as a sentence. A file that cannot be read is told of elsewhere.
+pub(super) fn unknown_sections() -> Vec<String> {
+    let Some(path) = crate::engine::config_file() else { return Vec::new() };
+    let table: toml::Table = std::fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
+    let unknown = table.keys().filter(|key| *key != "gc" && !OTHERS.contains(&key.as_str()));
+    unknown.map(|key| format!("{}: {key}: is not known", path.display())).collect()
+}
+
 /// The limits of this process's store; none if nothing is to be collected.
 pub(super) fn of_environment() -> Result<Option<SpaceLimits>, Failure> {
     if let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::json;
-use solver::event::EventSink;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, SignalKind};
 
@@ -111,7 +110,7 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
     let order = Order { request, offer, wants_id };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let audience = Audience { events: EventSink::new(screen.sink()), backlog: &screen.backlog() };
+    let audience = Audience { events: screen.sink(None), backlog: &screen.backlog() };
     let (made, signal) = runtime.block_on(follow(asked, order, audience));
     // What is still on its way, such as the end of a call, is given a moment.
     runtime.shutdown_timeout(PARTING);

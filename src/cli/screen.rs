@@ -1,24 +1,24 @@
 //! The thread that shows a build's events while the build goes on.
 
 use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use solver::event::{BuildId, Event, EventKind, Timestamp, Warning};
+use solver::event::{BuildId, Event, EventKind, EventSink, Timestamp, Warning};
 
 use super::args::Progress;
 use super::failure::Failure;
 use crate::engine::Backlog;
-use crate::progress::{Display, Mode, View};
-
-/// How often a screen is drawn anew without events.
-pub(super) const TICK: Duration = Duration::from_millis(150);
+use crate::history::Recorder;
+use crate::progress::{Display, Mode, View, TICK};
 
 /// A running display.
 pub(super) struct Screen {
     events: Sender<Event>,
     backlog: Arc<Backlog>,
+    /// Held while an event is sent; until when the screen has shown everything.
+    order: Arc<Mutex<Timestamp>>,
     thread: JoinHandle<View>,
 }
 
@@ -37,11 +37,20 @@ impl Screen {
         let mut display = Display::on_stderr(mode, colours)?;
         let (events, incoming) = channel::<Event>();
         let backlog = Arc::new(Backlog::default());
-        let shown = Arc::clone(&backlog);
+        let order = Arc::new(Mutex::new(Timestamp(Duration::ZERO)));
+        let (shown, ticks) = (Arc::clone(&backlog), Arc::clone(&order));
         let show = move || {
             loop {
+                let mut next = incoming.recv_timeout(TICK);
+                if next == Err(RecvTimeoutError::Timeout) {
+                    let mut shown_until = ticks.lock().unwrap_or_else(PoisonError::into_inner);
+                    next = incoming.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+                    if next.is_err() {
+                        *shown_until = display.due(Timestamp::now()).unwrap_or(*shown_until);
+                    }
+                }
                 // A closed terminal stops the display, not the build.
-                let _ = match incoming.recv_timeout(TICK) {
+                let _ = match next {
                     Ok(event) => {
                         let done = display.event(&event);
                         if let EventKind::Log { data, .. } = &event.kind {
@@ -49,7 +58,10 @@ impl Screen {
                         }
                         done
                     }
-                    Err(RecvTimeoutError::Timeout) => display.tick(Timestamp::now()),
+                    Err(RecvTimeoutError::Timeout) => {
+                        let until = *ticks.lock().unwrap_or_else(PoisonError::into_inner);
+                        display.pass(until)
+                    }
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
             }
@@ -57,19 +69,27 @@ impl Screen {
             display.into_view()
         };
         let thread = std::thread::Builder::new().name("screen".into()).spawn(show)?;
-        Ok(Screen { events, backlog, thread })
+        Ok(Screen { events, backlog, order, thread })
     }
 
-    /// Where events go.
-    pub(super) fn sink(&self) -> impl Fn(Event) + Send + Sync + Clone + 'static {
-        let (events, backlog) = (self.events.clone(), Arc::clone(&self.backlog));
-        move |event: Event| {
+    /// Where events go: into the recording and onto the screen, in one order, so that the recording shows the same.
+    pub(super) fn sink(&self, recorder: Option<&Recorder>) -> EventSink {
+        let record = recorder.map(Recorder::sink);
+        let (events, backlog, order) = (self.events.clone(), Arc::clone(&self.backlog), Arc::clone(&self.order));
+        EventSink::new(move |mut event: Event| {
             if let EventKind::Log { data, .. } = &event.kind {
-                backlog.add(data.len());
+                // Output waits for both.
+                let readers = 1 + usize::from(record.is_some());
+                (0..readers).for_each(|_| backlog.add(data.len()));
+            }
+            let shown_until = order.lock().unwrap_or_else(PoisonError::into_inner);
+            event.at = event.at.max(Timestamp(shown_until.0 + Duration::from_nanos(1)));
+            if let Some(record) = &record {
+                record(event.clone());
             }
             // The thread ends only when all senders are gone.
             let _ = events.send(event);
-        }
+        })
     }
 
     /// Shows a warning that no step is to blame for.

@@ -73,8 +73,8 @@ impl Config {
                 }
                 "grpc" => config.grpc(section(key, value)?)?,
                 "worker" => config.worker(section(key, value)?)?,
-                // Read where registries are spoken to.
-                "registry" => {}
+                // Read where registries are spoken to, and where the store's limits are.
+                "registry" | "gc" => {}
                 "frontend" => config.frontend(section(key, value)?)?,
                 "history" | "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance"
                 | "cachestorage" => {
@@ -140,7 +140,11 @@ impl Config {
                             self.labels.insert(label.clone(), string(&format!("{name}.{label}"), value)?);
                         }
                     }
-                    "networkMode" if matches!(string(&name, value)?.as_str(), "auto" | "host") => {}
+                    "networkMode" => match string(&name, value)?.as_str() {
+                        "auto" | "host" => {}
+                        // Steps would see the host's network that were to see none, or another.
+                        other => return Err(format!("{name}: {other:?} is not supported: want auto or host")),
+                    },
                     "noProcessSandbox" | "rootless" if !boolean(&name, value)? => {}
                     "gc" => self.keeps_all = !boolean(&name, value)?,
                     "snapshotter" if matches!(string(&name, value)?.as_str(), "auto") => {}
@@ -254,6 +258,7 @@ mod tests {
             ("[grpc.tls]\ncert = \"/c\"", "grpc.tls.key: is missing"),
             ("debug = 1", "debug: is neither true nor false"),
             ("[worker.oci]\nmax-parallelism = -1", "is negative"),
+            ("[worker.oci]\nnetworkMode = \"none\"", "want auto or host"),
             ("=", ""),
         ] {
             assert!(Config::of_text(text).unwrap_err().contains(want), "{text}");

@@ -39,7 +39,13 @@ impl Content for Service {
         Ok(Response::new(InfoResponse { info: Some(info(digest, size)) }))
     }
 
-    async fn list(&self, _: Request<ListContentRequest>) -> Result<Response<BoxStream<ListContentResponse>>, Status> {
+    async fn list(
+        &self,
+        call: Request<ListContentRequest>,
+    ) -> Result<Response<BoxStream<ListContentResponse>>, Status> {
+        if call.into_inner().filters.iter().any(|filter| !filter.is_empty()) {
+            return Err(Status::unimplemented("filters of content are not supported"));
+        }
         let all = self.0.blobs().into_iter().map(|(digest, size)| info(digest, size)).collect();
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(ListContentResponse { info: all })))))
     }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::builds::Builds;
 use super::history::{History, Remembered};
-use super::order::Order;
+use super::order::{session_of, Order};
 use super::solve::Solving;
 use super::space;
 use super::status::Log;
@@ -60,12 +60,9 @@ impl Service {
             tell(what());
         }
     }
-}
 
-#[tonic::async_trait]
-impl Control for Service {
-    async fn solve(&self, call: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
-        let order = Order::read(call.into_inner(), self.allowed)?;
+    async fn order(&self, request: SolveRequest) -> Result<Response<SolveResponse>, Status> {
+        let order = Order::read(request, self.allowed)?;
         let entered = self.builds().enter(&order.id)?;
         let log = Arc::clone(&entered.build.log);
         let remembered = (!order.internal).then(|| Remembered::begin(&self.history, &order, &log));
@@ -84,6 +81,17 @@ impl Control for Service {
             Ok(exporter_response) => Ok(Response::new(SolveResponse { exporter_response })),
             Err(failure) => Err(Status::from(failure)),
         }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn solve(&self, call: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let request = call.into_inner();
+        let session = session_of(&request.session).to_owned();
+        let solved = self.order(request).await;
+        self.solving.sessions.settle(&session).await;
+        solved
     }
 
     async fn status(&self, call: Request<StatusRequest>) -> Result<Response<BoxStream<StatusResponse>>, Status> {

@@ -27,6 +27,8 @@ const MOST: usize = 50;
 const MOST_BYTES: usize = 16 << 20;
 /// Events that a listener may be behind.
 const WAITING: usize = 256;
+/// What filters may ask of a record.
+const FIELDS: [&str; 3] = ["ref", "status", "repository"];
 const STATUS: &str = "application/vnd.buildkit.status.v0";
 
 /// A build as it is remembered.
@@ -265,6 +267,9 @@ impl History {
         request: BuildHistoryRequest,
     ) -> Result<impl Stream<Item = BuildHistoryEvent> + Send + use<>, Status> {
         let filter = Filter::parse(&request.filter)?;
+        if let Some(field) = filter.fields().find(|field| !FIELDS.contains(field)) {
+            return Err(Status::unimplemented(format!("selecting builds by {field} is not supported")));
+        }
         let id = request.r#ref;
         let live = self.events.subscribe();
         let is_asked = {

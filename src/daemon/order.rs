@@ -11,8 +11,10 @@ use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
 use crate::export::{Kind, Output};
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
-/// The compatibility versions there are.
-const COMPATIBILITY: [i64; 4] = [0, 10, 20, 30];
+/// The compatibility version that this is; 0 asks for the newest.
+const COMPATIBILITY: i64 = 30;
+/// Those of older builders, whose images have Docker's media types.
+const OLDER: [i64; 2] = [10, 20];
 const EPOCH: &str = "build-arg:SOURCE_DATE_EPOCH";
 /// The most bytes of a build's name.
 const LONGEST_NAME: usize = 1024;
@@ -63,6 +65,11 @@ fn unimplemented(text: impl Into<String>) -> Status {
     Status::new(Code::Unimplemented, text)
 }
 
+/// The session that a request names, which may have a prefix.
+pub fn session_of(named: &str) -> &str {
+    named.split_once(':').map_or(named, |(_, id)| id)
+}
+
 impl Order {
     /// Reads a request; `allowed` is what the daemon's configuration lets clients ask for.
     ///
@@ -72,9 +79,12 @@ impl Order {
         if request.r#ref.is_empty() || request.r#ref.len() > LONGEST_NAME {
             return Err(invalid("a build needs a Ref of at most 1024 bytes"));
         }
-        if !COMPATIBILITY.contains(&request.compatibility_version) {
-            let version = request.compatibility_version;
-            return Err(invalid(format!("unsupported compatibility-version {version}: want 10, 20 or 30")));
+        match request.compatibility_version {
+            0 | COMPATIBILITY => {}
+            version if OLDER.contains(&version) => {
+                return Err(unimplemented(format!("compatibility-version {version} is not supported: want 30")));
+            }
+            version => return Err(invalid(format!("unsupported compatibility-version {version}: want 30"))),
         }
         if request.proxy_network {
             return Err(unimplemented("network through a proxy of the builder's is not supported"));
@@ -103,7 +113,7 @@ impl Order {
             exports: ExportRequest { cache_to, ..exports },
             cache_from,
             id: request.r#ref,
-            session: request.session.split_once(':').map_or(request.session.clone(), |(_, id)| id.to_owned()),
+            session: session_of(&request.session).to_owned(),
             work,
             rights: Rights {
                 entitlements: entitlements(&request.entitlements, allowed)?,
@@ -180,16 +190,19 @@ fn entitlements(asked: &[String], allowed: Entitlements) -> Result<Entitlements,
     };
     match refused {
         None => Ok(given),
-        Some(name) => Err(Status::permission_denied(format!(
-            "granting entitlement {name} is not allowed by build daemon configuration"
-        ))),
+        // Without a code of its own, as BuildKit has it: clients would print that before the sentence.
+        Some(name) => {
+            Err(Status::unknown(format!("granting entitlement {name} is not allowed by build daemon configuration")))
+        }
     }
 }
 
+/// Whom the build asks for images. As BuildKit's, a daemon that lives for months does not build on bases of long ago.
 fn ask(attrs: &BTreeMap<String, String>) -> Ask {
     match attrs.get("image-resolve-mode").map(String::as_str) {
         Some("pull") => Ask::Registry,
-        _ => Ask::Store,
+        // `local` is a wish about the Dockerfile's images: its sources say so themselves.
+        _ => Ask::RegistryThenStore,
     }
 }
 
@@ -269,6 +282,7 @@ mod tests {
         let exporter = |kind: &str, attrs| Exporter { r#type: kind.into(), attrs };
         assert!(refused(|r| r.r#ref.clear()).contains("a build needs a Ref"));
         assert!(refused(|r| r.compatibility_version = 7).contains("unsupported compatibility-version 7"));
+        assert!(refused(|r| r.compatibility_version = 20).contains("compatibility-version 20 is not supported"));
         assert!(refused(|r| r.entitlements = vec!["security.insecure".into()])
             .contains("granting entitlement security.insecure is not allowed by build daemon configuration"));
         assert!(refused(|r| r.entitlements = vec!["x".into()]).contains("unknown entitlement x"));

@@ -48,11 +48,11 @@ fn record(thing: &Thing) -> UsageRecord {
 /// The filter makes no sense, or the store cannot be read.
 pub fn usage(store: &Store, request: &DiskUsageRequest) -> Result<Vec<UsageRecord>, Status> {
     let filter = Filter::parse(&request.filter)?;
-    let things = store.things().map_err(|error| failed(&error))?;
-    let mut asked: Vec<Thing> =
-        things.into_iter().filter(|thing| filter.matches(&|name| space::field(thing, name))).collect();
-    asked.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
-    Ok(asked.iter().map(record).collect())
+    let age = Duration::from_nanos(u64::try_from(request.age_limit).unwrap_or(0));
+    let mut things = store.things().map_err(|error| failed(&error))?;
+    things.retain(|thing| space::is_unused_for(thing, age) && filter.matches(&|name| space::field(thing, name)));
+    things.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
+    Ok(things.iter().map(record).collect())
 }
 
 /// Removes what nobody needs. What went is told one by one; the last one is what went along.

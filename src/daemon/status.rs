@@ -310,7 +310,8 @@ impl Log {
         stream::unfold((log, length, 0), |(log, mut length, mut from)| async move {
             let (_, ended) = *length.wait_for(|(length, ended)| *length > from || *ended).await.ok()?;
             if !ended {
-                tokio::time::sleep(GATHERED).await;
+                // What comes meanwhile goes along; a build's end is told at once.
+                let _ = tokio::time::timeout(GATHERED, length.wait_for(|(_, ended)| *ended)).await;
             }
             let message = log.gather(&mut from)?;
             Some((Ok(message), (log, length, from)))
@@ -434,5 +435,18 @@ mod tests {
         let late = lines(Log::follow(Arc::clone(&log)).collect().await);
         assert_eq!(lines(early.await.unwrap()), late);
         assert_eq!((late.len(), late.last().is_some_and(|line| line.ends_with("context canceled"))), (3, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_the_end() {
+        use tokio_stream::StreamExt;
+        let log = Arc::new(Log::default());
+        log.event(&event(1, added("a", &[])));
+        let began = tokio::time::Instant::now();
+        let told = tokio::spawn(Log::follow(Arc::clone(&log)).collect::<Vec<_>>());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        log.end();
+        assert!(!told.await.unwrap().is_empty());
+        assert_eq!(began.elapsed(), Duration::from_millis(10));
     }
 }

@@ -10,6 +10,7 @@ use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 use solver::graph::{Graph, Platform};
 use solver::llb::pb;
+use solver::port::StepError;
 use tokio::sync::OnceCell;
 
 use super::asker::Asker;
@@ -26,9 +27,10 @@ use super::notes::Notes;
 use super::outcome::Outcome;
 use super::provenance::Story;
 use super::recipe::Recipe;
+use super::remote::Ask;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
-use super::{finish, load, remote_context, Built};
+use super::{finish, load, refusal, remote_context, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::rfc3339::Time;
 
@@ -176,7 +178,7 @@ impl Job {
     }
 
     /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
-    /// image's name.
+    /// image's name. `ask` is whom to ask, if not whom the build asks.
     ///
     /// # Errors
     /// The image cannot be had.
@@ -185,6 +187,7 @@ impl Job {
         reference: &str,
         platform: &Platform,
         shown: &str,
+        ask: Option<Ask>,
     ) -> Result<(String, Vec<u8>), images::Error> {
         let name = frontend::normalise_reference(reference)
             .map_err(|e| images::Error::BadName { name: reference.to_string(), reason: e.to_string() })?;
@@ -193,7 +196,7 @@ impl Job {
             shown => shown.to_string(),
         };
         let note = self.notes.begin(&shown);
-        let image = note.end_with(self.bases().get(&name, platform, None).await)?;
+        let image = note.end_with(self.bases().get(&name, platform, ask).await)?;
         let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
         Ok((digest.to_string(), image.config_bytes))
     }
@@ -287,6 +290,11 @@ impl Job {
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
+        if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
+            let name = solver::name(graph, vertex);
+            let (vertex, origin) = (vertex.id, vertex.origin.clone());
+            return Err(SolveError::Step { vertex, name, origin, source: StepError::new(why) });
+        }
         let submit = self.shift.number();
         let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);

@@ -19,7 +19,6 @@ mod explain;
 mod finish;
 mod host;
 pub mod images;
-mod inside;
 mod job;
 mod layers;
 mod load;
@@ -30,6 +29,7 @@ mod program;
 pub mod provenance;
 mod push;
 mod recipe;
+mod refusal;
 mod remote;
 mod remote_context;
 mod request;
@@ -50,6 +50,7 @@ use solver::admit::Budget;
 use solver::drive::Solver;
 use solver::event::EventSink;
 
+pub use crate::sandbox::open_inside;
 pub use backlog::Backlog;
 pub use client::{
     pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, Connection, DeliveredTree, Delivery, Differ,
@@ -58,7 +59,6 @@ pub use client::{
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
-pub use inside::open_inside;
 pub use job::{Job, Tree};
 pub use load::Loaded;
 pub use notes::Notes;

@@ -4,6 +4,7 @@ use frontend::diagnostic::Diagnostic;
 use frontend::Source;
 use solver::graph::Location;
 use solver::llb::pb;
+use solver::port::StepError;
 use tonic::Code;
 
 use crate::engine::steps::StepFailure;
@@ -13,7 +14,12 @@ use crate::wire::proto::errdefs;
 
 /// What is told of a failed build.
 pub fn of_build(error: &BuildError) -> Failure {
-    let mut failure = Failure::new(code(error), chain(error));
+    let text = match error {
+        // Clients know the sentence by its beginning.
+        BuildError::Step { failure, .. } if is_not_entitled(failure) => format!("failed to load LLB: {}", chain(error)),
+        _ => chain(error),
+    };
+    let mut failure = Failure::new(code(error), text);
     match error {
         BuildError::Dockerfile { text, findings } => {
             for finding in findings.iter().filter(|finding| finding.is_error()) {
@@ -31,12 +37,16 @@ pub fn of_build(error: &BuildError) -> Failure {
     failure
 }
 
+fn is_not_entitled(failure: &StepError) -> bool {
+    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_)))
+}
+
 /// Clients print the text of `Unknown` alone, and put the code before that of others.
 fn code(error: &BuildError) -> Code {
     match error {
         BuildError::Step { failure, .. } => match failure.downcast_ref::<StepFailure>() {
-            Some(StepFailure::NotEntitled(_)) => Code::PermissionDenied,
             Some(StepFailure::Unsupported(_)) => Code::Unimplemented,
+            Some(StepFailure::UnknownScheme { .. }) => Code::InvalidArgument,
             Some(StepFailure::Store(e)) => of_store(e),
             _ => Code::Unknown,
         },

@@ -22,7 +22,7 @@ use super::error::Error;
 use super::mounting::{restrict, Reach};
 use super::running::{read_report, Running};
 use super::seccomp;
-use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio};
+use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio, User};
 use super::wire::{forget, Kind, Mount, Order, Report};
 
 /// Compiled once.
@@ -197,6 +197,13 @@ fn connect(stdio: &mut Stdio, direction: Direction) -> Result<(Option<OwnedFd>, 
     }
 }
 
+/// The supplementary groups of a user's process, the primary one among them: permissions that deny it something must hold
+/// when it has given the primary one up, too.
+fn groups_of(user: &User) -> Vec<u32> {
+    let others = user.groups.iter().copied().filter(|group| *group != user.gid);
+    std::iter::once(user.gid).chain(others).collect()
+}
+
 /// The spec as the child can read it.
 fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Error> {
     let invalid = |what: String| Error::Invalid { what };
@@ -230,7 +237,7 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
         cwd: spec.cwd.clone(),
         uid: spec.user.uid,
         gid: spec.user.gid,
-        groups: spec.user.groups.clone(),
+        groups: groups_of(&spec.user),
         hostname: spec.hostname.clone(),
         own_network: spec.network == Network::None,
         insecure: spec.security == Security::Insecure,

@@ -27,14 +27,15 @@ impl Daemon {
 
     /// The same with more words on its command line.
     pub fn start_with(words: &[&str]) -> Option<Daemon> {
-        if !can_build() {
-            return None;
-        }
-        let rbuild = Rbuild::new();
+        can_build().then(|| Daemon::of(Rbuild::new(), words))
+    }
+
+    /// A daemon on this store, of its user.
+    pub fn of(rbuild: Rbuild, words: &[&str]) -> Daemon {
         let process = logged(&rbuild, words).spawn().unwrap();
         let daemon = Daemon { rbuild, process };
         daemon.answers();
-        Some(daemon)
+        daemon
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -2,12 +2,17 @@
 
 mod api;
 mod buildx;
+mod client;
+mod compose;
 mod contexts;
 mod crowd;
+mod doors;
 mod fixture;
 mod forged;
+mod freshness;
 mod frontend;
 mod life;
 mod mutants;
+mod refused;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,12 +9,15 @@ mod pattern;
 use std::collections::BTreeSet;
 
 use crate::ast::quote;
+use pattern::Match;
 
 /// How deep substitutions may be nested: each level takes room on the stack.
 const DEEPEST: usize = 100;
 
 /// How long a result may be, in bytes: variables that contain each other twice would soon fill the memory.
 const LONGEST: usize = 4 << 20;
+
+const TOO_LONG: &str = "the result is too long";
 
 /// Where values come from: the last of two pairs of one name counts.
 pub trait Env {
@@ -117,6 +120,8 @@ pub fn expand(word: &str, env: &dyn Env, mode: Mode) -> Result<Expanded, ExpandE
 enum Stop {
     /// The text ended before this character.
     Missing(char),
+    /// It asks for more than there is room or time for.
+    Limit(&'static str),
     /// Anything else.
     Wrong(String),
 }
@@ -125,6 +130,7 @@ impl Stop {
     fn reason(self) -> String {
         match self {
             Stop::Missing(c) => format!("unexpected end of statement while looking for matching {c}"),
+            Stop::Limit(reason) => reason.to_string(),
             Stop::Wrong(reason) => reason,
         }
     }
@@ -213,7 +219,7 @@ impl Reader<'_> {
         let mut piece = Piece::default();
         while let Some(c) = self.peek() {
             if piece.text.len() > LONGEST {
-                return wrong("the result is too long");
+                return Err(Stop::Limit(TOO_LONG));
             }
             if stop == Some(c) {
                 self.next();
@@ -351,15 +357,16 @@ impl Reader<'_> {
             '?' => Ok(value.unwrap_or_default()),
             _ => {
                 let value = value.unwrap_or_default();
-                let (longest, word) = match word.strip_prefix(operator) {
-                    Some(word) => (true, word),
-                    None => (false, word.as_str()),
+                let (which, word) = match word.strip_prefix(operator) {
+                    Some(word) => (Match::Longest, word),
+                    None => (Match::Shortest, word.as_str()),
                 };
                 let pattern = pattern::parse(word)?;
-                Ok(match operator {
-                    '#' => pattern.trim_start(&value, longest).to_string(),
-                    _ => pattern.trim_end(&value, longest).to_string(),
-                })
+                let trimmed = match operator {
+                    '#' => pattern.trim_start(&value, which)?,
+                    _ => pattern.trim_end(&value, which)?,
+                };
+                Ok(trimmed.to_string())
             }
         }
     }
@@ -375,20 +382,20 @@ impl Reader<'_> {
             return Ok(format!("${{{name}{slashes}{pattern}/{replacement}}}"));
         }
         let value = value.unwrap_or_default();
-        Ok(pattern::parse(&pattern)?.replace(&value, &replacement, all))
+        pattern::parse(&pattern)?.replace(&value, &replacement, all)
     }
 
     /// Reads the word of an operator, up to `stop`.
     fn operand(&mut self, stop: char, keep_escapes: bool) -> Result<String, Stop> {
         if self.depth == DEEPEST {
-            return wrong("substitutions are nested too deeply");
+            return Err(Stop::Limit("substitutions are nested too deeply"));
         }
         self.depth += 1;
         let read = self.until(Some(stop), keep_escapes);
         self.depth -= 1;
         match read {
             Ok(piece) => Ok(piece.text),
-            Err(Stop::Wrong(reason)) if reason.ends_with("too deeply") || reason.ends_with("too long") => wrong(reason),
+            Err(Stop::Limit(reason)) => Err(Stop::Limit(reason)),
             Err(_) if self.rest.is_empty() && stop == '/' => wrong("syntax error: missing '/' in ${}"),
             Err(_) if self.rest.is_empty() => wrong("syntax error: missing '}'"),
             Err(stop) => Err(stop),

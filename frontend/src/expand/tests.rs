@@ -82,6 +82,31 @@ fn hostile_words_are_refused_in_time() {
     let long = vec![("X".to_string(), "x".repeat(LONGEST))];
     let error = expand("$X$X$X", &long, Mode::words('\\')).unwrap_err();
     assert_eq!(error.reason, "the result is too long");
+    let long = vec![("X".to_string(), "a".repeat(60_000)), ("P".to_string(), "*a".repeat(30_000))];
+    let error = expand("${X%$P}", &long, Mode::words('\\')).unwrap_err();
+    assert_eq!(error.reason, "the pattern is too long for its value");
+    // Trying each place by itself would take minutes.
+    assert_eq!(expand("${X%*b}${X//*b/}${X##*a*a}", &long, Mode::words('\\')).unwrap().text.len(), 120_000);
+}
+
+#[test]
+fn patterns_stay_on_a_line_and_match_in_turn() {
+    let lines = vec![("L".to_string(), "ab\nab".to_string()), ("A".to_string(), "aXbXc".to_string())];
+    for (text, expected) in [
+        ("${L#*b}", "\nab"),
+        ("${L##*b}", "\nab"),
+        ("${L%%a*}", "ab\n"),
+        ("${L//b*/-}", "a-\na-"),
+        ("${L//*/-}", "-\n-"),
+        ("${A//X/}", "abc"),
+        ("${A/X*X/}", "ac"),
+        ("${A//**/-}", "-"),
+        ("${A%X?}", "aXb"),
+        ("${A%%X*}", "a"),
+        ("${A##*X}", "c"),
+    ] {
+        assert_eq!(expand(text, &lines, Mode::words('\\')).unwrap().text, expected, "{text}");
+    }
 }
 
 #[test]

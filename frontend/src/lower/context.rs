@@ -80,6 +80,9 @@ fn local(
     about: About,
 ) -> OutputRef {
     let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_string(), hint)]);
+    if let Some(session) = build.scene.options.local_sessions.get(name) {
+        attrs.insert("local.session".into(), session.clone());
+    }
     if !ignore.is_empty() {
         attrs.insert("local.excludepatterns".into(), json_list(ignore.iter()));
     }

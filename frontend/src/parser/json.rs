@@ -1,5 +1,7 @@
 //! The JSON form of an instruction's arguments.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::text::Text;
@@ -21,7 +23,7 @@ pub(crate) fn form(text: &Text, start: usize, end: usize) -> Form {
     if !raw.trim_start().starts_with('[') {
         return Form::Words;
     }
-    let Ok(values) = serde_json::from_str::<Vec<Value>>(raw) else { return Form::Words };
+    let Ok(values) = serde_json::from_str::<Vec<Value>>(&without_halves(raw)) else { return Form::Words };
     let mut strings = Vec::new();
     let mut places = literals(raw).into_iter();
     for value in values {
@@ -30,6 +32,29 @@ pub(crate) fn form(text: &Text, start: usize, end: usize) -> Form {
         strings.push(Spanned { text: string, span: text.span(start + from, start + to) });
     }
     Form::Strings(strings)
+}
+
+/// The text with `\ufffd` for halves of surrogate pairs that stand alone: no error elsewhere, so none here.
+fn without_halves(raw: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(raw);
+    let unit = |at: usize| {
+        let digits = raw.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok().filter(|unit| (0xd800..0xe000).contains(unit))
+    };
+    let mut at = 0;
+    while let Some(found) = raw[at..].find('\\') {
+        at += found;
+        match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at += 12,
+            (Some(_), _) => {
+                text.to_mut().replace_range(at..at + 6, "\\ufffd");
+                at += 6;
+            }
+            // The character behind a backslash may be one itself.
+            (None, _) => at += 1 + raw[at + 1..].chars().next().map_or(0, char::len_utf8),
+        }
+    }
+    text
 }
 
 /// Where the string literals of a flat JSON array are, quotes included.
@@ -62,6 +87,7 @@ mod tests {
             (r#"["a", "b c"]"#, Some(vec!["a", "b c"])),
             (r#" [ "\"x\"" ] "#, Some(vec!["\"x\""])),
             ("[]", Some(vec![])),
+            (r#"["\ud83d\ude00 \ud83d \ude00\\ud83d"]"#, Some(vec!["😀 \u{fffd} \u{fffd}\\ud83d"])),
             (r#"["a""#, None),
             (r#"['a']"#, None),
             (r#"["a"] b"#, None),

@@ -26,6 +26,11 @@ impl SessionClient {
         SessionClient { sessions, live }
     }
 
+    /// The way to the client's services.
+    pub(super) fn channel(&self) -> tonic::transport::Channel {
+        self.live.channel()
+    }
+
     /// The session's id.
     pub fn id(&self) -> &str {
         self.live.id()

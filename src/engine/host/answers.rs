@@ -32,7 +32,7 @@ impl Host for EngineHost {
             "git" => self.pin_git(at, source).await,
             "http" | "https" => self.pin_http(at, source).await,
             "oci-layout" => self.pin_oci_layout(at, vertex, source).await,
-            _ => Err(StepFailure::Unsupported("this source scheme")),
+            other => Err(StepFailure::UnknownScheme { scheme: other.to_string() }),
         };
         Ok(Pin { record: record.map_err(StepError::new)? })
     }

@@ -116,6 +116,12 @@ pub enum StepFailure {
     /// The step needs an entitlement that the caller did not give.
     #[error("{0} is not allowed")]
     NotEntitled(&'static str),
+    /// A source of a kind that nobody knows.
+    #[error("unknown source scheme {scheme:?}")]
+    UnknownScheme {
+        /// What stands before `://`.
+        scheme: String,
+    },
     /// The step needs what rbuild does not have yet.
     #[error("not supported yet: {0}")]
     Unsupported(&'static str),
