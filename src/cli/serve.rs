@@ -96,6 +96,7 @@ fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
         group: args.group.or(config.group),
         tls: config.tls,
         space: if config.keeps_all { None } else { limits::of_environment()? },
+        history: limits::history()?,
         jobs: config.jobs,
         debug: args.debug || config.debug,
         allowed: config.allowed,
