@@ -37,11 +37,12 @@ mod request;
 mod results;
 mod secret;
 pub mod space;
+mod started;
 pub mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use snapshotter::store::relief::{Relief, SpaceLimits};
@@ -72,9 +73,9 @@ pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
 use crate::history::History;
-use crate::sandbox::Sandbox;
 use host::EngineHost;
 use job::Shift;
+use started::Started;
 
 /// Builds, on one store.
 pub struct Engine {
@@ -82,7 +83,7 @@ pub struct Engine {
     budget: Budget,
     backlog: Arc<Backlog>,
     /// Started when the first process is, and kept.
-    sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    sandbox: Arc<Started>,
     /// There while there are builds.
     shift: Mutex<Weak<Shift>>,
     numbers: Arc<AtomicU64>,
