@@ -8,7 +8,7 @@ use crate::variables::Variables;
 const MOST_BYTES: usize = 128 << 20;
 
 /// How many names are compared with names that are not known.
-const MOST_COMPARISONS: usize = 1 << 20;
+const MOST_COMPARISONS: usize = 1 << 18;
 
 /// What was made of a file so far.
 #[derive(Debug, Default)]
