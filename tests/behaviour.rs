@@ -6,7 +6,7 @@
 //! ```text
 //! args: words for the command line; {http} is a web server with the context's files
 //! ignore: patterns of its .dockerignore
-//! fails: LINE TEXT: it fails there and says so
+//! fails: LINE TEXT: it fails there and says so; `-` for an error of no line
 //! config: JSON, what the image's configuration says under these keys; null for nothing
 //! history: a line of the image's history      no-history: what is in none of them      author: the image's author
 //! ```
@@ -65,6 +65,11 @@ fn cases() -> Vec<Case> {
                 }
             }
         }
+    }
+    for case in &mut cases {
+        let text = case.dockerfile.trim_end().len();
+        case.dockerfile.truncate(text);
+        case.dockerfile.push_str(if text > 0 { "\n" } else { "" });
     }
     cases
 }
@@ -164,8 +169,8 @@ impl World {
         match &case.fails {
             Some(_) if output.status.success() => return Err("it does not fail".into()),
             Some((line, text)) => {
-                let is_told = said.contains(&format!("Dockerfile:{line}\n")) && said.contains(text);
-                return if is_told { Ok(()) } else { Err(said) };
+                let is_placed = line == "-" || said.contains(&format!("Dockerfile:{line}\n"));
+                return if is_placed && said.contains(text) { Ok(()) } else { Err(said) };
             }
             None if !output.status.success() => return Err(said),
             None => {}

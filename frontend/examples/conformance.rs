@@ -137,7 +137,9 @@ fn words_of(row: &Value, _: &Value) -> Verdict {
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect();
-    let found = expand(text(row, "input"), &env, Mode::words('\\')).ok().map(|expanded| expanded.words);
+    let found = expand(text(row, "input"), &env, Mode::words('\\'))
+        .ok()
+        .map(|expanded| expanded.words().map(String::from).collect::<Vec<_>>());
     same(found, row["expect"].as_array().map(|_| strings(&row["expect"])), row)
 }
 

@@ -15,14 +15,22 @@ pub(crate) struct Variables {
 impl Variables {
     /// Sets a variable; it becomes the last one.
     pub fn set(&mut self, name: &str, value: &str) {
-        if let Some(gap) = self.places.get(name).and_then(|place| self.pairs.get_mut(*place)) {
-            *gap = None;
-        }
         if self.pairs.len() > 64 && self.pairs.len() > 2 * self.places.len() {
             self.close_gaps();
         }
-        self.places.insert(name.to_string(), self.pairs.len());
-        self.pairs.push(Some((name.to_string(), value.to_string())));
+        let last = self.pairs.len();
+        let place = match self.places.get_mut(name) {
+            Some(place) => std::mem::replace(place, last),
+            None => {
+                self.places.insert(name.to_string(), last);
+                last
+            }
+        };
+        let known = self.pairs.get_mut(place).and_then(Option::take);
+        let (name, mut room) = known.unwrap_or_else(|| (name.to_string(), String::new()));
+        room.clear();
+        room.push_str(value);
+        self.pairs.push(Some((name, room)));
     }
 
     fn close_gaps(&mut self) {

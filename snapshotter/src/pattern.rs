@@ -7,11 +7,13 @@
 //! No IO. Paths are bytes without a leading slash; patterns are text.
 
 mod glob;
+mod index;
 mod program;
 
 use std::collections::HashMap;
 
 pub use glob::{has_wildcards, Glob};
+use index::Index;
 use program::Program;
 
 /// A pattern that means nothing.
@@ -38,8 +40,8 @@ pub struct Patterns {
     tails: HashMap<Box<[u8]>, Vec<u32>>,
     /// `dir/**`: by `dir/`, which matches wherever a component ends.
     heads: HashMap<Box<[u8]>, Vec<u32>>,
-    /// Others whose first component has no wildcard: by that component.
-    under: HashMap<Box<[u8]>, Vec<u32>>,
+    /// By what they ask for of names.
+    others: Index,
     /// All others are tried one by one.
     rest: Vec<u32>,
     /// All whose first component has no wildcard, by that component: only they say something of what is below it, ...
@@ -99,6 +101,11 @@ impl Patterns {
             let program = Program::compile(text).ok_or_else(bad)?;
             new.add(negated, text, program);
         }
+        let others = new.list.iter().enumerate().filter_map(|(index, pattern)| match &pattern.program {
+            Program::States { states, .. } => Some((index as u32, &states[..])),
+            _ => None,
+        });
+        new.others = Index::new(others);
         Ok(new)
     }
 
@@ -112,10 +119,9 @@ impl Patterns {
             Program::Prefix(prefix) if prefix.ends_with(b"/") => {
                 self.heads.entry(prefix.clone()).or_default().push(index);
             }
-            _ => match first_literal(text) {
-                Some(first) => self.under.entry(first.into()).or_default().push(index),
-                None => self.rest.push(index),
-            },
+            // Found by `others`.
+            Program::States { .. } => {}
+            Program::Suffix(_) | Program::Prefix(_) => self.rest.push(index),
         }
         match first_literal(text) {
             Some(first) => self.starting.entry(first.into()).or_default().push(index),
@@ -221,12 +227,11 @@ impl Patterns {
                 found.extend(self.heads.get(&path[..=at]).into_iter().flatten());
             }
         }
-        let under = self.under.get(first_component(path)).into_iter().flatten();
-        let mut others = under.chain(&self.rest);
-        if let Some(first) = others.next() {
+        let others = self.others.candidates(path);
+        if !self.rest.is_empty() || !others.is_empty() {
             let text = program::decode(path);
             let matches = |index: &&u32| self.list[**index as usize].program.matches(path, &text);
-            found.extend(std::iter::once(first).chain(others).filter(matches));
+            found.extend(self.rest.iter().chain(&others).filter(matches));
         }
         found
     }

@@ -4,7 +4,6 @@ use frontend::diagnostic::Diagnostic;
 use frontend::Source;
 use solver::graph::Location;
 use solver::llb::pb;
-use solver::port::StepError;
 use tonic::Code;
 
 use crate::engine::steps::StepFailure;
@@ -16,8 +15,8 @@ use crate::wire::proto::errdefs;
 pub fn of_build(error: &BuildError) -> Failure {
     let text = match error {
         // Clients know the sentence by its beginning.
-        BuildError::Step { failure, .. } if is_not_entitled(failure) => format!("failed to load LLB: {}", chain(error)),
-        _ => chain(error),
+        error if is_not_entitled(error) => format!("failed to load LLB: {}", chain(error)),
+        error => chain(error),
     };
     let mut failure = Failure::new(code(error), text);
     match error {
@@ -37,7 +36,8 @@ pub fn of_build(error: &BuildError) -> Failure {
     failure
 }
 
-fn is_not_entitled(failure: &StepError) -> bool {
+fn is_not_entitled(error: &BuildError) -> bool {
+    let BuildError::Step { failure, .. } = error else { return false };
     matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_)))
 }
 
@@ -77,8 +77,9 @@ fn lines(text: &Source, finding: &Diagnostic) -> errdefs::Source {
         line: i32::try_from(text.line_of(offset)).unwrap_or(0),
         character: i32::try_from(text.column_of(offset)).unwrap_or(0),
     };
-    let ranges =
-        finding.labels.iter().map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
+    // Clients show neither remarks nor which of several places is meant.
+    let meant = finding.labels.iter().take(1);
+    let ranges = meant.map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
     let info = pb::SourceInfo {
         filename: text.name().to_string(),
         data: text.text().as_bytes().to_vec(),

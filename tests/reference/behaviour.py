@@ -29,7 +29,7 @@ def cases():
             while lines and lines[0].split(":")[0] in OPTIONS:
                 key, value = lines.pop(0).split(":", 1)
                 options[key] = value.strip()
-            yield f"{file[:-4]}: {name}", options, "\n".join(lines) + "\n"
+            yield f"{file[:-4]}: {name}", options, "".join(f"{line}\n" for line in lines)
 
 
 class Reference:
@@ -69,7 +69,7 @@ class Reference:
             line, _, text = options["fails"].partition(" ")
             if done.returncode == 0:
                 return "it does not fail"
-            wanted = [f"Dockerfile:{line}\n", text]
+            wanted = [text] + ([f"Dockerfile:{line}\n"] if line != "-" else [])
             return None if all(part in said for part in wanted) else f"not {wanted} in\n{said}"
         if done.returncode != 0:
             return said

@@ -8,6 +8,7 @@ mod dump;
 pub use dump::dump;
 pub(crate) use dump::quote;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::diagnostic::Diagnostic;
@@ -73,8 +74,14 @@ pub struct Statement {
 
 impl Statement {
     /// The first word in upper case.
-    pub fn command(&self) -> String {
-        self.keyword.text.to_uppercase()
+    pub fn command(&self) -> Cow<'_, str> {
+        let keyword = self.keyword.text.as_str();
+        let is_upper = keyword.bytes().all(|byte| byte.is_ascii_uppercase());
+        if is_upper {
+            Cow::Borrowed(keyword)
+        } else {
+            Cow::Owned(keyword.to_uppercase())
+        }
     }
 }
 
@@ -242,6 +249,13 @@ impl Mount {
     /// The stage, context or image it takes its files from.
     pub fn from(&self) -> Option<&str> {
         self.fields.iter().rev().find(|field| field.key == "from").and_then(|field| field.value.as_deref())
+    }
+
+    /// Where its files are shown, as it is written.
+    pub fn target(&self) -> Option<&str> {
+        let names = ["target", "dst", "destination"];
+        let named = self.fields.iter().rev().find(|field| names.contains(&field.key.as_str()));
+        named.and_then(|field| field.value.as_deref())
     }
 }
 

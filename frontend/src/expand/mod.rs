@@ -84,12 +84,22 @@ impl Mode {
 pub struct Expanded {
     /// All of it.
     pub text: String,
-    /// Its parts, separated by white space that was neither quoted nor escaped.
-    pub words: Vec<String>,
+    /// Where in it white space is that was neither quoted nor escaped.
+    blanks: Vec<usize>,
     /// Variables that had a value.
     pub used: BTreeSet<String>,
     /// Variables that had none.
     pub undefined: BTreeSet<String>,
+}
+
+impl Expanded {
+    /// Its parts, separated by white space that was neither quoted nor escaped.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        let behind = |blank: &usize| blank + self.text[*blank..].chars().next().map_or(0, char::len_utf8);
+        let starts = std::iter::once(0).chain(self.blanks.iter().map(behind));
+        let ends = self.blanks.iter().copied().chain([self.text.len()]);
+        starts.zip(ends).map(|(start, end)| &self.text[start..end]).filter(|word| !word.is_empty())
+    }
 }
 
 /// A word that cannot be expanded.
@@ -106,12 +116,9 @@ pub struct ExpandError {
 pub fn expand(word: &str, env: &dyn Env, mode: Mode) -> Result<Expanded, ExpandError> {
     let mut reader = Reader { rest: word, env, mode, depth: 0, used: BTreeSet::new(), undefined: BTreeSet::new() };
     match reader.until(None, false) {
-        Ok(piece) => Ok(Expanded {
-            text: piece.text,
-            words: piece.words.finish(),
-            used: reader.used,
-            undefined: reader.undefined,
-        }),
+        Ok(piece) => {
+            Ok(Expanded { text: piece.text, blanks: piece.blanks, used: reader.used, undefined: reader.undefined })
+        }
         Err(stop) => Err(ExpandError { word: word.to_string(), reason: stop.reason() }),
     }
 }
@@ -140,49 +147,24 @@ fn wrong<T>(reason: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Wrong(reason.into()))
 }
 
-/// Text, whole and split.
+/// Text, and where it may be split.
 #[derive(Default)]
 struct Piece {
     text: String,
-    words: Words,
+    blanks: Vec<usize>,
 }
 
 impl Piece {
     /// Adds text whose white space separates words.
     fn loose(&mut self, text: &str) {
+        let blanks = text.char_indices().filter(|(_, c)| c.is_whitespace()).map(|(at, _)| self.text.len() + at);
+        self.blanks.extend(blanks);
         self.text.push_str(text);
-        self.words.loose(text);
     }
 
     /// Adds text whose white space is part of the word.
     fn tight(&mut self, text: &str) {
         self.text.push_str(text);
-        self.words.current.push_str(text);
-    }
-}
-
-#[derive(Default)]
-struct Words {
-    done: Vec<String>,
-    current: String,
-}
-
-impl Words {
-    fn loose(&mut self, text: &str) {
-        for c in text.chars() {
-            if !c.is_whitespace() {
-                self.current.push(c);
-            } else if !self.current.is_empty() {
-                self.done.push(std::mem::take(&mut self.current));
-            }
-        }
-    }
-
-    fn finish(mut self) -> Vec<String> {
-        if !self.current.is_empty() {
-            self.done.push(self.current);
-        }
-        self.done
     }
 }
 
@@ -216,8 +198,14 @@ impl Reader<'_> {
 
     /// Reads up to `stop` (consumed) or, without one, to the end. Patterns keep their escapes.
     fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<Piece, Stop> {
+        let (escape, has_quotes) = (self.mode.escape, self.mode.quotes != Quotes::Plain);
+        let has_meaning = |c: char| c == '$' || c == escape || stop == Some(c) || has_quotes && matches!(c, '\'' | '"');
         let mut piece = Piece::default();
-        while let Some(c) = self.peek() {
+        loop {
+            let (plain, rest) = self.rest.split_at(self.rest.find(has_meaning).unwrap_or(self.rest.len()));
+            piece.loose(plain);
+            self.rest = rest;
+            let Some(c) = self.peek() else { break };
             if piece.text.len() > LONGEST {
                 return Err(Stop::Limit(TOO_LONG));
             }
@@ -227,9 +215,9 @@ impl Reader<'_> {
             }
             match c {
                 '$' => piece.loose(&self.dollar()?),
-                '\'' if self.mode.quotes != Quotes::Plain => piece.tight(&self.single_quoted()?),
-                '"' if self.mode.quotes != Quotes::Plain => piece.tight(&self.double_quoted(keep_escapes)?),
-                c if c == self.mode.escape => {
+                '\'' if has_quotes => piece.tight(&self.single_quoted()?),
+                '"' if has_quotes => piece.tight(&self.double_quoted(keep_escapes)?),
+                _ => {
                     self.next();
                     if keep_escapes {
                         piece.tight(c.encode_utf8(&mut [0; 4]));
@@ -237,10 +225,6 @@ impl Reader<'_> {
                     if let Some(escaped) = self.next() {
                         piece.tight(escaped.encode_utf8(&mut [0; 4]));
                     }
-                }
-                c => {
-                    self.next();
-                    piece.loose(c.encode_utf8(&mut [0; 4]));
                 }
             }
         }

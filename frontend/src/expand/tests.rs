@@ -115,10 +115,12 @@ fn values_are_split_unless_quoted() {
         ("x$LIST", vec!["xa", "b", "c"]),
         ("\"$LIST\" d", vec!["a b  c", "d"]),
         ("a\\ b", vec!["a b"]),
+        ("\\ a \u{a0}b' c '", vec![" a", "b c "]),
         ("$NONE", vec![]),
         ("  ", vec![]),
     ] {
-        assert_eq!(expand(text, &env(), Mode::words('\\')).unwrap().words, expected, "{text}");
+        let expanded = expand(text, &env(), Mode::words('\\')).unwrap();
+        assert_eq!(expanded.words().collect::<Vec<_>>(), expected, "{text}");
     }
 }
 

@@ -30,7 +30,6 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
     let mut names: HashMap<String, Span> = HashMap::new();
     for instruction in instructions {
         let statement = &instruction.statement;
-        let command = statement.command();
         if statement.has_blank {
             let end = Span::new(statement.rest.span.end, statement.rest.span.end);
             lints.push(Diagnostic::warning("NoEmptyContinuation", end, "Empty continuation line"));
@@ -62,6 +61,7 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
                 names.entry(lower).or_insert(name.span);
             }
             Some(Kind::Env(pairs) | Kind::Label(pairs)) if pairs.iter().any(|pair| pair.legacy) => {
+                let command = statement.command();
                 let message =
                     format!("\"{command} key=value\" should be used instead of legacy \"{command} key value\" format");
                 lints.push(Diagnostic::warning("LegacyKeyValueFormat", statement.span, message));
@@ -76,16 +76,20 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
 }
 
 fn is_upper(word: &str) -> bool {
-    word == word.to_uppercase()
+    word.chars().flat_map(char::to_uppercase).eq(word.chars())
+}
+
+fn is_lower(word: &str) -> bool {
+    word.chars().flat_map(char::to_lowercase).eq(word.chars())
 }
 
 /// ConsistentInstructionCasing.
 fn casing(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnostic>) {
     let keywords = || instructions.iter().map(|instruction| &instruction.statement.keyword);
-    let lower = keywords().filter(|keyword| keyword.text == keyword.text.to_lowercase()).count();
+    let lower = keywords().filter(|keyword| is_lower(&keyword.text)).count();
     let upper = keywords().filter(|keyword| is_upper(&keyword.text)).count();
     let (majority, fits): (_, fn(&str) -> bool) =
-        if lower > upper { ("lowercase", |word| word == word.to_lowercase()) } else { ("uppercase", is_upper) };
+        if lower > upper { ("lowercase", is_lower) } else { ("uppercase", is_upper) };
     for keyword in keywords().filter(|keyword| !fits(&keyword.text)) {
         let message = format!("Command '{}' should match the case of the command majority ({majority})", keyword.text);
         lints.push(Diagnostic::warning("ConsistentInstructionCasing", keyword.span, message));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use solver::graph::op::Op;
 use solver::graph::{
-    GraphBuilder, Hints, Location, NewVertex, Origin, OutputIndex, OutputRef, Platform, Position, Range, SourceInfo,
-    VertexId,
+    GraphBuilder, Hints, Location, NewVertex, Origin, OutputRef, Platform, Position, Range, SourceInfo, VertexId,
 };
 
-use super::context::{self, Used};
+use super::context::{self, Reads, Used};
+use super::paper::{Paper, Wants};
 use super::stage::{Counter, StageState};
 use super::workdir::joined;
 use super::{arg, copy, expose, from, meta, run, workdir, Answers, Target};
@@ -35,7 +35,7 @@ pub(super) struct Scene<'a> {
 /// A graph under construction.
 pub(super) struct Build<'a> {
     pub scene: &'a Scene<'a>,
-    graph: Paper,
+    paper: Paper,
     /// Lowered stages, by index.
     states: BTreeMap<usize, StageState>,
     /// The build context, once it is there.
@@ -46,18 +46,8 @@ pub(super) struct Build<'a> {
     outputs: BTreeMap<usize, Option<OutputRef>>,
     /// Paths that were used.
     pub used: Used,
-    /// Those to name in sources; `None` names none yet.
-    pub named: Option<&'a Used>,
     info: Arc<SourceInfo>,
     pub lints: Vec<Diagnostic>,
-}
-
-/// What a graph is put down on.
-enum Paper {
-    /// It is not kept: whoever drafts wants to know which paths are used. Vertices are numbered.
-    Draft(u64),
-    /// It is the real one.
-    Fair(GraphBuilder),
 }
 
 /// How often each stage is needed whole: by those that begin with it, and as the target.
@@ -71,21 +61,8 @@ fn followers(scene: &Scene) -> BTreeMap<usize, usize> {
     followers
 }
 
-/// The paths of contexts that are used by what is reachable.
-pub(super) fn draft(scene: &Scene) -> Result<Used, Vec<Diagnostic>> {
-    build(scene, None, Paper::Draft(0)).map(|build| build.used)
-}
-
-/// Lowers what is reachable onto `graph`. `named` are the paths of contexts, as [`draft`] found them.
-pub(super) fn fair<'a>(
-    scene: &'a Scene<'a>,
-    named: &'a Used,
-    graph: GraphBuilder,
-) -> Result<Build<'a>, Vec<Diagnostic>> {
-    build(scene, Some(named), Paper::Fair(graph))
-}
-
-fn build<'a>(scene: &'a Scene<'a>, named: Option<&'a Used>, graph: Paper) -> Result<Build<'a>, Vec<Diagnostic>> {
+/// Lowers what is reachable.
+pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnostic>> {
     let info = SourceInfo {
         filename: scene.source.name().to_string(),
         language: "Dockerfile".into(),
@@ -93,13 +70,12 @@ fn build<'a>(scene: &'a Scene<'a>, named: Option<&'a Used>, graph: Paper) -> Res
     };
     let mut build = Build {
         scene,
-        graph,
+        paper: Paper::default(),
         states: BTreeMap::new(),
         context: None,
         followers: followers(scene),
         outputs: BTreeMap::new(),
         used: Used::default(),
-        named,
         info: Arc::new(info),
         lints: Vec::new(),
     };
@@ -194,8 +170,9 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// The image that the target stage becomes, with the graph so far and what is doubtful.
-    pub fn finish(mut self, scene: &Scene) -> Result<(Target, GraphBuilder, Vec<Diagnostic>), Vec<Diagnostic>> {
+    /// The image that the target stage becomes, whose vertices are now in `graph`, and what is doubtful.
+    pub fn finish(mut self, graph: &mut GraphBuilder) -> Result<(Target, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let scene = self.scene;
         let Some(mut state) = self.states.remove(&scene.stages.target) else {
             let span = scene.stages.all[scene.stages.target].span;
             return Err(vec![Diagnostic::error("internal", span, "the target stage was not lowered")]);
@@ -211,23 +188,28 @@ impl<'a> Build<'a> {
         state.config.fix_created(scene.epoch);
         let target = Target {
             platform: state.config.platform(),
-            output: state.output,
+            output: self.paper.finish(&self.used, graph, state.output),
             config: state.config,
             base_layers: state.base_layers,
             base_history: state.base_history,
         };
-        let graph = match self.graph {
-            Paper::Draft(_) => GraphBuilder::new(),
-            Paper::Fair(graph) => graph,
-        };
-        Ok((target, graph, self.lints))
+        Ok((target, self.lints))
     }
 
     /// Adds a vertex, and answers its first output.
     pub fn add(&mut self, op: Op, inputs: Vec<OutputRef>, platform: Option<Platform>, about: About) -> OutputRef {
-        if let Paper::Draft(number) = &mut self.graph {
-            return OutputRef { vertex: next(number), output: OutputIndex(0) };
-        }
+        self.add_reader(op, inputs, platform, about, Wants::AsSaid)
+    }
+
+    /// Adds a vertex that may read a directory of the client's.
+    pub fn add_reader(
+        &mut self,
+        op: Op,
+        inputs: Vec<OutputRef>,
+        platform: Option<Platform>,
+        about: About,
+        wants: Wants,
+    ) -> OutputRef {
         let origin = about.span.map(|span| Origin {
             locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
         });
@@ -237,8 +219,7 @@ impl<'a> Build<'a> {
         }
         let hints =
             Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
-        let vertex = self.add_vertex(NewVertex { op, inputs, platform, hints, origin });
-        OutputRef { vertex, output: OutputIndex(0) }
+        self.paper.add(NewVertex { op, inputs, platform, hints, origin }, wants)
     }
 
     fn range(&self, span: Span) -> Range {
@@ -251,10 +232,7 @@ impl<'a> Build<'a> {
 
     /// Adds a vertex as it is.
     pub fn add_vertex(&mut self, vertex: NewVertex) -> VertexId {
-        match &mut self.graph {
-            Paper::Draft(number) => next(number),
-            Paper::Fair(graph) => graph.add(vertex),
-        }
+        self.paper.add_as_is(vertex)
     }
 
     /// The files of what `--from` means, as far as `sources` need them (`None` needs all); `None` is an empty tree.
@@ -273,7 +251,7 @@ impl<'a> Build<'a> {
             Base::Image(reference) => from::files(self, reference),
             Base::Context(named) => {
                 let platform = self.scene.options.platform().clone();
-                context::files(self, named, &platform, sources, span)
+                context::files(self, named, &platform, sources.map_or(Reads::All, Reads::Paths), span)
             }
         }
     }
@@ -303,14 +281,6 @@ impl<'a> Build<'a> {
     pub fn texts(&mut self, state: &StageState, words: &[Spanned], at: &At) -> Result<Vec<String>, Diagnostic> {
         words.iter().map(|word| self.text(state, word, at)).collect()
     }
-}
-
-/// The name of a draft's next vertex.
-fn next(number: &mut u64) -> VertexId {
-    *number += 1;
-    let mut id = [0; 32];
-    id[..8].copy_from_slice(&number.to_le_bytes());
-    VertexId(id)
 }
 
 /// How many vertices the names of a stage count: its image's, and one for each instruction that changes files.

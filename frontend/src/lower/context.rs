@@ -7,10 +7,12 @@ use solver::graph::{NewVertex, OutputIndex, OutputRef, Platform, VertexId};
 
 use super::build::{json_list, About, Build};
 use super::from;
+use super::paper::Wants;
 use super::workdir::joined;
 use crate::config::ImageConfig;
 use crate::context::{git_name, git_source, web_file, Context, Files, MainContext};
 use crate::diagnostic::Diagnostic;
+use crate::options::Options;
 use crate::source::Span;
 
 /// Paths of trees that are read from clients; `/` is all of a tree.
@@ -20,6 +22,17 @@ pub(super) struct Used {
     pub context: BTreeSet<String>,
     /// Of stages, by index: some are directories of the client's.
     pub stages: BTreeMap<usize, BTreeSet<String>>,
+}
+
+/// What of a context is read.
+#[derive(Clone, Copy)]
+pub(super) enum Reads<'a> {
+    /// All of it.
+    All,
+    /// These paths.
+    Paths(&'a [String]),
+    /// What all instructions together read of this stage.
+    OfStage(usize),
 }
 
 /// The files of the build context.
@@ -36,10 +49,9 @@ fn make_main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
     let options = build.scene.options;
     match &options.context {
         MainContext::Local => {
-            let paths = build.named.map(|used| used.context.clone());
-            let hint = options.context_name.clone();
+            let source = local(options, &options.context_name, options.context_name.clone(), &options.ignore_patterns);
             let about = About::internal("load build context");
-            Ok(local(build, &options.context_name, hint, &options.ignore_patterns, paths.as_ref(), about))
+            Ok(build.add_reader(Op::Source(source), Vec::new(), None, about, Wants::OfContext))
         }
         MainContext::Input(name) => match input(build, name, span)? {
             Some(output) => Ok(within(build, output)),
@@ -70,40 +82,34 @@ fn within(build: &mut Build, context: OutputRef) -> OutputRef {
     build.add(op, vec![context], None, About { name, ..About::internal("") })
 }
 
-/// A directory of the client's. `paths` names what is needed of it; `None` and `/` are all.
-fn local(
-    build: &mut Build,
-    name: &str,
-    hint: String,
-    ignore: &[String],
-    paths: Option<&BTreeSet<String>>,
-    about: About,
-) -> OutputRef {
+/// A directory of the client's.
+fn local(options: &Options, name: &str, hint: String, ignore: &[String]) -> SourceOp {
     let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_string(), hint)]);
-    if let Some(session) = build.scene.options.local_sessions.get(name) {
+    if let Some(session) = options.local_sessions.get(name) {
         attrs.insert("local.session".into(), session.clone());
     }
     if !ignore.is_empty() {
         attrs.insert("local.excludepatterns".into(), json_list(ignore.iter()));
     }
-    if let Some(paths) = paths.filter(|paths| !paths.is_empty() && !paths.contains("/")) {
-        let paths: Vec<String> = paths.iter().map(|path| path.trim_start_matches('/').to_string()).collect();
-        attrs.insert("local.followpaths".into(), json_list(paths.iter()));
-    }
-    let op = Op::Source(SourceOp { identifier: format!("local://{name}"), attrs });
-    build.add(op, Vec::new(), None, about)
+    SourceOp { identifier: format!("local://{name}"), attrs }
 }
 
-/// The files of a named context, as far as `sources` need them; `None` needs all.
+/// Names what is needed of a directory of the client's; no paths and `/` are all.
+pub(super) fn follow(source: &mut SourceOp, paths: &BTreeSet<String>) {
+    if !paths.is_empty() && !paths.contains("/") {
+        let paths: Vec<String> = paths.iter().map(|path| path.trim_start_matches('/').to_string()).collect();
+        source.attrs.insert("local.followpaths".into(), json_list(paths.iter()));
+    }
+}
+
+/// The files of a named context, as far as they are read.
 pub(super) fn files(
     build: &mut Build,
     context: &Context,
     platform: &Platform,
-    sources: Option<&[String]>,
+    reads: Reads,
     span: Span,
 ) -> Result<Option<OutputRef>, Diagnostic> {
-    let paths: Option<BTreeSet<String>> =
-        sources.map(|sources| sources.iter().map(|source| joined("/", source)).collect());
     let about = |what: &str| About { name: format!("[context {}] {what}", context.name), ..About::internal("") };
     match &context.files {
         Files::Scratch => Ok(None),
@@ -119,8 +125,16 @@ pub(super) fn files(
         }
         Files::Local(name) => {
             let ignore = build.scene.answers.ignores.get(name).cloned().unwrap_or_default();
-            let hint = format!("context:{}", context.name);
-            Ok(Some(local(build, name, hint, &ignore, paths.as_ref(), about("load from client"))))
+            let mut source = local(build.scene.options, name, format!("context:{}", context.name), &ignore);
+            let wants = match reads {
+                Reads::OfStage(index) => Wants::OfStage(index),
+                Reads::All | Reads::Paths(_) => Wants::AsSaid,
+            };
+            if let Reads::Paths(paths) = reads {
+                follow(&mut source, &paths.iter().map(|path| joined("/", path)).collect());
+            }
+            let about = about("load from client");
+            Ok(Some(build.add_reader(Op::Source(source), Vec::new(), None, about, wants)))
         }
         Files::Git(git) => {
             let about = About { name: git_name(git), ..About::internal("") };

@@ -16,10 +16,10 @@ pub(super) fn expose(build: &mut Build, state: &mut StageState, words: &[Spanned
     words.sort_by(|a, b| a.text.cmp(&b.text));
     let mut ports = Vec::new();
     for word in &words {
-        for spec in build.expand(state, word, at)?.words {
-            lint::port(at.place(word.span), &spec, &mut build.lints);
-            let parsed = parse(&spec).map_err(|reason| {
-                let message = format!("invalid port: {}: {reason}", quote(&spec));
+        for spec in build.expand(state, word, at)?.words() {
+            lint::port(at.place(word.span), spec, &mut build.lints);
+            let parsed = parse(spec).map_err(|reason| {
+                let message = format!("invalid port: {}: {reason}", quote(spec));
                 Diagnostic::error("invalid-port", word.span, message)
             })?;
             ports.extend(parsed);

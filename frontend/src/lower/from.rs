@@ -6,6 +6,7 @@ use solver::graph::op::{Op, SourceOp};
 use solver::graph::{OutputRef, Platform};
 
 use super::build::{About, Build};
+use super::context::Reads;
 use super::stage::{Counter, StageState};
 use crate::config::{ImageConfig, DEFAULT_PATH};
 use crate::context::Context;
@@ -76,10 +77,9 @@ pub(super) fn context(
         config.clamp(epoch);
     }
     // Of a stage only those paths are needed that are copied from it.
-    let used = build.named.and_then(|used| used.stages.get(&index)).filter(|_| stage.is_replaced);
-    let paths: Option<Vec<String>> = used.map(|paths| paths.iter().cloned().collect());
+    let reads = if stage.is_replaced { Reads::OfStage(index) } else { Reads::All };
     let (base_layers, base_history) = (config.rootfs.diff_ids.len(), config.history.len());
-    let output = super::context::files(build, named, &platform, paths.as_deref(), stage.base_span)?;
+    let output = super::context::files(build, named, &platform, reads, stage.base_span)?;
     Ok(StageState { base_layers, base_history, ..state(output, config, platform) })
 }
 

@@ -3,8 +3,8 @@
 //! Job: give every instruction its vertices, its part of the image's configuration, and its history entry.
 //! Not its job: IO. What must be known about base images is asked for by [`Step::Need`] and given to
 //! [`Lowering::answer`]; nothing is kept between two steps but these answers.
-//! Start reading at [`Lowering::step`]: stages are found, then what the target needs is surveyed, then lowered twice,
-//! since the source of the build context names the paths that are copied from it.
+//! Start reading at [`Lowering::step`]: stages are found, then what the target needs is surveyed, then lowered. The
+//! source of the build context names the paths that are copied from it, so vertices get their names last ([`paper`]).
 
 mod arg;
 mod build;
@@ -14,6 +14,7 @@ mod expose;
 mod from;
 mod meta;
 mod mount;
+mod paper;
 mod remote;
 mod run;
 mod signal;
@@ -203,9 +204,12 @@ impl Lowering {
     pub fn step(&mut self) -> Result<Step, Vec<Diagnostic>> {
         self.check_frontend().map_err(|error| vec![error])?;
         let checks = self.checks().map_err(|error| vec![error])?;
-        let mut lints = Vec::new();
-        lint::written(&self.ast.instructions, &mut lints);
-        let lowered = if self.ast.errors.is_empty() { self.lower(&mut lints) } else { Err(self.ast.errors.clone()) };
+        let (mut lints, mut found) = (Vec::new(), Vec::new());
+        let lowered = if self.ast.errors.is_empty() { self.lower(&mut found) } else { Err(self.ast.errors.clone()) };
+        if !matches!(lowered, Ok(Step::Need(_))) {
+            lint::written(&self.ast.instructions, &mut lints);
+            lints.append(&mut found);
+        }
         match lowered {
             Ok(Step::Need(queries)) => Ok(Step::Need(queries)),
             Ok(Step::Done(mut lowered)) => {
@@ -269,10 +273,7 @@ impl Lowering {
             escape: self.ast.directives.escape,
             epoch: epoch(options).map_err(|error| vec![error])?,
         };
-        let draft = build::draft(&scene)?;
-        let whole = build::fair(&scene, &draft, std::mem::take(graph))?;
-        let (target, made, mut found) = whole.finish(&scene)?;
-        *graph = made;
+        let (target, mut found) = build::build(&scene)?.finish(graph)?;
         lints.append(&mut found);
         Ok(Ok(target))
     }

@@ -32,7 +32,7 @@ pub(crate) const INSTRUCTIONS: [&str; 18] = [
 pub(super) fn kind(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Kind> {
     let command = statement.command();
     let words = &statement.words;
-    match command.as_str() {
+    match &*command {
         "FROM" => from(statement, diagnostics).map(Kind::From),
         "RUN" => run(statement, diagnostics).map(Kind::Run),
         "COPY" => copy(statement, diagnostics).map(Kind::Copy),
@@ -55,7 +55,7 @@ pub(super) fn kind(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> 
             if words.is_empty() {
                 return arity(statement, "at least one argument", diagnostics);
             }
-            match command.as_str() {
+            match &*command {
                 "ARG" => arg(words, diagnostics).map(Kind::Arg),
                 "ENV" => pairs("ENV", words, diagnostics).map(Kind::Env),
                 "LABEL" => pairs("LABEL", words, diagnostics).map(Kind::Label),
@@ -68,7 +68,7 @@ pub(super) fn kind(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> 
             Flags::check(statement, &[], diagnostics)?;
             let [word] = &words[..] else { return arity(statement, "exactly one argument", diagnostics) };
             let word = word.clone();
-            Some(match command.as_str() {
+            Some(match &*command {
                 "WORKDIR" => Kind::Workdir(word),
                 "USER" => Kind::User(word),
                 "STOPSIGNAL" => Kind::StopSignal(word),
@@ -316,7 +316,7 @@ fn arguments(statement: &Statement) -> Vec<Argument> {
 fn onbuild(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
     Flags::check(statement, &[], diagnostics)?;
     let Some(trigger) = &statement.trigger else { return arity(statement, "at least one argument", diagnostics) };
-    let message = match trigger.command().as_str() {
+    let message = match &*trigger.command() {
         "ONBUILD" => "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_string(),
         other @ ("FROM" | "MAINTAINER") => format!("{other} isn't allowed as an ONBUILD trigger"),
         _ => {

@@ -1,6 +1,6 @@
 //! The validated graph: vertices in topological order, with the outputs that are wanted.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -59,31 +59,25 @@ impl Graph {
     /// Sorts the vertices that `targets` are made of. Every reference must lead somewhere.
     pub(super) fn new(vertices: Vec<Vertex>, targets: Vec<OutputRef>) -> Result<Graph, GraphError> {
         let given: HashMap<VertexId, usize> = vertices.iter().enumerate().map(|(at, v)| (v.id, at)).collect();
-        let mut shape = DiGraph::<(), (), usize>::with_capacity(vertices.len(), vertices.len());
-        for _ in &vertices {
-            shape.add_node(());
-        }
-        for (at, vertex) in vertices.iter().enumerate() {
-            for input in &vertex.inputs {
-                shape.add_edge(NodeIndex::new(given[&input.from.vertex]), NodeIndex::new(at), ());
-            }
-        }
-        let order = toposort(&shape, None)
-            .map_err(|cycle| GraphError::Cycle { vertex: vertices[cycle.node_id().index()].id })?;
+        let inputs: Vec<Vec<usize>> =
+            vertices.iter().map(|v| v.inputs.iter().map(|input| given[&input.from.vertex]).collect()).collect();
         // The given order is kept where it will do: it is the one people read.
-        let in_order = shape.edge_indices().all(|edge| shape.edge_endpoints(edge).is_some_and(|(from, to)| from < to));
-        let order: Vec<usize> =
-            if in_order { (0..vertices.len()).collect() } else { order.into_iter().map(NodeIndex::index).collect() };
+        let in_order = inputs.iter().enumerate().all(|(at, inputs)| inputs.iter().all(|input| *input < at));
+        let order = if in_order { (0..vertices.len()).collect() } else { sorted(&vertices, &inputs)? };
 
-        let mut needed: HashSet<usize> = targets.iter().map(|target| given[&target.vertex]).collect();
+        let mut needed = vec![false; vertices.len()];
+        targets.iter().for_each(|target| needed[given[&target.vertex]] = true);
         for at in order.iter().rev() {
-            if needed.contains(at) {
-                needed.extend(vertices[*at].inputs.iter().map(|input| given[&input.from.vertex]));
+            if needed[*at] {
+                inputs[*at].iter().for_each(|input| needed[*input] = true);
             }
+        }
+        if in_order && needed.iter().all(|needed| *needed) {
+            return Ok(Graph { vertices, positions: given, inputs, targets });
         }
         let mut vertices: Vec<Option<Vertex>> = vertices.into_iter().map(Some).collect();
         let vertices: Vec<Vertex> =
-            order.iter().filter(|at| needed.contains(at)).filter_map(|at| vertices[*at].take()).collect();
+            order.iter().filter(|at| needed[**at]).filter_map(|at| vertices[*at].take()).collect();
 
         let positions: HashMap<VertexId, usize> = vertices.iter().enumerate().map(|(at, v)| (v.id, at)).collect();
         let inputs = vertices.iter().map(|v| v.inputs.iter().map(|input| positions[&input.from.vertex]).collect());
@@ -140,6 +134,22 @@ impl Graph {
         }
         petgraph::dot::Dot::new(&shape).to_string()
     }
+}
+
+/// An order in which inputs come first.
+fn sorted(vertices: &[Vertex], inputs: &[Vec<usize>]) -> Result<Vec<usize>, GraphError> {
+    let mut shape = DiGraph::<(), (), usize>::with_capacity(vertices.len(), vertices.len());
+    for _ in vertices {
+        shape.add_node(());
+    }
+    for (at, inputs) in inputs.iter().enumerate() {
+        for input in inputs {
+            shape.add_edge(NodeIndex::new(*input), NodeIndex::new(at), ());
+        }
+    }
+    let order =
+        toposort(&shape, None).map_err(|cycle| GraphError::Cycle { vertex: vertices[cycle.node_id().index()].id })?;
+    Ok(order.into_iter().map(NodeIndex::index).collect())
 }
 
 #[cfg(test)]

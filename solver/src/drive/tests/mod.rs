@@ -1,6 +1,7 @@
 //! What a build does and tells, on a host that keeps everything in memory.
 
 mod memory;
+mod troubles;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::SeqCst;
