@@ -240,7 +240,7 @@ mod tests {
             last_used: std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600 + 60),
         };
         let all = vec![
-            gone(1000, "step\0p\0f\0\0s\0RUN make\00", ThingKind::Tree, 0),
+            gone(1000, "step\0p\0f\0\0s\0RUN make\x000", ThingKind::Tree, 0),
             gone(2_000_000, "npm", ThingKind::Directory, 72),
         ];
         let collected = snapshotter::store::gc::Collected { gone: all, ..Default::default() };

@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn things_are_called_as_other_builders_call_them() {
-        let step = "step\0/home/me\0Dockerfile\0\0build\0RUN make\00";
+        let step = "step\0/home/me\0Dockerfile\0\0build\0RUN make\x000";
         for (kind, name, expected) in [
             (ThingKind::Tree, Some(step), ("regular", "RUN make")),
             (ThingKind::Tree, Some("imported"), ("regular", "imported")),
