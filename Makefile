@@ -33,7 +33,7 @@ test-wide: prerequisites-wide
 soak: prerequisites-test
 	RBUILD_SOAK=1 RBUILD_PLAN_GRAPHS=20000 $(CARGO) test --release --locked -p solver
 	RBUILD_SOAK=1 $(CARGO) test --locked --test crash --test shared -- --nocapture
-	RBUILD_SOAK=1 $(CARGO) test --release --locked --test daemon -- --nocapture --test-threads=1
+	RBUILD_SOAK=1 $(CARGO) test --locked --test daemon -- --nocapture --test-threads=1
 
 # BUILDERS="buildah buildkit=SOCKET" compares with these.
 bench: build

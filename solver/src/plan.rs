@@ -133,17 +133,13 @@ pub fn local_questions(submit: &Submit, facts: &[Facts], at: usize) -> Vec<Quest
     questions
 }
 
-/// Whether a vertex can only wait for the records of its inputs, whatever is wanted of it.
+/// Whether a vertex can do nothing but wait for the records of its inputs. That some of these could be made ready early,
+/// as rule 6 has it, may wait too.
 pub(crate) fn only_waits(submit: &Submit, facts: &[Facts], at: usize) -> bool {
     let own = &facts[at];
     let is_open = own.record.is_none() && own.key.is_none() && own.failed.is_none();
     let is_measured = |digest: &Measured| matches!(digest, Measured::Waiting | Measured::Known(_));
-    let moves = |input: &usize| facts[*input].running || facts[*input].new;
-    is_open
-        && submit.steps[at].kind == StepKind::Work
-        && !(own.unseen || submit.no_cache[at])
-        && own.digests.iter().all(is_measured)
-        && !submit.graph.inputs_of(at).iter().any(moves)
+    is_open && submit.steps[at].kind == StepKind::Work && own.digests.iter().all(is_measured)
 }
 
 /// A key, and whether its result may come from a cache.

@@ -14,6 +14,7 @@ use super::client::LocalClient;
 use super::excerpt::{printable, Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::images::bytes;
+use super::past::Past;
 use super::request::from_args;
 use super::screen::Screen;
 use super::space;
@@ -62,6 +63,11 @@ pub(super) fn dispatch(verb: Verb, asked: &Asked) -> Result<u8, Failure> {
         Verb::Du(args) => usage(asked, args.format, &args.filters),
         Verb::Prune(args) => prune(asked, &args),
         Verb::Workers(args) => workers(asked, args.format),
+        Verb::History(verb) => {
+            let runtime = runtime()?;
+            let daemon = runtime.block_on(Daemon::connect(&asked.address, &asked.tls))?;
+            super::history::history(&Past::There(daemon, runtime), &verb)
+        }
         _ => Err(Failure::misuse("no daemon can be asked for this".to_string())),
     }
 }

@@ -48,7 +48,9 @@ fn record(thing: &Thing) -> UsageRecord {
 /// The filter makes no sense, or the store cannot be read.
 pub fn usage(store: &Store, request: &DiskUsageRequest) -> Result<Vec<UsageRecord>, Status> {
     let filter = Filter::parse(&request.filter)?;
-    let age = Duration::from_nanos(u64::try_from(request.age_limit).unwrap_or(0));
+    let age = request.age_limit;
+    let age = u64::try_from(age).map_err(|_| Status::invalid_argument(format!("age_limit is negative: {age}")))?;
+    let age = Duration::from_nanos(age);
     let mut things = store.things().map_err(|error| failed(&error))?;
     things.retain(|thing| space::is_unused_for(thing, age) && filter.matches(&|name| space::field(thing, name)));
     things.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));

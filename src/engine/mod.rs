@@ -9,6 +9,7 @@ mod asker;
 pub mod attrs;
 mod backlog;
 mod bases;
+mod beside;
 mod blocking;
 pub mod cache;
 mod client;
@@ -53,8 +54,8 @@ use solver::event::EventSink;
 pub use crate::sandbox::open_inside;
 pub use backlog::Backlog;
 pub use client::{
-    pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, Connection, DeliveredTree, Delivery, Differ,
-    Directory, FileContent, FileWriter, LocalDirectory,
+    pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, ClientStore, Connection, DeliveredTree, Delivery,
+    Differ, Directory, FileContent, FileWriter, LocalDirectory,
 };
 pub(crate) use error::chain;
 pub use error::BuildError;

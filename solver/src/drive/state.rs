@@ -39,6 +39,12 @@ pub(super) enum Message {
 const WITHOUT_PLAN: usize = 64;
 const PLANS_A_BUILD: usize = 16;
 
+#[cfg(test)]
+thread_local! {
+    /// How often it was planned on this thread.
+    pub(super) static PLANS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// A submit that is being solved.
 struct Live {
     submit: Arc<Submit>,
@@ -309,6 +315,8 @@ impl<H: Host> State<H> {
 
     /// Everything that is wanted by builds that go on, and the builds that do not.
     fn plan(&mut self) -> (AllWanted, Vec<SubmitNumber>) {
+        #[cfg(test)]
+        PLANS.set(PLANS.get() + 1);
         let mut wanted = AllWanted::new();
         let mut ended = Vec::new();
         self.refresh();

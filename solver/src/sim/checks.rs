@@ -3,6 +3,7 @@
 //! `RBUILD_PLAN_GRAPHS` says how many random graphs are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -302,20 +303,25 @@ fn price_with_pins(world: &World, question: &Question, vertex: &Vertex) -> u64 {
     }
 }
 
-/// A build in virtual time, as if there were room for everything at once: the least that it can take for whoever does
-/// not know the future. `before` is the world before the build, `ran` what has to run.
+/// A build in virtual time, as if there were room for everything at once, by someone who does not know the future.
+/// `before` is the world before the build, `ran` what has to run.
 ///
 /// A fetch begins once its record is known and there is a reason for it: it is a target, a digest of it is unknown, or a
 /// step on it misses or has an input that misses. Without the last part an earlier step that runs and makes the same as
 /// before would seem to cost time: all between it and the next miss hits at once, and what that miss needs besides could
 /// have been fetched meanwhile, by who knew of the miss. To fetch for all that stands above a running step does not
 /// reach that either, and every tenth fetch after an edit would be for nothing instead of every sixteenth.
+///
+/// An input that runs is no reason any more once it made what was known before. What it was a reason for until then is
+/// not reckoned: a build takes at least as long as if it always were one, and at most as if it never were.
 struct Ideal<'i> {
     submit: &'i Submit,
     before: &'i World,
     ran: &'i BTreeSet<CacheKey>,
     prices: Prices,
     truth: Vec<(Option<CacheKey>, Vec<Output>)>,
+    /// Whether an input that runs and makes what was known before is a reason to fetch others.
+    by_any_run: bool,
 }
 
 /// When something comes to be, vertex by vertex.
@@ -331,21 +337,37 @@ struct Times {
 
 const NEVER: u64 = u64::MAX;
 
-fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Prices) -> u64 {
-    let ideal = Ideal { submit, before, ran, prices, truth: truth(&submit.graph, &before.sources) };
-    let count = ideal.truth.len();
-    let mut times = Times { known: vec![0; count], here: vec![0; count], missed: vec![0; count] };
-    // A reason may come from further up, so the times are made better until they are right. They only grow.
-    loop {
-        let next = ideal.times(&ideal.reasons(&times));
-        if next == times {
-            return times.here[submit.targets[0]];
-        }
-        times = next;
-    }
+/// The least and the most that a build may take.
+fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Prices) -> RangeInclusive<u64> {
+    let [least, most] = [true, false].map(|by_any_run| {
+        let truth = truth(&submit.graph, &before.sources);
+        Ideal { submit, before, ran, prices, truth, by_any_run }.makespan()
+    });
+    least..=most
 }
 
 impl Ideal<'_> {
+    fn makespan(&self) -> u64 {
+        let count = self.truth.len();
+        let mut times = Times { known: vec![0; count], here: vec![0; count], missed: vec![0; count] };
+        // A reason may come from further up, so the times are made better until they are right. They only grow.
+        loop {
+            let next = self.times(&self.reasons(&times));
+            if next == times {
+                return times.here[self.submit.targets[0]];
+            }
+            times = next;
+        }
+    }
+
+    /// Whether a vertex makes what nobody ever made before.
+    fn makes_new(&self, at: usize) -> bool {
+        let others = self.truth.iter().enumerate().filter(|(other, _)| *other != at).flat_map(|(_, (_, made))| made);
+        let others: BTreeSet<_> = others.map(|output| output.identity).collect();
+        let is_new = |output: &Output| !self.before.knows(&output.identity) && !others.contains(&output.identity);
+        self.truth[at].1.iter().any(is_new)
+    }
+
     fn runs(&self, at: usize) -> bool {
         self.truth[at].0.is_some_and(|key| self.ran.contains(&key))
     }
@@ -376,8 +398,11 @@ impl Ideal<'_> {
         for (at, vertex) in graph.vertices().iter().enumerate() {
             let inputs = graph.inputs_of(at);
             let is_new = self.before.seen.is_empty() || self.submit.no_cache[at];
-            let likely =
-                if is_new { 0 } else { inputs.iter().chain([&at]).map(|at| times.missed[*at]).min().unwrap_or(NEVER) };
+            let moves = inputs
+                .iter()
+                .filter(|input| times.missed[**input] < NEVER && (self.by_any_run || self.makes_new(**input)));
+            let misses = moves.chain([&at]).map(|at| times.missed[*at]).min();
+            let likely = if is_new { 0 } else { misses.unwrap_or(NEVER) };
             for (from, input) in inputs.iter().zip(&vertex.inputs) {
                 let reason = if self.is_unmeasured(*from, input) { 0 } else { likely };
                 reasons[*from] = reasons[*from].min(reason);
@@ -418,7 +443,12 @@ impl Ideal<'_> {
 
 #[test]
 fn a_build_takes_no_longer_than_its_critical_path() {
-    let mut tried = 0;
+    let (mut tried, mut checked, mut loose) = (0, 0, 0);
+    let mut check = |took: u64, ideal: RangeInclusive<u64>, what: &str, seed: u64| {
+        assert!(ideal.contains(&took), "{what}, seed {seed}: {took} is not in {ideal:?}");
+        checked += 1;
+        loose += usize::from(ideal.start() != ideal.end());
+    };
     // What goes wrong here does so seldom, and each try is short.
     for seed in seeds().flat_map(|seed| (0..8).map(move |part| seed * 8 + part)) {
         let dice = &mut Dice::new(seed ^ 0xABCD);
@@ -439,7 +469,7 @@ fn a_build_takes_no_longer_than_its_critical_path() {
             let empty = World::with(&project.sources);
             world = empty.clone();
             let out = drive(vec![submit.clone()], &mut world, dice, Weather { prices: Some(prices), ..calm() });
-            assert_eq!(out.makespan, ideal(&submit, &empty, &out.ran(), prices), "cold, seed {seed}");
+            check(out.makespan, ideal(&submit, &empty, &out.ran(), prices), "cold", seed);
         }
         // An edit on a fresh machine with a remote cache: fetches overlap runs.
         let mut fresh = world.imported();
@@ -449,7 +479,7 @@ fn a_build_takes_no_longer_than_its_critical_path() {
         for vertex in submit.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
             before.pin(vertex);
         }
-        assert_eq!(out.makespan, ideal(&submit, &before, &out.ran(), price), "after an edit, seed {seed}");
+        check(out.makespan, ideal(&submit, &before, &out.ran(), price), "after an edit", seed);
         // Some steps anew on a fresh machine, in the middle of what hits.
         let some: Vec<bool> = (0..size).map(|_| dice.one_in(6)).collect();
         let anew = Submit::new(BuildId(0), SubmitNumber(0), project.graph(&[size - 1], |at| some[at]));
@@ -459,9 +489,10 @@ fn a_build_takes_no_longer_than_its_critical_path() {
         for vertex in anew.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
             before.pin(vertex);
         }
-        assert_eq!(out.makespan, ideal(&anew, &before, &out.ran(), price), "some steps anew, seed {seed}");
+        check(out.makespan, ideal(&anew, &before, &out.ran(), price), "some steps anew", seed);
     }
     assert!(tried > 5, "{tried}");
+    assert!(loose * 20 < checked, "{loose} of {checked} are not exact");
 }
 
 /// Ten thousand vertices are planned in milliseconds, and far less than that where only one answer is new.
