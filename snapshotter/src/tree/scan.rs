@@ -152,6 +152,9 @@ struct State {
 /// So many directories are listed before what was found is put in order: more would only take memory twice.
 const AT_ONCE: usize = 128;
 
+/// An entry, and what the patterns said of it if it is a directory that is entered.
+type Listed = (Node, Option<Box<State>>);
+
 /// Lists what is wanted of `entry`; `None` if nothing is left of it.
 ///
 /// # Errors
@@ -206,11 +209,11 @@ fn list(
     dir: &Pending,
     include: &Patterns,
     exclude: &Patterns,
-) -> Result<Vec<(Node, Option<Box<State>>)>, Error> {
+) -> Result<Vec<Listed>, Error> {
     let unreadable = |errno: Errno| Error::unreadable(&dir.path, errno);
     let fd = open_beneath(top, &dir.below).map_err(unreadable)?;
     let names = read_names(&fd).map_err(unreadable)?;
-    let judge = |(name, kind): Name| -> Result<Option<(Node, Option<Box<State>>)>, Error> {
+    let judge = |(name, kind): Name| -> Result<Option<Listed>, Error> {
         let path = || join(&dir.path, &name);
         let below = || join(&dir.below, &name);
         let step = |patterns: &Patterns, parent: &Matched, path: &dyn Fn() -> Vec<u8>| match patterns.is_empty() {
