@@ -36,6 +36,7 @@ mod request;
 mod results;
 mod secret;
 pub mod steps;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
