@@ -93,7 +93,7 @@ impl Diagnostic {
 /// The word of `known` at a distance below 3 of `word`, the nearest and then the first; `None` if `word` is known.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
-    let mut best: Option<(usize, &str)> = None;
+    let mut best: Option<((usize, bool), &str)> = None;
     for candidate in known {
         // Words whose lengths differ that much cannot be near, whatever their letters.
         if candidate.len().abs_diff(word.len()) > 12 {
@@ -103,7 +103,10 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         if distance == 0 {
             return None;
         }
-        if distance < 3 && best.is_none_or(|(least, _)| distance < least) {
+        // Of those that are as near, one that begins with the same letter: that is typed wrongly least often.
+        let begins = lower.chars().next() == candidate.to_lowercase().chars().next();
+        let distance = (distance, !begins);
+        if distance.0 < 3 && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }
     }

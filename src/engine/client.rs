@@ -42,6 +42,11 @@ pub trait Client: Send + Sync + 'static {
         String::new()
     }
 
+    /// The session in which other builds may ask for its directories, if it has one.
+    fn session(&self) -> Option<&str> {
+        None
+    }
+
     /// A directory of the client's. It has what is asked for, and may have more.
     fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory>;
 

@@ -30,7 +30,7 @@ use super::recipe::Recipe;
 use super::remote::Ask;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
-use super::{finish, load, refusal, remote_context, Built};
+use super::{finish, load, refusal, remote_context, told, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::image::{Attestation, Descriptor};
 use crate::rfc3339::Time;
@@ -405,7 +405,8 @@ impl Tree {
     /// How the files are made, as others would be told.
     pub fn definition(&self) -> pb::Definition {
         let graph = &self.definition.graph;
-        graph.targets().get(self.target).map(|target| solver::llb::encode(graph, *target)).unwrap_or_default()
+        let session = self.definition.job.client().session();
+        graph.targets().get(self.target).map(|target| told::definition(graph, *target, session)).unwrap_or_default()
     }
 }
 

@@ -39,6 +39,7 @@ mod secret;
 pub mod space;
 mod started;
 pub mod steps;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;

@@ -6,9 +6,10 @@ use frontend::{GitRef, MainContext};
 use rbuild::wire::proto::control::SolveRequest;
 use rbuild::wire::proto::pb;
 
+use super::client::Buildx;
 use super::fixture::Daemon;
 use super::support::have;
-use super::support::served::GitServer;
+use super::support::served::{GitServer, Page, Web};
 
 fn definition(address: &str) -> pb::Definition {
     let git = GitRef::parse(address).unwrap().unwrap();
@@ -58,4 +59,126 @@ async fn repositories_and_inputs_are_contexts() {
         let error = solve(id, attrs, &[]).await.map(drop).unwrap_err();
         assert!(error.contains(why), "{id}: {error}");
     }
+}
+
+/// An archive of some files, compressed.
+fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+#[test]
+fn buildx_names_archives_and_dockerfiles_by_their_addresses() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    let web = Web::new();
+    let dockerfile = "FROM busybox\nCOPY a skipped* /c/\nRUN test \"$(cat /c/a)\" = sent && ! test -e /c/skipped\n";
+    let files = [("Dockerfile", dockerfile), ("Other", "FROM busybox\nCOPY a /other\n"), ("a", "sent")];
+    web.file("/app.tar.gz", &archive(&files), "\"1\"");
+    web.file("/Dockerfile", b"FROM busybox\nRUN echo alone > /alone\n", "\"1\"");
+    web.file("/named.tar.gz", &archive(&[("a", "named")]), "\"1\"");
+    web.put("/moved", Page::To(format!("{}/app.tar.gz", web.url)));
+    let at = |path: &str| format!("{}/{path}", web.url);
+    let read = |path: &str| std::fs::read_to_string(daemon.rbuild.path(path)).unwrap();
+
+    buildx.ok(&["build", "-o", "out", &at("app.tar.gz")]);
+    assert_eq!(read("out/c/a"), "sent");
+    buildx.ok(&["build", "-f", "Other", "-o", "other", &at("app.tar.gz")]);
+    assert_eq!(read("other/other"), "sent");
+    buildx.ok(&["build", "-o", "moved", &at("moved")]);
+    assert_eq!(read("moved/c/a"), "sent");
+    // What is no archive is a Dockerfile, and has no context.
+    buildx.ok(&["build", "-o", "alone", &at("Dockerfile")]);
+    assert_eq!(read("alone/alone"), "alone\n");
+    web.file("/Dockerfile", b"FROM busybox\nCOPY a /\n", "\"2\"");
+    assert!(buildx.fails(&["build", &at("Dockerfile")]).contains("\"/a\": not found"));
+    let said = buildx.fails(&["build", &at("nowhere.tar")]);
+    assert!(said.contains("invalid response status 404"), "{said}");
+
+    // An unchanged archive is not fetched again, and what is built on it runs nothing.
+    web.log();
+    let said = buildx.ok(&["build", "--progress=plain", &at("app.tar.gz")]);
+    let fetched = web.log().into_iter().filter(|(_, status)| *status == 200).count();
+    assert_eq!(fetched, 0, "{said}");
+    assert!(said.lines().filter(|line| line.ends_with("CACHED")).count() >= 2, "{said}");
+
+    daemon.rbuild.context("named", &[("Dockerfile", "FROM busybox\nCOPY --from=other context /named\n")]);
+    let other = format!("other={}", at("named.tar.gz"));
+    buildx.ok(&["build", "--build-context", &other, "-o", "named-out", "named"]);
+    // A named one is the file as it is, under this name.
+    let named = std::fs::read(daemon.rbuild.path("named-out/named")).unwrap();
+    assert_eq!(named, archive(&[("a", "named")]));
+}
+
+#[test]
+fn buildx_bakes_targets_that_are_contexts_of_others() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    let base = "FROM busybox\nENV KEPT=yes\nWORKDIR /w\nUSER 5:6\nCMD [\"kept\"]\nLABEL l=1\nARG WHO\n\
+        RUN echo base $WHO > /tmp/base\nONBUILD RUN echo trigger > /tmp/trigger\n";
+    // A base has its configuration and triggers; what is copied from, its files.
+    let app = "FROM base\nRUN test \"$KEPT $PWD $(id -u) $(cat /tmp/trigger)\" = 'yes /w 5 trigger'\n\
+        COPY --from=files /f /copied\nRUN --mount=from=files,target=/m cat /m/f > /tmp/mounted\n";
+    daemon.rbuild.context("base", &[("Dockerfile", base)]);
+    // None of them reads a directory of its client, who may have left when another asks for what it made.
+    daemon.rbuild.context("files", &[("Dockerfile", "FROM scratch\nCOPY <<f /f\na file\nf\n")]);
+    daemon.rbuild.context("app", &[("Dockerfile", app)]);
+    daemon.rbuild.context("last", &[("Dockerfile", "FROM middle\nUSER root\nRUN cat /tmp/base /copied > /all\n")]);
+    let bake = r#"
+group "default" { targets = ["last", "app"] }
+target "base" {
+  context = "base"
+  args = { WHO = "me" }
+}
+target "files" { context = "files" }
+target "app" {
+  context = "app"
+  contexts = { base = "target:base", files = "target:files" }
+  output = ["type=oci,dest=app.tar"]
+}
+target "last" {
+  context = "last"
+  contexts = { middle = "target:app" }
+  output = ["type=local,dest=last-out"]
+}
+"#;
+    std::fs::write(daemon.rbuild.path("bake.hcl"), bake).unwrap();
+    buildx.ok(&["bake", "-f", "bake.hcl", "--allow=fs=*", "--progress=plain"]);
+    let read = |path: &str| std::fs::read_to_string(daemon.rbuild.path(path)).unwrap();
+    assert_eq!(read("last-out/all"), "base me\na file\n");
+    assert_eq!(read("last-out/tmp/mounted"), "a file\n");
+    let shown = configuration(&daemon.rbuild.path("app.tar"));
+    assert_eq!((&shown["config"]["Cmd"][0], &shown["config"]["Labels"]["l"]), (&"kept".into(), &"1".into()), "{shown}");
+    assert_eq!(shown["config"]["WorkingDir"], "/w");
+    assert!(shown["config"]["OnBuild"].is_null(), "triggers ran: {shown}");
+
+    // A name that is no target, and a target whose build fails.
+    std::fs::write(daemon.rbuild.path("bake.hcl"), bake.replace("target:files", "target:none")).unwrap();
+    assert!(buildx.fails(&["bake", "-f", "bake.hcl", "--allow=fs=*"]).contains("none"));
+    std::fs::write(daemon.rbuild.path("bake.hcl"), bake).unwrap();
+    daemon.rbuild.context("files", &[("Dockerfile", "FROM busybox\nRUN echo gone wrong; exit 4\n")]);
+    let said = buildx.fails(&["bake", "-f", "bake.hcl", "--allow=fs=*", "--progress=plain"]);
+    assert!(said.contains("exit code: 4") && said.contains("gone wrong"), "{said}");
+}
+
+/// The configuration of the image in an OCI archive.
+fn configuration(archive: &std::path::Path) -> serde_json::Value {
+    let layout = archive.with_extension("layout");
+    tar::Archive::new(std::fs::File::open(archive).unwrap()).unpack(&layout).unwrap();
+    let json = |path: std::path::PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let blob = |digest: &serde_json::Value| json(layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/")));
+    let mut document = blob(&json(layout.join("index.json"))["manifests"][0]["digest"]);
+    // Provenance makes an index of it.
+    if let Some(manifest) = document.get("manifests").map(|all| all[0]["digest"].clone()) {
+        document = blob(&manifest);
+    }
+    blob(&document["config"]["digest"])
 }

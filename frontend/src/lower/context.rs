@@ -140,12 +140,7 @@ pub(super) fn files(
             let about = About { name: git_name(git), ..About::internal("") };
             Ok(Some(build.add(Op::Source(git_source(git)), Vec::new(), None, about)))
         }
-        Files::Web(url) => Ok(Some(build.add(
-            Op::Source(web_file(url)),
-            Vec::new(),
-            None,
-            About::internal("load remote build context"),
-        ))),
+        Files::Web(url) => Ok(Some(build.add(Op::Source(web_file(url)), Vec::new(), None, about(url)))),
         Files::Input(name) => input(build, name, span).map_err(|error| {
             let message = format!("invalid input {name} for {}", context.name);
             if error.code == "no-input" {

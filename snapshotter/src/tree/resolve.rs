@@ -172,8 +172,9 @@ fn real_path(walked: &[(OwnedFd, Vec<u8>, Matched)]) -> Vec<u8> {
 
 /// Makes a directory with all its missing parents; those that exist are left as they are.
 ///
-/// Each new one gets `mode`, the owner and the time of `change`. Returns the directory, its path, and the new ones:
-/// making entries in them changes their times again.
+/// Each new one gets `mode`, the owner and the time of `change`. What it inherits from a directory with a set-group-id bit
+/// (see `mkdir(2)`) it keeps: the bit, and the group where no owner is asked for. Returns the directory, its path, and
+/// the new ones: making entries in them changes their times again.
 ///
 /// # Errors
 /// [`Error::NotDirectory`] if something else is in the way.
@@ -195,9 +196,11 @@ pub fn make_parents(
                 let unwritable = |errno: Errno| Error::unwritable(&real, errno);
                 fs::mkdirat(&dir, name.as_slice(), Mode::RWXU).map_err(unwritable)?;
                 dir = open_dir(dir.as_fd(), name).map_err(unwritable)?;
+                let inherited = fs::fstat(&dir).map_err(unwritable)?.st_mode & Mode::SGID.as_raw_mode();
                 let owner = change.owner.unwrap_or_default();
-                fs::fchown(&dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))).map_err(unwritable)?;
-                fs::fchmod(&dir, Mode::from_raw_mode(mode)).map_err(unwritable)?;
+                let group = (inherited == 0 || change.owner.is_some()).then(|| Gid::from_raw(owner.gid));
+                fs::fchown(&dir, Some(Uid::from_raw(owner.uid)), group).map_err(unwritable)?;
+                fs::fchmod(&dir, Mode::from_raw_mode(mode | inherited)).map_err(unwritable)?;
                 made.push(dir.try_clone().map_err(|source| Error::unwritable(&real, source))?);
             }
             set_times(&made, change).map_err(|errno| Error::unwritable(&real, errno))?;

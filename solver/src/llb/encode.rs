@@ -385,7 +385,11 @@ struct Sources {
 }
 
 impl Sources {
+    /// Adds where a vertex came from; an entry without a place would be none to clients, which do not expect that.
     fn add(&mut self, vertex: VertexId, origin: &Origin) {
+        if origin.locations.is_empty() {
+            return;
+        }
         let position = |p: crate::graph::Position| Some(pb::Position { line: p.line, character: p.character });
         let mut locations = pb::Locations::default();
         for location in &origin.locations {

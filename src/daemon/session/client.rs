@@ -65,6 +65,10 @@ impl Client for SessionClient {
         self.live.headers().shared_key.clone()
     }
 
+    fn session(&self) -> Option<&str> {
+        Some(self.live.id())
+    }
+
     /// A copy of what is asked for, in the store.
     fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory> {
         Box::pin(async move {
