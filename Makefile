@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 RBUILD = target/release/rbuild
 
-.PHONY: build demo test test-wide soak bench prerequisites prerequisites-test prerequisites-wide lint clean
+.PHONY: build demo test test-wide soak fuzz bench prerequisites prerequisites-test prerequisites-wide lint clean
 
 build:
 	$(CARGO) build --release --locked
@@ -33,7 +33,11 @@ test-wide: prerequisites-wide
 soak: prerequisites-test
 	RBUILD_SOAK=1 RBUILD_PLAN_GRAPHS=20000 $(CARGO) test --release --locked -p solver
 	RBUILD_SOAK=1 $(CARGO) test --locked --test crash --test shared -- --nocapture
-	RBUILD_SOAK=1 $(CARGO) test --release --locked --test daemon -- --nocapture --test-threads=1
+	RBUILD_SOAK=1 $(CARGO) test --locked --test daemon -- --nocapture --test-threads=1
+
+# Five minutes of each target; FUZZ_SECONDS=60 is one.
+fuzz:
+	frontend/fuzz/run.sh $(or $(FUZZ_SECONDS),300)
 
 # BUILDERS="buildah buildkit=SOCKET" compares with these.
 bench: build

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::slice::from_ref;
 
 use serde_json::{json, Value};
 use support::registry::Registry;
@@ -310,12 +311,12 @@ fn what_a_registry_has_damaged_or_lost_is_warned_of_and_the_build_is_right() {
     let lose = |path: &Path, _: &[u8]| fs::remove_file(path).unwrap();
     type How<'h> = &'h dyn Fn(&Path, &[u8]);
     for (what, files, how) in [
-        ("half a document", &[config.clone()][..], &cut as How),
-        ("another document", &[config.clone()], &alter),
-        ("a document of a gigabyte", &[config.clone()], &grow),
-        ("no document", &[config.clone()], &lose),
-        ("another manifest", &[manifest.clone()], &alter),
-        ("half of each layer", &layers, &cut),
+        ("half a document", from_ref(&config), &cut as How),
+        ("another document", from_ref(&config), &alter),
+        ("a document of a gigabyte", from_ref(&config), &grow),
+        ("no document", from_ref(&config), &lose),
+        ("another manifest", from_ref(&manifest), &alter),
+        ("half of each layer", &layers[..], &cut),
         ("other layers", &layers, &alter),
         ("no layers", &layers, &lose),
     ] {

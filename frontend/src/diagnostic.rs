@@ -95,6 +95,10 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let lower = word.to_lowercase();
     let mut best: Option<(usize, &str)> = None;
     for candidate in known {
+        // Words whose lengths differ that much cannot be near, whatever their letters.
+        if candidate.len().abs_diff(word.len()) > 12 {
+            continue;
+        }
         let distance = distance(&lower, &candidate.to_lowercase());
         if distance == 0 {
             return None;

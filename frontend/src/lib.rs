@@ -16,6 +16,7 @@ pub mod ast;
 pub mod config;
 mod context;
 pub mod diagnostic;
+mod effort;
 pub mod excerpt;
 pub mod expand;
 mod git_ref;

@@ -1,17 +1,19 @@
 //! Stages: where each begins, what it is based on, and which one a name means.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::ast::{quote, Ast, From, Instruction, Kind};
 use crate::context::{Context, Contexts};
 use crate::diagnostic::{nearest, Diagnostic};
+use crate::effort::Effort;
 use crate::expand::{expand, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::platform::parse_platform;
 use crate::reference::normalise_reference;
 use crate::source::{Span, Spanned};
+use crate::variables::Variables;
 use solver::graph::Platform;
 
 /// The name of the empty image.
@@ -26,9 +28,9 @@ pub(crate) struct Stages {
     /// The one to build.
     pub target: usize,
     /// The variables of FROM, which ARG can take over.
-    pub globals: Vec<(String, String)>,
+    pub globals: Variables,
     /// What these are without build arguments.
-    defaults: Vec<(String, String)>,
+    defaults: Variables,
     contexts: Contexts,
     /// For which contexts are looked up where a FROM says nothing else.
     platform: Platform,
@@ -93,17 +95,18 @@ impl Stages {
             all: Vec::new(),
             by_name: HashMap::new(),
             target: 0,
-            globals: options.automatic(),
-            defaults: options.automatic(),
+            globals: options.automatic().into_iter().collect(),
+            defaults: options.automatic().into_iter().collect(),
             contexts: Contexts::new(&options.contexts),
             platform: options.platform().clone(),
         };
         let mode = Mode::words(ast.directives.escape);
-        let mut declared_empty = Vec::new();
+        let mut declared_empty = HashSet::new();
+        let mut effort = Effort::default();
         for instruction in &ast.instructions {
             match &instruction.kind {
                 Some(Kind::From(from)) => {
-                    match stages.begin(from, instruction, options, mode, &declared_empty, lints) {
+                    match stages.begin(from, instruction, options, mode, &declared_empty, &mut effort, lints) {
                         Ok(stage) => stages.push(stage),
                         Err(error) => {
                             errors.push(error);
@@ -120,7 +123,10 @@ impl Stages {
                     Some(stage) => {
                         stage.commands.push(Command { instruction: Arc::clone(instruction), trigger: None });
                     }
-                    None => stages.global(instruction, options, mode, &mut declared_empty, &mut errors),
+                    None => {
+                        let read = stages.global(instruction, options, mode, &mut declared_empty, &mut effort);
+                        errors.extend(read.err());
+                    }
                 },
             }
         }
@@ -144,30 +150,32 @@ impl Stages {
         instruction: &Instruction,
         options: &Options,
         mode: Mode,
-        declared_empty: &mut Vec<String>,
-        errors: &mut Vec<Diagnostic>,
-    ) {
-        let Some(Kind::Arg(pairs)) = &instruction.kind else { return };
+        declared_empty: &mut HashSet<String>,
+        effort: &mut Effort,
+    ) -> Result<(), Diagnostic> {
+        let Some(Kind::Arg(pairs)) = &instruction.kind else { return Ok(()) };
         for pair in pairs {
             if let Some(Ok(default)) = pair.value.as_ref().map(|default| expand(&default.text, &self.defaults, mode)) {
-                set(&mut self.defaults, &pair.name.text, default.text);
+                effort.spend(default.text.len(), pair.name.span)?;
+                self.defaults.set(&pair.name.text, &default.text);
             }
             let value = match (options.build_args.get(&pair.name.text), &pair.value) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => match expand(&default.text, &self.globals, mode) {
                     Ok(expanded) => Some(expanded.text),
-                    Err(error) => {
-                        errors.push(Diagnostic::error("expansion", default.span, error.to_string()));
-                        None
-                    }
+                    Err(error) => return Err(Diagnostic::error("expansion", default.span, error.to_string())),
                 },
                 (None, None) => None,
             };
             match value {
-                Some(value) => set(&mut self.globals, &pair.name.text, value),
-                None => declared_empty.push(pair.name.text.clone()),
+                Some(value) => {
+                    effort.spend(value.len(), pair.name.span)?;
+                    self.globals.set(&pair.name.text, &value);
+                }
+                None => _ = declared_empty.insert(pair.name.text.clone()),
             }
         }
+        Ok(())
     }
 
     /// A FROM.
@@ -177,19 +185,23 @@ impl Stages {
         instruction: &Instruction,
         options: &Options,
         mode: Mode,
-        declared_empty: &[String],
+        declared_empty: &HashSet<String>,
+        effort: &mut Effort,
         lints: &mut Vec<Diagnostic>,
     ) -> Result<Stage, Diagnostic> {
+        let platform = from.platform.iter();
+        let has_variables = platform.chain([&from.base]).any(|word| word.text.contains('$'));
+        let known = if has_variables { effort.comparable(&self.globals) } else { None };
         let mut value = |word: &Spanned| {
             let expanded = expand(&word.text, &self.globals, mode)
                 .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-            let unknown = expanded.undefined.iter().filter(|name| !declared_empty.contains(*name));
-            lint::undefined_in_from(word.span, unknown, &self.globals, lints);
+            let unknown = expanded.undefined.iter().filter(|name| !declared_empty.contains(name.as_str()));
+            lint::undefined_in_from(word.span, unknown, known, lints);
             Ok((expanded.text, expanded.undefined))
         };
         // A wrong result most likely comes from a variable that is not there.
         let suggest = |error: Diagnostic, undefined: &BTreeSet<String>| match undefined.first() {
-            Some(name) => error.suggesting(name, self.globals.iter().map(|(name, _)| name.as_str())),
+            Some(name) => error.suggesting(name, names_of(known)),
             None => error,
         };
         let mut stage = Stage::new(from, instruction, self.all.len());
@@ -325,8 +337,7 @@ fn image(name: &str, span: Span) -> Result<Base, Diagnostic> {
     })
 }
 
-/// Sets a variable; it becomes the last one.
-pub(crate) fn set(variables: &mut Vec<(String, String)>, name: &str, value: String) {
-    variables.retain(|(known, _)| known != name);
-    variables.push((name.to_string(), value));
+/// The names of variables, if they are to be looked at.
+fn names_of(known: Option<&Variables>) -> impl Iterator<Item = &str> {
+    known.into_iter().flat_map(Variables::iter).map(|(name, _)| name)
 }

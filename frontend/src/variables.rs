@@ -39,9 +39,27 @@ impl Variables {
         self.places = names.enumerate().map(|(place, name)| (name, place)).collect();
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many bytes they have in all.
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl FromIterator<(String, String)> for Variables {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Variables {
+        let mut variables = Variables::default();
+        pairs.into_iter().for_each(|(name, value)| variables.set(&name, &value));
+        variables
     }
 }
 

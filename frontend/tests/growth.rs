@@ -76,3 +76,33 @@ fn ten_thousand_patterns_are_read_and_matched() {
     let (small, large) = (least(|| drop(patterns(2_500))), least(|| drop(patterns(10_000))));
     assert!(large < 10 * small, "{small} ns for 2,500 patterns, {large} ns for 10,000");
 }
+
+#[test]
+fn a_short_file_cannot_ask_for_more_than_there_is() {
+    let doubled = "ENV a=$a$a$a$a\n".repeat(11) + &"ENV a=$a\n".repeat(200);
+    let doubled_globals = "ARG a=$a$a$a$a\n".repeat(11) + &"ARG a=$a\n".repeat(200);
+    let large: String = (0..20).map(|n| format!("ENV name{n}={}\n", "x".repeat(50_000))).collect();
+    let many: String = (0..600).map(|n| format!("ENV name{n}=value\n")).collect();
+    let undefined: String = (0..600).map(|n| format!("LABEL a=$name{n}x\n")).collect();
+    for (text, refused) in [
+        (format!("FROM a\nENV a=x\n{doubled}"), true),
+        (format!("ARG a=x\n{doubled_globals}FROM a"), true),
+        (format!("FROM a\n{large}{}", "RUN x\n".repeat(100)), true),
+        (format!("FROM a\n{many}{}", "FROM stage-0\n".repeat(10)), false),
+        (format!("FROM a\n{many}{undefined}"), false),
+    ] {
+        let source = Source::new("Dockerfile", text);
+        let mut lowering = Lowering::new(&source, parse(&source).0, Options::default());
+        let told = loop {
+            match lowering.step() {
+                Ok(Step::Need(queries)) => queries.iter().for_each(|query| {
+                    let Query::Image(query) = query else { return };
+                    lowering.answer(query, ImageAnswer { config: br#"{"config":{}}"#.to_vec(), digest: None });
+                }),
+                Ok(Step::Done(_)) => break None,
+                Err(errors) => break Some(errors[0].code),
+            }
+        };
+        assert_eq!(told, refused.then_some("too-large"), "{}", &source.text()[..100]);
+    }
+}

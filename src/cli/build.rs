@@ -22,7 +22,7 @@ use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
 use crate::gateway;
-use crate::history::{self, About, Ending, Limits, Recorder};
+use crate::history::{self, About, Ending, Finished, Limits, Recorder};
 use crate::progress::View;
 use crate::sandbox;
 
@@ -85,7 +85,7 @@ enum End {
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let (mut request, client) = from_args(args)?;
     check_writable(args)?;
-    let space = limits::of_environment()?;
+    let (space, kept) = (limits::of_environment()?, limits::history()?);
     let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
     sandbox::private_mount_namespace()
@@ -111,7 +111,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let mut relieved = Vec::new();
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
-        let recorder = record(&engine, args, &names, &screen);
+        let recorder = record(&engine, args, &names, kept);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
             built = gateway::build(&engine, &request, client, screen.sink(recorder.as_ref())) => {
@@ -128,7 +128,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
                 let lines: Vec<String> = [limits::told(&relief)].into_iter().chain(limits::details(&relief)).collect();
                 if let Some(recorder) = &recorder {
                     let record = recorder.sink();
-                    lines.iter().for_each(|line| record(Screen::warning(line.clone())));
+                    lines.iter().for_each(|line| record(Screen::warning(line.clone()), None));
                 }
                 match args.progress {
                     Progress::Rawjson => lines.into_iter().for_each(|line| screen.warn(line)),
@@ -137,8 +137,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             }
         }
         if let Some(recorder) = recorder {
-            let (ending, result) = recorded(&end);
-            if let Err(error) = recorder.finish(ending, result) {
+            if let Err(error) = recorder.finish(recorded(&end)) {
                 screen.warn(format!("this build is missing in the history: {}", reason(&error)));
             }
         }
@@ -172,7 +171,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
 }
 
 /// Begins to record the build. Without a history it is built all the same.
-fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> Option<Recorder> {
+fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Option<Recorder> {
     let mut request = BTreeMap::from([("context".to_string(), args.context.display().to_string())]);
     let mut say = |name: &str, value: Option<String>| {
         request.extend(value.map(|value| (name.to_string(), value)));
@@ -186,23 +185,21 @@ fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> O
         say(&format!("build-arg:{name}"), Some(value.to_string()));
     }
     let name = names.first().cloned().unwrap_or_else(|| args.context.display().to_string());
-    let backlog = screen.backlog();
-    let about = About { id: history::new_id(), name, request };
-    let taken = move |bytes| backlog.remove(bytes);
-    Recorder::begin(&engine.history(), Limits::default(), about, taken).ok()
+    let about = About { id: history::new_id(), name, request, asked: None };
+    Recorder::begin(&engine.history(), kept, about).ok()
 }
 
 /// How a build is remembered.
-fn recorded(end: &End) -> (Ending, BTreeMap<String, String>) {
-    let mut result = BTreeMap::new();
-    let End::Built(built) = end else { return (Ending::Canceled, result) };
+fn recorded(end: &End) -> Finished {
+    let End::Built(built) = end else { return Ending::Canceled.into() };
     match &**built {
-        Err(error) => (Ending::Failed(chain(error)), result),
+        Err(error) => Ending::Failed(chain(error)).into(),
         Ok(built) => {
+            let mut result = BTreeMap::new();
             let mut say = |name: &str, digest: String| drop(result.insert(name.to_string(), digest));
             built.image.iter().for_each(|image| say("containerimage.config.digest", image.to_string()));
             built.manifest.iter().for_each(|manifest| say("containerimage.digest", manifest.digest.to_string()));
-            (Ending::Completed, result)
+            Finished { result, ..Ending::Completed.into() }
         }
     }
 }

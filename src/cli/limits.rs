@@ -1,4 +1,4 @@
-//! How much disk a store may take: `RBUILD_GC`, else the configuration file's `[gc]`, else what BuildKit allows.
+//! How much is kept: `[gc]` and `[history]` of the configuration file, else what BuildKit allows.
 //!
 //! ```toml
 //! [gc]
@@ -6,10 +6,14 @@
 //! max-used-space = "100GB"   # or a part of the disk: "80%"
 //! min-free-space = "20%"
 //! reserved-space = "10GB"    # so much stays in any case
+//! [history]                  # as in buildkitd.toml
+//! maxAge = 172800            # seconds, or "48h"
+//! maxEntries = 50
 //! ```
-//! `RBUILD_GC` is `off`, or the same keys in a row: `max-used-space=20GB,min-free-space=5%`.
+//! `RBUILD_GC` goes before `[gc]`; it is `off`, or the same keys in a row: `max-used-space=20GB,min-free-space=5%`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use snapshotter::store::gc::Gone;
@@ -18,8 +22,9 @@ use snapshotter::store::relief::{Beyond, Relief, Size, SpaceLimits};
 use super::excerpt::printable;
 use super::failure::Failure;
 use super::images::bytes;
-use super::space::size;
+use super::space::{duration, size};
 use crate::engine::space;
+use crate::history;
 
 const VARIABLE: &str = "RBUILD_GC";
 /// So many of the things that went are told.
@@ -29,6 +34,49 @@ const TOLD: usize = 10;
 struct File {
     #[serde(default)]
     gc: Section,
+}
+
+#[derive(Deserialize)]
+struct HistoryFile {
+    #[serde(default)]
+    history: HistorySection,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HistorySection {
+    max_age: Option<Age>,
+    max_entries: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Age {
+    Seconds(u64),
+    Text(String),
+}
+
+/// How much of earlier builds is remembered.
+pub(super) fn history() -> Result<history::Limits, Failure> {
+    let Some(file) = crate::engine::config_file() else { return Ok(history::Limits::default()) };
+    let text = std::fs::read_to_string(&file).map_err(|error| super::request::reason(&error));
+    let read = text.and_then(|text| history_of_text(&text));
+    read.map_err(|reason| Failure::user(format!("read {}: {reason}", file.display())))
+}
+
+fn history_of_text(text: &str) -> Result<history::Limits, String> {
+    let file: HistoryFile = toml::from_str(text).map_err(|error| error.message().to_string())?;
+    let mut limits = history::Limits::default();
+    match file.history.max_age {
+        None => {}
+        Some(Age::Seconds(seconds)) => limits.age = Duration::from_secs(seconds),
+        Some(Age::Text(text)) => {
+            let age = duration(&text).ok_or_else(|| format!("history.maxAge {text:?}: want seconds, or 48h"))?;
+            limits.age = age;
+        }
+    }
+    limits.builds = file.history.max_entries.unwrap_or(limits.builds);
+    Ok(limits)
 }
 
 #[derive(Default, Deserialize)]
@@ -222,6 +270,24 @@ mod tests {
     }
 
     #[test]
+    fn the_history_has_the_limits_of_buildkitd() {
+        let default = history::Limits::default();
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        for (text, want) in [
+            ("", Some(default)),
+            (
+                "[history]\nmaxAge = 7200\nmaxEntries = 3\n",
+                Some(history::Limits { age: hours(2), builds: 3, ..default }),
+            ),
+            ("[history]\nmaxAge = \"48h\"\n", Some(history::Limits { age: hours(48), ..default })),
+            ("[history]\nmaxAge = \"long\"\n", None),
+            ("[history]\nmaxEntries = -1\n", None),
+        ] {
+            assert_eq!(history_of_text(text).ok(), want, "{text}");
+        }
+    }
+
+    #[test]
     fn one_line_tells_what_went_and_why() {
         let beyond = Beyond::Used { used: 2_000_000, most: 1_000_000 };
         let gone =
@@ -240,7 +306,7 @@ mod tests {
             last_used: std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600 + 60),
         };
         let all = vec![
-            gone(1000, "step\0p\0f\0\0s\0RUN make\00", ThingKind::Tree, 0),
+            gone(1000, "step\0p\0f\0\0s\0RUN make\x000", ThingKind::Tree, 0),
             gone(2_000_000, "npm", ThingKind::Directory, 72),
         ];
         let collected = snapshotter::store::gc::Collected { gone: all, ..Default::default() };

@@ -14,6 +14,7 @@ use super::client::LocalClient;
 use super::excerpt::{printable, Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::images::bytes;
+use super::past::Past;
 use super::request::from_args;
 use super::screen::Screen;
 use super::space;
@@ -62,6 +63,11 @@ pub(super) fn dispatch(verb: Verb, asked: &Asked) -> Result<u8, Failure> {
         Verb::Du(args) => usage(asked, args.format, &args.filters),
         Verb::Prune(args) => prune(asked, &args),
         Verb::Workers(args) => workers(asked, args.format),
+        Verb::History(verb) => {
+            let runtime = runtime()?;
+            let daemon = runtime.block_on(Daemon::connect(&asked.address, &asked.tls))?;
+            super::history::history(&Past::There(Box::new(daemon), Box::new(runtime)), &verb)
+        }
         _ => Err(Failure::misuse("no daemon can be asked for this".to_string())),
     }
 }
@@ -234,8 +240,8 @@ fn runtime() -> Result<Runtime, Failure> {
 
 /// `rbuild du`
 fn usage(asked: &Asked, format: Format, filters: &[String]) -> Result<u8, Failure> {
-    let filter = filters.iter().map(|filter| space::condition(filter)).collect::<Vec<_>>().join(",");
-    let daemon = async { Daemon::connect(&asked.address, &asked.tls).await?.usage(filter).await };
+    let (filter, unused_for) = conditions(filters)?;
+    let daemon = async { Daemon::connect(&asked.address, &asked.tls).await?.usage(filter, unused_for).await };
     let kept = runtime()?.block_on(daemon);
     let kept = kept?;
     space::list(&kept, format)?;
@@ -260,11 +266,10 @@ fn prune(asked: &Asked, args: &Prune) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What the options ask a daemon to clear.
-fn clearing(args: &Prune) -> Result<Clearing, Failure> {
-    let mut unused_for = Duration::ZERO;
-    let mut conditions = Vec::new();
-    for filter in &args.filters {
+/// What `--filter` options ask of a daemon: its own filter, and for how long it must not have been used.
+fn conditions(filters: &[String]) -> Result<(String, Duration), Failure> {
+    let (mut conditions, mut unused_for) = (Vec::new(), Duration::ZERO);
+    for filter in filters {
         match filter.strip_prefix("until=") {
             Some(age) => {
                 let bad = || Failure::misuse(format!("--filter {filter}: want a duration, as in until=24h"));
@@ -273,6 +278,12 @@ fn clearing(args: &Prune) -> Result<Clearing, Failure> {
             None => conditions.push(space::condition(filter)),
         }
     }
+    Ok((conditions.join(","), unused_for))
+}
+
+/// What the options ask a daemon to clear.
+fn clearing(args: &Prune) -> Result<Clearing, Failure> {
+    let (filter, unused_for) = conditions(&args.filters)?;
     let limit = |name: &str, text: &Option<String>| match text {
         Some(text) => space::size(text).ok_or_else(|| Failure::misuse(format!("--{name} {text}: not a size"))),
         None => Ok(0),
@@ -280,7 +291,7 @@ fn clearing(args: &Prune) -> Result<Clearing, Failure> {
     let most = limit("max-used-space", &args.max_used_space)?;
     Ok(Clearing {
         all: args.all,
-        filter: conditions.join(","),
+        filter,
         unused_for,
         most,
         reserved: limit("reserved-space", &args.reserved_space)?,

@@ -10,7 +10,7 @@ use solver::event::{BuildId, Event, EventKind, EventSink, Timestamp, Warning};
 use super::args::Progress;
 use super::failure::Failure;
 use crate::engine::Backlog;
-use crate::history::Recorder;
+use crate::history::{Held, Recorder};
 use crate::progress::{Display, Mode, View, TICK};
 
 /// A running display.
@@ -77,15 +77,18 @@ impl Screen {
         let record = recorder.map(Recorder::sink);
         let (events, backlog, order) = (self.events.clone(), Arc::clone(&self.backlog), Arc::clone(&self.order));
         EventSink::new(move |mut event: Event| {
-            if let EventKind::Log { data, .. } = &event.kind {
-                // Output waits for both.
-                let readers = 1 + usize::from(record.is_some());
-                (0..readers).for_each(|_| backlog.add(data.len()));
-            }
+            // Output waits for both.
+            let held: Held = match &event.kind {
+                EventKind::Log { data, .. } => {
+                    backlog.add(data.len());
+                    record.as_ref().map(|_| Box::new(backlog.hold(data.len())) as Box<dyn Send>)
+                }
+                _ => None,
+            };
             let shown_until = order.lock().unwrap_or_else(PoisonError::into_inner);
             event.at = event.at.max(Timestamp(shown_until.0 + Duration::from_nanos(1)));
             if let Some(record) = &record {
-                record(event.clone());
+                record(event.clone(), held);
             }
             // The thread ends only when all senders are gone.
             let _ = events.send(event);

@@ -52,9 +52,9 @@ pub(super) fn usage(store: &Store, asked: &Du) -> Result<u8, Failure> {
 
 /// What takes space, as a daemon would tell it; the largest first.
 fn one_by_one(store: &Store, asked: &Du) -> Result<u8, Failure> {
-    let (filter, _) = selection(&asked.filters)?;
+    let (filter, unused_for) = selection(&asked.filters)?;
     let mut things = store.things()?;
-    things.retain(|thing| filter.matches(&|name| space::field(thing, name)));
+    things.retain(|thing| space::is_unused_for(thing, unused_for) && filter.matches(&|name| space::field(thing, name)));
     things.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
     let kept: Vec<Kept> = things.iter().map(kept).collect();
     list(&kept, asked.format)?;

@@ -1,6 +1,7 @@
 //! The configuration file, which is that of buildkitd: what it asks for, and what of it has no effect here.
 //!
-//! <https://github.com/moby/buildkit/blob/v0.29.0/docs/buildkitd.toml.md>. `[registry]` is read by who speaks to registries.
+//! <https://github.com/moby/buildkit/blob/v0.29.0/docs/buildkitd.toml.md>. `[registry]` is read by who speaks to
+//! registries, `[history]` by who records builds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -75,9 +76,13 @@ impl Config {
                 "worker" => config.worker(section(key, value)?)?,
                 // Read where registries are spoken to, and where the store's limits are.
                 "registry" | "gc" => {}
+                // Read where builds are recorded, by the command line too.
+                "history" => {
+                    let others = section(key, value)?.keys().filter(|key| !matches!(&***key, "maxAge" | "maxEntries"));
+                    others.for_each(|other| config.no_effect(&format!("history.{other}")));
+                }
                 "frontend" => config.frontend(section(key, value)?)?,
-                "history" | "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance"
-                | "cachestorage" => {
+                "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance" | "cachestorage" => {
                     config.no_effect(key);
                 }
                 _ => config.warn(format!("{key}: is not known")),
@@ -222,6 +227,7 @@ mod tests {
             enabled = false
             [history]
             maxAge = 172800
+            maxWeight = 1
             [otel]
             socketPath = "/x"
             [frontend."dockerfile.v0"]
@@ -242,7 +248,7 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "history: has no effect here",
+                "history.maxWeight: has no effect here",
                 "insecure-entitlements: there is no \"device\" here",
                 "nonsense: is not known",
                 "otel: has no effect here",

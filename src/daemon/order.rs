@@ -99,21 +99,19 @@ impl Order {
         }
         let work = work(request.definition, request.frontend)?;
         let mut warnings = Vec::new();
-        let (cache_from, cache_to) = caches(request.cache.unwrap_or_default(), &mut warnings)?;
+        let session = session_of(&request.session).to_owned();
+        let (cache_from, cache_to) = caches(request.cache.unwrap_or_default(), &session, &mut warnings)?;
         let exporters = match request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
             true => vec![Exporter { r#type: request.exporter_deprecated, attrs: request.exporter_attrs_deprecated }],
             false => request.exporters,
         };
         let mut exports = exports(&exporters, &request.frontend_attrs)?;
         exports.provenance = provenance(&request.frontend_attrs)?;
-        if exports.provenance.as_ref().is_some_and(|wanted| !wanted.inline_only) && gives_files(&exports) {
-            warnings.push("provenance is not given together with files yet: it is in images only".to_string());
-        }
         Ok(Order {
             exports: ExportRequest { cache_to, ..exports },
             cache_from,
             id: request.r#ref,
-            session: session_of(&request.session).to_owned(),
+            session,
             work,
             rights: Rights {
                 entitlements: entitlements(&request.entitlements, allowed)?,
@@ -129,7 +127,11 @@ impl Order {
 }
 
 /// The caches of a request. One that cannot be imported is warned of, as one is that is not there.
-fn caches(asked: CacheOptions, warnings: &mut Vec<String>) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), Status> {
+fn caches(
+    asked: CacheOptions,
+    session: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), Status> {
     let registry = |reference: String, attrs: BTreeMap<String, String>| {
         let attrs = attrs.into_iter().chain([("ref".to_string(), reference)]).collect();
         CacheOptionsEntry { r#type: "registry".to_string(), attrs }
@@ -137,23 +139,16 @@ fn caches(asked: CacheOptions, warnings: &mut Vec<String>) -> Result<(Vec<CacheF
     let old_import = asked.import_refs_deprecated.into_iter().map(|name| registry(name, BTreeMap::new()));
     let old_export = Some(asked.export_ref_deprecated).filter(|name| !name.is_empty());
     let old_export = old_export.map(|name| registry(name, asked.export_attrs_deprecated));
-    // A path is one of the client's, and its store is reached by the session.
-    let refuse_local = |entry: &CacheOptionsEntry| match &*entry.r#type {
-        "local" => Err("caches of type local are not supported by the daemon yet; use type=registry".to_string()),
-        _ => Ok(entry.attrs.clone()),
-    };
     let (mut from, mut to) = (Vec::new(), Vec::new());
     for entry in asked.imports.into_iter().chain(old_import) {
-        let read = refuse_local(&entry)
-            .and_then(|attrs| CacheFrom::new(&entry.r#type, &attrs).map_err(|error| error.to_string()));
-        match read {
+        match CacheFrom::of_client(&entry.r#type, &entry.attrs, session) {
             Ok(cache) => from.push(cache),
             Err(why) => warnings.push(format!("a cache is not used: {why}")),
         }
     }
     for entry in asked.exports.into_iter().chain(old_export) {
-        let attrs = refuse_local(&entry).map_err(unimplemented)?;
-        to.push(CacheTo::new(&entry.r#type, &attrs).map_err(|error| invalid(error.to_string()))?);
+        let cache = CacheTo::of_client(&entry.r#type, &entry.attrs, session);
+        to.push(cache.map_err(|error| invalid(error.to_string()))?);
     }
     Ok((from, to))
 }
@@ -256,11 +251,6 @@ fn provenance(attrs: &BTreeMap<String, String>) -> Result<Option<Provenance>, St
     Ok(wanted)
 }
 
-/// Whether something with files is given to the client, which then expects the attestation as one of them.
-fn gives_files(exports: &ExportRequest) -> bool {
-    exports.outputs.iter().any(|output| matches!(output.kind, Kind::Local | Kind::Tar))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,7 +289,7 @@ mod tests {
         let export = |kind, attrs| CacheOptions { exports: vec![entry(kind, attrs)], ..CacheOptions::default() };
         let cached = |cache: CacheOptions| request(|r| r.cache = Some(cache)).map_err(|e| e.message().to_owned());
         assert!(cached(export("registry", map(&[]))).unwrap_err().contains("needs ref"));
-        assert!(cached(export("local", map(&[("dest", "/c")]))).unwrap_err().contains("not supported by the daemon"));
+        assert!(cached(export("local", map(&[("dst", "/c")]))).unwrap_err().contains("needs dest"));
         let asked = cached(export("registry", map(&[("ref", "r/c"), ("mode", "max")]))).unwrap();
         assert_eq!((asked.exports.cache_to.len(), asked.warnings.len()), (1, 0));
         let import = CacheOptions {

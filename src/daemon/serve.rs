@@ -21,6 +21,7 @@ use super::traces::NoTraces;
 use super::{content, control};
 use crate::engine::{space, Backlog, BuildError, Engine, Entitlements};
 use crate::gateway::{self, caps};
+use crate::history::Limits;
 use crate::wire::health::healthy;
 use crate::wire::proto::content::content_server::ContentServer;
 use crate::wire::proto::control::control_server::ControlServer;
@@ -48,6 +49,8 @@ pub struct Serving {
     pub tls: Option<TlsFiles>,
     /// How much the store may take; without limits nothing is collected.
     pub space: Option<SpaceLimits>,
+    /// How much of earlier builds is remembered.
+    pub history: Limits,
     /// How many steps run at once.
     pub jobs: Option<usize>,
     /// What clients may ask for.
@@ -78,11 +81,13 @@ pub enum ServeError {
 /// # Errors
 /// It could not begin.
 pub async fn serve(serving: Serving, tell: Tell, end: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let engine = Arc::new(Engine::open(&serving.root, serving.jobs, Arc::new(Backlog::default()))?);
+    let backlog = Arc::new(Backlog::default());
+    let engine = Arc::new(Engine::open(&serving.root, serving.jobs, Arc::clone(&backlog))?);
     let store = Store::open(&serving.root)?;
     // What a daemon left that was killed here.
     engine.tidy(TIDYING);
-    let routes = routes(&engine, store, &serving, &tell);
+    let history = Arc::new(History::new(engine.history(), serving.history, backlog));
+    let routes = routes(&engine, store, history, &serving, &tell);
     let mut doors = Vec::new();
     for address in &serving.addresses {
         doors.extend(Door::open(address, serving.group.as_deref(), serving.tls.as_ref())?);
@@ -148,9 +153,8 @@ async fn attend(door: Arc<Door>, routes: Routes) {
 }
 
 /// What clients find.
-fn routes(engine: &Arc<Engine>, store: Store, serving: &Serving, tell: &Tell) -> Routes {
+fn routes(engine: &Arc<Engine>, store: Store, history: Arc<History>, serving: &Serving, tell: &Tell) -> Routes {
     let builds = Builds::default();
-    let history = Arc::new(History::default());
     let solving = Solving {
         engine: Arc::clone(engine),
         builds: builds.clone(),

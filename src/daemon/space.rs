@@ -48,14 +48,13 @@ fn record(thing: &Thing) -> UsageRecord {
 /// The filter makes no sense, or the store cannot be read.
 pub fn usage(store: &Store, request: &DiskUsageRequest) -> Result<Vec<UsageRecord>, Status> {
     let filter = Filter::parse(&request.filter)?;
-    if request.age_limit != 0 {
-        return Err(Status::unimplemented("showing only what was not used for so long is not supported"));
-    }
-    let things = store.things().map_err(|error| failed(&error))?;
-    let mut asked: Vec<Thing> =
-        things.into_iter().filter(|thing| filter.matches(&|name| space::field(thing, name))).collect();
-    asked.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
-    Ok(asked.iter().map(record).collect())
+    let age = request.age_limit;
+    let age = u64::try_from(age).map_err(|_| Status::invalid_argument(format!("age_limit is negative: {age}")))?;
+    let age = Duration::from_nanos(age);
+    let mut things = store.things().map_err(|error| failed(&error))?;
+    things.retain(|thing| space::is_unused_for(thing, age) && filter.matches(&|name| space::field(thing, name)));
+    things.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
+    Ok(things.iter().map(record).collect())
 }
 
 /// Removes what nobody needs. What went is told one by one; the last one is what went along.

@@ -242,7 +242,6 @@ pub struct Log {
 struct Inner {
     fold: Fold,
     told: Vec<StatusResponse>,
-    warnings: usize,
     ended: bool,
 }
 
@@ -270,7 +269,6 @@ impl Log {
     pub fn event(&self, event: &Event) {
         self.change(|inner| {
             let told = inner.fold.event(event);
-            inner.warnings += told.warnings.len();
             inner.told.extend(Some(told).filter(|told| *told != StatusResponse::default()));
         });
     }
@@ -290,18 +288,6 @@ impl Log {
             change(&mut inner);
             self.length.send_replace((inner.told.len(), inner.ended));
         }
-    }
-
-    /// What the build did so far.
-    pub fn counts(&self) -> Counts {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let (steps, completed, cached) = inner.fold.counts();
-        Counts { steps, completed, cached, warnings: inner.warnings }
-    }
-
-    /// All messages so far.
-    pub fn messages(&self) -> Vec<StatusResponse> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).told.clone()
     }
 
     /// The messages from the first to the last; ends when the build does.

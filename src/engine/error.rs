@@ -122,11 +122,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A build's failure in one line.
-pub(crate) fn one_line(error: &BuildError) -> String {
-    chain(error)
-}
-
 /// What is wrong first in a Dockerfile, as users of BuildKit know it.
 fn first(text: &Source, findings: &[Diagnostic]) -> String {
     let error = findings.iter().find(|finding| finding.is_error());

@@ -13,7 +13,7 @@ mod running;
 mod submitted;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use snapshotter::{Lease, SnapshotId, Store};
 use solver::event::BuildId;
@@ -29,6 +29,7 @@ use super::explain::Place;
 use super::images::{self, Image};
 use super::remote::Remote;
 use super::results::{Files, Output, Results};
+use super::started::Started;
 use super::steps::{StepCx, StepFailure};
 use crate::registry::Credentials;
 use crate::sandbox::Sandbox;
@@ -38,7 +39,7 @@ use submitted::{Registered, Submitted};
 pub(crate) struct EngineHost {
     store: Store,
     lease: Arc<Lease>,
-    sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    sandbox: Arc<Started>,
     backlog: Arc<Backlog>,
     remote: Arc<Remote>,
     /// Images that were named, by their snapshots: their files may still have to be fetched.
@@ -54,12 +55,7 @@ pub(crate) struct EngineHost {
 }
 
 impl EngineHost {
-    pub(crate) fn new(
-        store: Store,
-        lease: Arc<Lease>,
-        sandbox: Arc<OnceLock<Arc<Sandbox>>>,
-        backlog: Arc<Backlog>,
-    ) -> EngineHost {
+    pub(crate) fn new(store: Store, lease: Arc<Lease>, sandbox: Arc<Started>, backlog: Arc<Backlog>) -> EngineHost {
         let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
         let (images, submitted, results, made, imports, imported) = Default::default();
         EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results, made, imports, imported }
@@ -79,12 +75,7 @@ impl EngineHost {
 
     /// The sandbox, started with the first process.
     pub(crate) fn sandbox(&self) -> Result<Arc<Sandbox>, StepFailure> {
-        if let Some(sandbox) = self.sandbox.get() {
-            return Ok(Arc::clone(sandbox));
-        }
-        let command = String::from("sandbox");
-        let started = Sandbox::start().map_err(|source| StepFailure::Start { command, source })?;
-        Ok(Arc::clone(self.sandbox.get_or_init(|| Arc::new(started))))
+        self.sandbox.get()
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {

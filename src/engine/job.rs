@@ -24,14 +24,15 @@ use super::host::EngineHost;
 use super::images;
 use super::load::Loaded;
 use super::notes::Notes;
-use super::outcome::Outcome;
-use super::provenance::Story;
+use super::outcome::{Outcome, Product};
+use super::provenance::{self, Provenance, Story};
 use super::recipe::Recipe;
 use super::remote::Ask;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
 use super::{finish, load, refusal, remote_context, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
+use crate::image::{Attestation, Descriptor};
 use crate::rfc3339::Time;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
@@ -88,9 +89,9 @@ impl Job {
         })
     }
 
-    /// Tells the listeners that nothing more comes.
-    pub fn close(&self, failed: Option<&BuildError>) {
-        self.notes.emit(EventKind::BuildFinished { error: failed.map(error::one_line) });
+    /// Tells the listeners that nothing more comes, and why the build failed if it did.
+    pub fn close(&self, failed: Option<String>) {
+        self.notes.emit(EventKind::BuildFinished { error: failed });
     }
 
     pub(crate) fn host(&self) -> &Arc<EngineHost> {
@@ -177,6 +178,16 @@ impl Job {
         Story { frontend, args, materials: self.asker.materials(), invocation, began: self.began }
     }
 
+    /// Where each platform's result comes from.
+    pub fn accounts(&self, outcome: &Outcome, wanted: &Provenance) -> Vec<(Platform, Attestation)> {
+        let story = self.story();
+        let about = |product: &Product| {
+            let said = provenance::of_tree(wanted, &story, product.tree.as_ref(), Time::now());
+            (product.platform.clone(), said)
+        };
+        outcome.products.iter().map(about).collect()
+    }
+
     /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
     /// image's name. `ask` is whom to ask, if not whom the build asks.
     ///
@@ -229,7 +240,7 @@ impl Job {
                 continue;
             }
             let note = self.notes.begin(&format!("importing cache manifest from {}", name_of(&from.place)));
-            match Import::open(self.bases().remote(), from).await {
+            match Import::open(self.bases().remote(), self.client(), from).await {
                 Ok(import) => {
                     note.part(&format!("inferred cache manifest {}", import.digest));
                     self.host().import(Arc::new(import));
@@ -258,11 +269,13 @@ impl Job {
         Some(streams.swap_remove(at))
     }
 
-    /// Writes results to elsewhere. After a failed build what there is so far is written, and errors are warned of.
+    /// Writes results to elsewhere; gives what names the last one there. After a failed build what there is so far is
+    /// written, and errors are warned of.
     ///
     /// # Errors
     /// [`BuildError::Cache`], unless that is to be ignored.
-    pub async fn export_caches(&self, caches: &[CacheTo], failed: bool) -> Result<(), BuildError> {
+    pub async fn export_caches(&self, caches: &[CacheTo], failed: bool) -> Result<Option<Descriptor>, BuildError> {
+        let mut last = None;
         for to in caches.iter().filter(|to| to.place != Place::Inline) {
             let kind = match &to.place {
                 Place::Registry(_) => "registry",
@@ -282,11 +295,12 @@ impl Job {
                 }
                 other => {
                     let place = name_of(&to.place);
-                    note.end_with(other).map_err(|source| BuildError::Cache { place, source })?;
+                    let made = note.end_with(other).map_err(|source| BuildError::Cache { place, source })?;
+                    last = Some(made);
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
@@ -317,6 +331,7 @@ fn name_of(place: &Place) -> String {
         Place::Registry(name) => name.clone(),
         Place::Local(dir, tag) if tag == "latest" => dir.display().to_string(),
         Place::Local(dir, tag) => format!("{}:{tag}", dir.display()),
+        Place::Client(there) => there.dir.clone(),
         Place::Inline => "inline".to_string(),
     }
 }

@@ -76,6 +76,12 @@ pub fn field(thing: &Thing, name: &str) -> Option<String> {
     }
 }
 
+/// Whether a thing was not used for so long. A time in the future is a clock that was set back; such a thing is not old.
+pub fn is_unused_for(thing: &Thing, age: Duration) -> bool {
+    let unused = thing.last_used.or(thing.created).unwrap_or(SystemTime::UNIX_EPOCH).elapsed();
+    age.is_zero() || unused.is_ok_and(|unused| unused > age)
+}
+
 /// What is to go.
 #[derive(Debug)]
 pub struct Clearing {
@@ -116,10 +122,7 @@ impl Clearing {
 
     fn selects(&self, thing: &Thing) -> bool {
         let goes = if thing.kind == ThingKind::Directory { self.directories } else { self.records };
-        let unused = thing.last_used.or(thing.created).unwrap_or(SystemTime::UNIX_EPOCH).elapsed();
-        // A time in the future is a clock that was set back; such a thing is not old.
-        let is_old = self.unused_for.is_zero() || unused.is_ok_and(|unused| unused > self.unused_for);
-        goes && is_old && self.filter.matches(&|name| field(thing, name))
+        goes && is_unused_for(thing, self.unused_for) && self.filter.matches(&|name| field(thing, name))
     }
 }
 
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn things_are_called_as_other_builders_call_them() {
-        let step = "step\0/home/me\0Dockerfile\0\0build\0RUN make\00";
+        let step = "step\0/home/me\0Dockerfile\0\0build\0RUN make\x000";
         for (kind, name, expected) in [
             (ThingKind::Tree, Some(step), ("regular", "RUN make")),
             (ThingKind::Tree, Some("imported"), ("regular", "imported")),

@@ -146,10 +146,10 @@ impl Bridge {
 
     /// Has a cache used; one that cannot be is warned of.
     pub(super) async fn import(&self, kind: &str, attrs: &BTreeMap<String, String>) {
-        match CacheFrom::new(kind, attrs) {
-            // A path is one of the client's.
-            Ok(from) if matches!(from.place, Place::Local(..)) => {
-                self.warn("a cache is not used: caches of type local are not supported here".to_string());
+        // A path is one of the client's.
+        match CacheFrom::of_client(kind, attrs, &self.given.session) {
+            Ok(from) if matches!(from.place, Place::Client(_)) && self.given.session.is_empty() => {
+                self.warn("a cache is not used: a frontend knows no directory here".to_string());
             }
             Ok(from) => self.job.import_caches(&[from]).await,
             Err(error) => self.warn(format!("a cache is not used: {error}")),

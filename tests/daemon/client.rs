@@ -14,6 +14,13 @@ pub struct Buildx<'d> {
 
 impl Buildx<'_> {
     pub fn new(daemon: &Daemon) -> Option<Buildx<'_>> {
+        let buildx = Buildx::again(daemon)?;
+        buildx.ok(&["create", "--name", "t", "--driver", "remote", &daemon.address()]);
+        Some(buildx)
+    }
+
+    /// The same client, when another daemon serves at the same address.
+    pub fn again(daemon: &Daemon) -> Option<Buildx<'_>> {
         let mut program = support::client("docker-buildx")?;
         if daemon.rbuild.user.is_some() {
             // This checkout may be in a private directory.
@@ -21,9 +28,7 @@ impl Buildx<'_> {
             std::fs::copy(&program, &reached).unwrap();
             program = reached.display().to_string();
         }
-        let buildx = Buildx { program, daemon };
-        buildx.ok(&["create", "--name", "t", "--driver", "remote", &daemon.address()]);
-        Some(buildx)
+        Some(Buildx { program, daemon })
     }
 
     pub fn program(&self) -> &str {

@@ -38,6 +38,20 @@ impl Daemon {
         daemon
     }
 
+    /// The same with a configuration file.
+    pub fn start_configured(config: &str) -> Option<Daemon> {
+        if !can_build() {
+            return None;
+        }
+        let rbuild = Rbuild::new();
+        let file = rbuild.path("buildkitd.toml");
+        std::fs::write(&file, config).unwrap();
+        let process = logged(&rbuild, &["--config", file.to_str().unwrap()]).spawn().unwrap();
+        let daemon = Daemon { rbuild, process };
+        daemon.answers();
+        Some(daemon)
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.rbuild.path("run/s.sock")
     }

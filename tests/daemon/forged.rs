@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use rbuild::wire::health::healthy;
 use rbuild::wire::proto::filesync::file_sync_server::{FileSync, FileSyncServer};
 use rbuild::wire::proto::fsutil::{Packet, Stat};
 use rbuild::wire::proto::{gateway, DESCRIPTORS};
@@ -438,6 +439,8 @@ async fn forged_directories_do_no_harm() {
     let Some(mut daemon) = Daemon::start() else { return };
     let headers = Headers::new("forger", services::FILE_SYNC);
     let services = tonic::service::Routes::new(FileSyncServer::new(Forging(AtomicU64::new(1))));
+    // Whoever does not say now and then that it lives counts as gone after a while.
+    let services = services.add_service(healthy());
     let session = open(&mut daemon.control().await, &headers, services).await.unwrap();
     let serving = tokio::spawn(session);
     let (mut control, mut refused) = (daemon.control().await, 0);

@@ -2,7 +2,7 @@
 
 use super::fixture::Daemon;
 use super::support::registry::Registry;
-use super::support::{can_build, have, Rbuild};
+use super::support::{can_build, have, scratch, Rbuild};
 
 #[test]
 fn pulled_bases_are_asked_for_again_and_used_while_nobody_answers() {
@@ -10,7 +10,11 @@ fn pulled_bases_are_asked_for_again_and_used_while_nobody_answers() {
         return;
     }
     let registry = Registry::start();
-    let Some(daemon) = Daemon::start() else { return };
+    let scratch = scratch();
+    let config = scratch.path().join("buildkitd.toml");
+    // A host that no name server knows, behind a mirror.
+    std::fs::write(&config, format!("[registry.\"none.invalid\"]\nmirrors = [\"{}\"]\n", registry.address)).unwrap();
+    let Some(daemon) = Daemon::start_with(&["--config", &config.display().to_string()]) else { return };
     let elsewhere = Rbuild::new();
     let (base, other) = (registry.name("base:1"), registry.name("other:1"));
     let publish = |name: &str, version: &str| {
@@ -37,6 +41,10 @@ fn pulled_bases_are_asked_for_again_and_used_while_nobody_answers() {
     publish(&base, "two");
     assert_eq!(seen(&base, "second"), "two\n");
 
+    publish(&registry.name("mirrored:1"), "mirrored");
+    let mirrored = "none.invalid/mirrored:1";
+    assert_eq!(seen(mirrored, "mirrored"), "mirrored\n");
+
     // What was made here is meant, whatever a registry has under the name.
     publish(&other, "theirs");
     let dockerfile = format!("FROM {base}\nRUN echo ours > /version\n");
@@ -51,7 +59,9 @@ fn pulled_bases_are_asked_for_again_and_used_while_nobody_answers() {
     ]);
     assert_eq!(seen(&other, "third"), "ours\n");
 
+    // Connections are refused, and the name has no address.
     drop(registry);
     assert_eq!(seen(&base, "fourth"), "two\n");
     assert_eq!(seen(&other, "fifth"), "ours\n");
+    assert_eq!(seen(mirrored, "sixth"), "mirrored\n");
 }

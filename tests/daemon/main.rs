@@ -11,8 +11,10 @@ mod fixture;
 mod forged;
 mod freshness;
 mod frontend;
+mod history;
 mod life;
 mod mutants;
 mod refused;
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;

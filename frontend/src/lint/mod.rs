@@ -173,29 +173,29 @@ pub(crate) fn default_base(from: &From, lints: &mut Vec<Diagnostic>) {
     lints.push(Diagnostic::warning("InvalidDefaultArgInFrom", from.base.span, message));
 }
 
-/// UndefinedArgInFrom.
+/// UndefinedArgInFrom; one of the names that are `known` is suggested.
 pub(crate) fn undefined_in_from<'a>(
     span: Span,
     names: impl Iterator<Item = &'a String>,
-    known: &[(String, String)],
+    known: Option<&Variables>,
     lints: &mut Vec<Diagnostic>,
 ) {
     for name in names {
         let lint = Diagnostic::warning("UndefinedArgInFrom", span, format!("FROM argument '{name}' is not declared"));
-        lints.push(lint.suggesting(name, known.iter().map(|(name, _)| name.as_str())));
+        lints.push(lint.suggesting(name, known.into_iter().flat_map(Variables::iter).map(|(name, _)| name)));
     }
 }
 
-/// UndefinedVar.
+/// UndefinedVar; one of the names that are `known` is suggested.
 pub(crate) fn undefined<'a>(
     span: Span,
     names: impl Iterator<Item = &'a String>,
-    known: &Variables,
+    known: Option<&Variables>,
     lints: &mut Vec<Diagnostic>,
 ) {
     for name in names.filter(|name| name.starts_with(|c: char| c.is_alphabetic() || c == '_')) {
         let mut lint = Diagnostic::warning("UndefinedVar", span, format!("Usage of undefined variable '${name}'"));
-        if let Some(near) = nearest(name, known.iter().map(|(name, _)| name)) {
+        if let Some(near) = nearest(name, known.into_iter().flat_map(Variables::iter).map(|(name, _)| name)) {
             lint.message.push_str(&format!(" (did you mean ${near}?)"));
         }
         // Every word of one instruction would say the same; they stand together.

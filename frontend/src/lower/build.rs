@@ -15,6 +15,7 @@ use super::workdir::joined;
 use super::{arg, copy, expose, from, meta, run, workdir, Answers, Target};
 use crate::ast::{Kind, Statement};
 use crate::diagnostic::Diagnostic;
+use crate::effort::Effort;
 use crate::expand::{expand, Expanded, Mode};
 use crate::lint;
 use crate::options::Options;
@@ -47,6 +48,7 @@ pub(super) struct Build<'a> {
     /// Paths that were used.
     pub used: Used,
     info: Arc<SourceInfo>,
+    pub effort: Effort,
     pub lints: Vec<Diagnostic>,
 }
 
@@ -77,6 +79,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnosti
         outputs: BTreeMap::new(),
         used: Used::default(),
         info: Arc::new(info),
+        effort: Effort::default(),
         lints: Vec::new(),
     };
     let mut errors = Vec::new();
@@ -100,10 +103,11 @@ impl<'a> Build<'a> {
             self.use_stage(index, None);
         }
         let mut state = match &stage.base {
-            Base::Stage(base) => match self.follow(*base) {
-                Some(base) => base,
+            Base::Stage(base) => match self.follow(*base, stage.span) {
+                Ok(Some(base)) => base,
                 // The base has errors of its own.
-                None => return,
+                Ok(None) => return,
+                Err(error) => return errors.push(error),
             },
             Base::Scratch => from::scratch(self, stage.platform.as_ref()),
             Base::Context(named) => match from::context(self, index, stage, named) {
@@ -123,6 +127,10 @@ impl<'a> Build<'a> {
             is_trigger: false,
             with_platform: self.scene.options.multi_platform,
         };
+        // Each stage looks at all that its base brings along.
+        if let Err(error) = self.effort.spend(state.env.bytes(), stage.span) {
+            return errors.push(error);
+        }
         from::enter(self, stage, &mut state);
         let before = errors.len();
         for command in &stage.commands {
@@ -144,14 +152,16 @@ impl<'a> Build<'a> {
 
     /// What a stage that begins with `base` begins with: a copy, or for the last one the thing itself, as a file may chain
     /// more stages than there is room for copies.
-    fn follow(&mut self, base: usize) -> Option<StageState> {
-        let left = self.followers.get_mut(&base)?;
+    fn follow(&mut self, base: usize, span: Span) -> Result<Option<StageState>, Diagnostic> {
+        let Some(left) = self.followers.get_mut(&base) else { return Ok(None) };
         *left = left.saturating_sub(1);
         if *left == 0 {
-            self.states.remove(&base)
-        } else {
-            self.states.get(&base).cloned()
+            return Ok(self.states.remove(&base));
         }
+        let Some(state) = self.states.get(&base) else { return Ok(None) };
+        let history: usize = state.config.history.iter().map(|entry| entry.created_by.len()).sum();
+        self.effort.spend(history, span)?;
+        Ok(Some(state.clone()))
     }
 
     fn command(&mut self, index: usize, state: &mut StageState, command: &Command) -> Result<(), Diagnostic> {
@@ -267,8 +277,12 @@ impl<'a> Build<'a> {
     pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
         let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
             .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-        let declared = |name: &&String| !state.arg_places.contains_key(*name);
-        lint::undefined(at.place(word.span), expanded.undefined.iter().filter(declared), &state.env, &mut self.lints);
+        self.effort.spend(expanded.text.len(), at.place(word.span))?;
+        if !expanded.undefined.is_empty() {
+            let undeclared = expanded.undefined.iter().filter(|name| !state.arg_places.contains_key(*name));
+            let known = self.effort.comparable(&state.env);
+            lint::undefined(at.place(word.span), undeclared, known, &mut self.lints);
+        }
         Ok(expanded)
     }
 

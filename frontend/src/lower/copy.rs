@@ -98,6 +98,7 @@ pub(super) fn copy(
         if document.expand {
             let expanded = expand(&data, &state.env, Mode::document());
             data = expanded.map_err(|error| Diagnostic::error("expansion", document.word, error.to_string()))?.text;
+            build.effort.spend(data.len(), at.place(document.word))?;
         }
         let path = joined("/", &document.name);
         let file = inline(build, &path, 0o644, data.into_bytes());

@@ -61,6 +61,8 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
     for mount in &run.mounts {
         mount::mount(build, state, mount, &mut inputs, &mut mounts, at)?;
     }
+    // Once for the process, and at most once more for what history says of it.
+    build.effort.spend(2 * state.env.bytes(), at.place(at.statement.span))?;
     let mut env: Vec<String> = state.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if let Some(socket) = mounts.agents.first().filter(|_| state.env.value("SSH_AUTH_SOCK").is_none()) {
         env.push(format!("SSH_AUTH_SOCK={}", socket.dest));

@@ -171,7 +171,8 @@ impl Reader<'_> {
                         'r' => '\r',
                         't' => '\t',
                         'u' => {
-                            let digits = self.rest.get(..4).filter(|text| text.chars().all(|c| c.is_ascii_hexdigit()))?;
+                            let digits =
+                                self.rest.get(..4).filter(|text| text.chars().all(|c| c.is_ascii_hexdigit()))?;
                             units.push(u16::from_str_radix(digits, 16).ok()?);
                             self.rest = &self.rest[4..];
                             continue;

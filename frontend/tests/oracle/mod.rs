@@ -20,7 +20,8 @@ use frontend::{subrequest, Lowered, Lowering, Query, Request, Step, SubStep};
 fn answer(query: &Query, lowering: &mut Lowering) {
     match query {
         Query::Image(query) => {
-            let triggers = r#"["ARG t=1", "COPY --chown=$t <<E a* /$t/\nx $t\nE", "RUN --mount=type=cache,target=$t x"]"#;
+            let triggers =
+                r#"["ARG t=1", "COPY --chown=$t <<E a* /$t/\nx $t\nE", "RUN --mount=type=cache,target=$t x"]"#;
             let triggers = if query.reference.contains("onbuild") { triggers } else { "null" };
             let config = format!(
                 r#"{{"architecture":"amd64","os":"linux","config":{{"Env":["PATH=/bin","base=1"],"OnBuild":{triggers}}},

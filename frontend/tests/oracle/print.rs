@@ -1,6 +1,6 @@
 //! A parsed file as the text of a file that means the same: one line for each instruction, and its documents.
 
-use frontend::ast::{Statement};
+use frontend::ast::Statement;
 use frontend::Ast;
 
 /// Prints a file without errors.

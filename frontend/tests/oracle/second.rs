@@ -18,7 +18,8 @@ pub fn agrees(source: &Source, ast: &Ast) {
         match (theirs, ours.kind.as_ref()) {
             (Instruction::From(theirs), Some(Kind::From(ours))) => {
                 assert_eq!(theirs.image.content, ours.base.text, "{text}");
-                let names = (theirs.alias.as_ref().map(|name| &name.content), ours.name.as_ref().map(|name| &name.text));
+                let names =
+                    (theirs.alias.as_ref().map(|name| &name.content), ours.name.as_ref().map(|name| &name.text));
                 assert_eq!(names.0, names.1, "{text}");
             }
             (Instruction::Run(theirs), Some(Kind::Run(ours))) => command(&theirs.expr, &ours.command, text),

@@ -48,11 +48,9 @@ fn stays_without_values(word: &str, mode: Mode) {
 /// Behind escapes and in single quotes nothing has a meaning.
 fn are_only_characters(text: &str, env: &Vec<(String, String)>, escape: char) {
     let escaped: String = text.chars().flat_map(|c| [escape, c]).collect();
-    for (word, quotes) in [
-        (escaped.clone(), Quotes::Remove),
-        (escaped, Quotes::Plain),
-        (format!("'{text}'"), Quotes::Remove),
-    ] {
+    for (word, quotes) in
+        [(escaped.clone(), Quotes::Remove), (escaped, Quotes::Plain), (format!("'{text}'"), Quotes::Remove)]
+    {
         if word.starts_with('\'') && text.contains('\'') {
             continue;
         }

@@ -248,7 +248,7 @@ impl Check<'_> {
         for build in names_in(&self.directory("history"))? {
             let home = self.directory("history").join(build);
             for name in names_in(&home)?.iter().filter(|name| !matches!(&***name, "build.json" | "events.jsonl.zst")) {
-                if !name.starts_with('.') {
+                if !name.starts_with('.') && !name.starts_with("blob-") {
                     self.problem(&home.join(name), "it is not part of a recorded build");
                 }
             }

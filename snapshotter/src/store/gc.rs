@@ -64,6 +64,12 @@ impl Default for PrunePolicy {
     }
 }
 
+impl PrunePolicy {
+    fn is_about_mounts(&self) -> bool {
+        self.limits_mounts || self.cache_mounts != Keep::All
+    }
+}
+
 /// So many of the things that went are told.
 const MOST_TOLD: usize = 1000;
 
@@ -120,6 +126,7 @@ impl Store {
     /// # Errors
     /// As [`prune`](Self::prune).
     pub fn prune_some(&self, policy: &PrunePolicy, which: &dyn Fn(&Thing) -> bool) -> Result<Collected> {
+        self.measure_mounts(policy)?;
         let lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
         let collected = self.collect_locked(&lock, policy, Some(which), &|| true)?.unwrap_or_default();
         drop(lock);
@@ -141,8 +148,16 @@ impl Store {
     /// # Errors
     /// As [`prune`](Self::prune).
     pub fn collect(&self, policy: &PrunePolicy) -> Result<Collected> {
+        self.measure_mounts(policy)?;
         let lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
         Ok(self.collect_locked(&lock, policy, None, &|| true)?.unwrap_or_default())
+    }
+
+    fn measure_mounts(&self, policy: &PrunePolicy) -> Result<()> {
+        match policy.is_about_mounts() {
+            true => self.mounts(&|| true).map(drop),
+            false => Ok(()),
+        }
     }
 
     /// As [`collect`](Self::collect), if what may go can be found out in time; else nothing goes.
@@ -166,9 +181,8 @@ impl Store {
         let held = self.sweep_leases(&mut collected)?;
         self.sweep_nameless(policy)?;
         let Some(mut inventory) = self.take_stock(held, in_time)? else { return Ok(None) };
-        // Measuring takes long, and only those that may go are counted.
-        let counts_mounts = policy.limits_mounts || policy.cache_mounts != Keep::All;
-        inventory.mounts = if counts_mounts { self.mounts(in_time)? } else { Vec::new() };
+        // Nobody can work meanwhile, so nothing is measured now.
+        inventory.mounts = if policy.is_about_mounts() { self.mounts(&|| false)? } else { Vec::new() };
         inventory.order(which);
         let Cut { records: kept, mounts: kept_mounts } = inventory.cut(policy);
         let mount_bytes: u64 = inventory.mounts[..kept_mounts].iter().map(|mount| mount.bytes).sum();

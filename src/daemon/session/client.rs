@@ -112,6 +112,10 @@ impl Client for SessionClient {
         Box::pin(async move { content::read(&*self.other(blob.session.as_deref()).await?, blob, offset) })
     }
 
+    fn take_blob<'a>(&'a self, blob: &'a ClientBlob, size: u64, content: FileContent) -> Answer<'a, ()> {
+        Box::pin(async move { content::write(&*self.other(blob.session.as_deref()).await?, blob, size, content).await })
+    }
+
     fn take_file<'a>(&'a self, delivery: &'a Delivery, content: FileContent) -> Answer<'a, ()> {
         Box::pin(deliver::file(&self.live, delivery, content))
     }

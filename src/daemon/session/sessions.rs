@@ -97,6 +97,13 @@ impl Sessions {
         Ok(SessionClient::new(self.clone(), live))
     }
 
+    /// What tells a client's builds from those of others, as a person may read it, if its session is open.
+    pub fn project(&self, id: &str) -> Option<String> {
+        let live = self.live.borrow().get(id).cloned()?;
+        let name = live.headers().shared_key.split(':').next().unwrap_or_default().to_owned();
+        Some(name).filter(|name| !name.is_empty())
+    }
+
     /// Waits a moment until the client has taken up all that it was sent, before it is told something that makes it close
     /// the session.
     ///

@@ -1,7 +1,7 @@
 //! Results on their way to a registry or a directory: their layers, and the document that says what they are.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use snapshotter::store::record::{RecordId as StoredId, StoredRecord};
 use snapshotter::{DiffId, Lease, SnapshotId, SnapshotInfo, Store};
 use solver::key::RecordId;
 
+use super::client::give;
 use super::import::reference;
 use super::layout::write_layout;
 use super::{Error, Import};
@@ -19,6 +20,7 @@ use crate::cache::{
     CACHE_CONFIG,
 };
 use crate::engine::blocking::blocking;
+use crate::engine::client::ClientStore;
 use crate::engine::finish::GZIP_LEVEL;
 use crate::engine::job::Job;
 use crate::engine::notes::Note;
@@ -37,8 +39,8 @@ pub(crate) struct ToExport {
 /// Results that were found in an imported cache and whose files nobody needed.
 pub(crate) type Unfetched = HashMap<RecordId, (Arc<Import>, [u8; 32])>;
 
-/// Writes the results of a build to one place.
-pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<(), Error> {
+/// Writes the results of a build to one place; gives what names them there.
+pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<Descriptor, Error> {
     let (store, lease) = (job.host().store().clone(), Arc::clone(job.host().lease()));
     let wanted: Vec<RecordId> =
         job.results().into_iter().filter(|one| to.mode == Mode::Max || one.in_image).map(|one| one.record).collect();
@@ -73,11 +75,27 @@ pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<(
             })
             .await?;
         }
+        Place::Client(there) => {
+            let client = &**job.client();
+            let into = ClientStore::Cache(there.dir.clone());
+            for layer in &config.layers {
+                let (store, lease, digest) = (store.clone(), Arc::clone(&lease), layer.blob.digest);
+                give(client, &into, digest, layer.blob.size, move |to| {
+                    let mut from = store.open_blob(&lease, &digest).map_err(io::Error::other)?;
+                    io::copy(&mut from, to).map(drop)
+                })
+                .await?;
+                note.part(&format!("writing layer {digest}"));
+            }
+            for (what, bytes) in [(&about, bytes.clone()), (&descriptor, document)] {
+                give(client, &into, what.digest, what.size, move |to| to.write_all(&bytes)).await?;
+            }
+        }
         Place::Inline => {}
     }
     note.part(&format!("writing config {}", about.digest));
     note.part(&format!("writing cache image manifest {}", descriptor.digest));
-    Ok(())
+    Ok(descriptor)
 }
 
 /// Layers and records that are being gathered.

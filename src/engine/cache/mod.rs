@@ -8,6 +8,7 @@
 //! are read with suspicion all the same, and layers are verified when they come: what is wrong with a cache is warned
 //! of, and the steps run.
 
+mod client;
 mod export;
 mod import;
 mod layout;
@@ -15,10 +16,12 @@ mod stream;
 
 use std::path::PathBuf;
 
+pub(crate) use client::give;
 pub(crate) use export::{export, inline, ToExport, Unfetched};
 pub(crate) use import::Import;
 pub(crate) use stream::{Feed, Stream};
 
+use super::client::ClientError;
 use super::images;
 use crate::cache;
 use crate::registry;
@@ -55,4 +58,10 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] snapshotter::Error),
+    /// The client whose cache it is.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The client whose cache it is has no build here any more.
+    #[error("the client whose cache {0} is has left")]
+    Left(String),
 }

@@ -60,7 +60,8 @@ impl Stream {
             // A name that is none is told at the end.
             Place::Registry(name) => Sink::Registry(Arc::clone(job.bases().remote()), reference(name).ok()?),
             Place::Local(dir, _) => Sink::Directory(dir.clone()),
-            Place::Inline => return None,
+            // A client's directory is written to when the build is over.
+            Place::Client(_) | Place::Inline => return None,
         };
         let (store, lease) = (job.host().store().clone(), Arc::clone(job.host().lease()));
         let sender = Sender { store, lease, compress: to.compress, sink: Arc::new(place) };

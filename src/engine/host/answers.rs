@@ -39,7 +39,7 @@ impl Host for EngineHost {
 
     async fn seen(&self, key: DefinitionKey) -> Result<bool, StepError> {
         // What an imported cache has is likely found; that it carries no definitions says nothing.
-        let imports = !self.imports.lock().unwrap_or_else(|e| e.into_inner()).is_empty();
+        let imports = self.imports.lock().unwrap_or_else(|e| e.into_inner()).iter().any(|import| import.is_there());
         Ok(imports || self.store.is_seen(&key.0))
     }
 

@@ -32,7 +32,7 @@ impl EngineHost {
     /// The cache from elsewhere that has a key.
     fn import_with(&self, key: &CacheKey) -> Option<Arc<Import>> {
         let imports = self.imports.lock().unwrap_or_else(|e| e.into_inner());
-        imports.iter().find(|import| import.record(&key.0).is_some()).cloned()
+        imports.iter().find(|import| import.is_there() && import.record(&key.0).is_some()).cloned()
     }
 
     /// The record of a key in a cache from elsewhere.

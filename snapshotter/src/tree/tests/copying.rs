@@ -51,7 +51,7 @@ fn a_copy_goes_where_its_destination_says() {
 
 #[test]
 fn what_cannot_be_copied_is_told_in_the_references_words() {
-    let source = Dir::with(&["f=1", "d/x/y=2"]);
+    let source = Dir::with(&["f=1", "d/x/y=2", "l->d"]);
     let cases: &[(&str, &str, &[&str], &str)] = &[
         ("nope", "g", &[], "\"/nope\": not found"),
         ("f", "g/", &["g/f/"], "cannot replace to directory /g/f with file"),
