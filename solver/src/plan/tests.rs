@@ -189,11 +189,11 @@ fn a_digest_is_recalled_before_files_are_fetched_to_measure_it() {
     desk.seen(true);
     let result = record(1, 1).output(OutputIndex(0));
     let (recall, hash) = (Question::Recall(result, selector()), Question::Hash(result, selector()));
-    assert_eq!(desk.wanted(), [recall.clone()]);
+    assert_eq!(desk.wanted(), std::slice::from_ref(&recall));
     desk.known.insert(recall, Answer::NotMeasured);
     assert_eq!(desk.wanted(), [fetch(1)]);
     desk.fetched(1, Answer::Here);
-    assert_eq!(desk.wanted(), [hash.clone()]);
+    assert_eq!(desk.wanted(), std::slice::from_ref(&hash));
     desk.known.insert(hash.clone(), Answer::Failed);
     let failed = desk.plan().failed.expect("it cannot go on");
     assert_eq!((failed.vertex, failed.question), (desk.at(step.vertex), hash));
