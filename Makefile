@@ -15,7 +15,7 @@ prerequisites:
 
 # A real client of BuildKit's, for the tests; it stays below .cache.
 prerequisites-test: prerequisites
-	@tests/buildx.sh >/dev/null
+	@tests/client.sh docker-buildx >/dev/null
 
 prerequisites-wide: prerequisites
 	@tests/prerequisites.sh mmdebstrap ca-certificates
@@ -28,11 +28,12 @@ test: prerequisites-test
 
 test-wide: prerequisites-wide
 	RBUILD_WIDE=1 $(CARGO) test --locked --test wide -- --test-threads=1 --nocapture
+	RBUILD_WIDE=1 $(CARGO) test --locked --test daemon compose -- --nocapture
 
 soak: prerequisites-test
 	RBUILD_SOAK=1 RBUILD_PLAN_GRAPHS=20000 $(CARGO) test --release --locked -p solver
 	RBUILD_SOAK=1 $(CARGO) test --locked --test crash --test shared -- --nocapture
-	RBUILD_SOAK=1 $(CARGO) test --release --locked --test daemon -- --nocapture --test-threads=1
+	RBUILD_SOAK=1 $(CARGO) test --locked --test daemon -- --nocapture --test-threads=1
 
 # Five minutes of each target; FUZZ_SECONDS=60 is one.
 fuzz:

@@ -17,6 +17,7 @@ pub mod courier;
 pub mod daemon;
 pub mod engine;
 pub mod export;
+pub mod filter;
 pub mod gateway;
 pub mod history;
 pub mod image;

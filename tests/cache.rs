@@ -2,12 +2,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::slice::from_ref;
 
 use serde_json::{json, Value};
 use support::registry::Registry;
-use support::{can_build, have, text, Rbuild};
+use support::{can_build, have, text, until, Rbuild};
 
 const UUID: &str = "cat /proc/sys/kernel/random/uuid";
 
@@ -205,6 +208,27 @@ fn a_cache_that_lies_is_warned_of_and_the_build_is_right() {
     lie.write(many.to_string().as_bytes(), None);
     build("too many records", true);
 
+    let mut many = lie.config.clone();
+    many["layers"] = json!(vec![many["layers"][0].clone(); 60_000]);
+    lie.write(many.to_string().as_bytes(), None);
+    build("too many layers", true);
+    let (entry, mut million) = (many["layers"][0].to_string(), String::from("{\"layers\":["));
+    (0..1_000_000).for_each(|_| million.push_str(&format!("{entry},")));
+    lie.write(million.as_bytes(), None);
+    build("a million entries", true);
+    let mut other = lie.config.clone();
+    for layer in other["layers"].as_array_mut().unwrap() {
+        layer["annotations"]["diffID"] = json!(format!("sha256:{}", "12".repeat(32)));
+    }
+    lie.write(other.to_string().as_bytes(), None);
+    assert_ne!(build("layers that are not what they are said to be", true), made.read("/id"));
+    let mut gone = lie.config.clone();
+    for layer in gone["layers"].as_array_mut().unwrap() {
+        layer["blob"] = json!(format!("sha256:{}", "34".repeat(32)));
+    }
+    lie.write(gone.to_string().as_bytes(), None);
+    assert_ne!(build("layers that are nowhere", true), made.read("/id"));
+
     lie.write(b"{}", Some(1 << 30));
     build("a gigabyte is announced", true);
     lie.write(format!("{{\"layers\":[{}]}}", "[".repeat(100_000)).as_bytes(), None);
@@ -218,4 +242,193 @@ fn a_cache_that_lies_is_warned_of_and_the_build_is_right() {
         fs::write(lie.blob(layer["blob"].as_str().unwrap()), "another content").unwrap();
     }
     assert_ne!(build("layers of another content", true), made.read("/id"));
+}
+
+/// Changes a file, and puts it back when this is dropped.
+struct Damage(Vec<(PathBuf, Vec<u8>)>);
+
+impl Damage {
+    fn new(files: &[PathBuf], how: &dyn Fn(&Path, &[u8])) -> Damage {
+        let damage = |path: &PathBuf| {
+            let bytes = fs::read(path).unwrap();
+            how(path, &bytes);
+            (path.clone(), bytes)
+        };
+        Damage(files.iter().map(damage).collect())
+    }
+}
+
+impl Drop for Damage {
+    fn drop(&mut self) {
+        for (path, bytes) in &self.0 {
+            fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+/// Where a registry keeps its blobs: document, manifest, layers.
+fn files_of(registry: &Registry) -> (PathBuf, PathBuf, Vec<PathBuf>) {
+    let root = registry.dir.path().join("data/docker/registry/v2/blobs/sha256");
+    let list = |dir: &Path| -> Vec<PathBuf> { fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let all: Vec<PathBuf> = list(&root).iter().flat_map(|fan| list(fan)).map(|blob| blob.join("data")).collect();
+    let has = |path: &PathBuf, word: &str| text(&fs::read(path).unwrap()).contains(word);
+    let config = all.iter().find(|path| has(path, "\"rbuild\":")).unwrap().clone();
+    let manifest = all.iter().find(|path| has(path, "schemaVersion")).unwrap().clone();
+    let layers = all.into_iter().filter(|path| *path != config && *path != manifest).collect();
+    (config, manifest, layers)
+}
+
+#[test]
+fn what_a_registry_has_damaged_or_lost_is_warned_of_and_the_build_is_right() {
+    if !ready() {
+        return;
+    }
+    let dockerfile = format!("FROM busybox\nRUN echo right > /word; {UUID} > /id\nRUN cat /word > /copy\n");
+    let registry = Registry::start();
+    let name = registry.name("cache");
+    let (first, context) = machine(&dockerfile);
+    let made = first.tree(&context, &["--cache-to", &format!("type=registry,ref={name},mode=max")]);
+    let build = |what: &str| {
+        let (rbuild, context) = machine(&dockerfile);
+        let dest = rbuild.path("out");
+        let output = format!("type=local,dest={}", dest.display());
+        let said = rbuild.log(&context, &["--cache-from", &name, "-o", &output]);
+        assert_eq!(fs::read_to_string(dest.join("copy")).unwrap(), "right\n", "{what}: {said}");
+        let is_warned = said.contains("is not used") || said.contains("cannot be fetched");
+        (is_warned, fs::read_to_string(dest.join("id")).unwrap(), said)
+    };
+    let (is_warned, id, said) = build("the truth");
+    assert!(!is_warned && id == made.read("/id"), "{said}");
+    let (config, manifest, layers) = files_of(&registry);
+    let cut = |path: &Path, bytes: &[u8]| fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    let alter = |path: &Path, bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let grow = |path: &Path, _: &[u8]| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 30).unwrap();
+    let lose = |path: &Path, _: &[u8]| fs::remove_file(path).unwrap();
+    type How<'h> = &'h dyn Fn(&Path, &[u8]);
+    for (what, files, how) in [
+        ("half a document", from_ref(&config), &cut as How),
+        ("another document", from_ref(&config), &alter),
+        ("a document of a gigabyte", from_ref(&config), &grow),
+        ("no document", from_ref(&config), &lose),
+        ("another manifest", from_ref(&manifest), &alter),
+        ("half of each layer", &layers[..], &cut),
+        ("other layers", &layers, &alter),
+        ("no layers", &layers, &lose),
+    ] {
+        let _damage = Damage::new(files, how);
+        let (is_warned, id, said) = build(what);
+        assert!(is_warned && id != made.read("/id"), "{what}: {said}");
+    }
+    let (is_warned, id, said) = build("the truth again");
+    assert!(!is_warned && id == made.read("/id"), "{said}");
+}
+
+/// A build that waits in its last step until it is let go on.
+struct Gated {
+    rbuild: Rbuild,
+    process: Option<Child>,
+}
+
+impl Gated {
+    /// `mode=min` leaves the first stage out.
+    fn start(to: &str, then: &str) -> Gated {
+        let text = format!(
+            "FROM busybox AS make\nRUN {UUID} > /made\nFROM busybox\nCOPY --from=make /made /copied\nRUN {UUID} > /id\n\
+             RUN --mount=type=cache,target=/gate touch /gate/here; until [ -e /gate/open ]; do sleep 0.1; done; {then}\n"
+        );
+        let (rbuild, context) = machine(&text);
+        let mut command = rbuild.command(["build", "--progress=plain", "--cache-to", &to.replace("DIR", "cache")]);
+        let process = command.arg(&context).stderr(Stdio::piped()).spawn().unwrap();
+        Gated { rbuild, process: Some(process) }
+    }
+
+    /// Lets the step end; gives whether the build succeeded and what it said.
+    fn open(mut self) -> (bool, String, Rbuild) {
+        let mounts = self.rbuild.root().join("mounts");
+        let here = || {
+            let all = fs::read_dir(&mounts).into_iter().flatten().flatten();
+            all.map(|entry| entry.path().join("fs/here")).find(|here| here.exists())
+        };
+        until("the step runs", || here().is_some());
+        fs::write(here().unwrap().with_file_name("open"), "").unwrap();
+        let output = self.process.take().unwrap().wait_with_output().unwrap();
+        let empty = Rbuild::empty();
+        (output.status.success(), text(&output.stderr), std::mem::replace(&mut self.rbuild, empty))
+    }
+}
+
+impl Drop for Gated {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// The blobs of a layout that are there whole.
+fn blobs(dir: &Path) -> BTreeSet<String> {
+    let all = fs::read_dir(dir.join("blobs/sha256")).into_iter().flatten();
+    all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| name.len() == 64).collect()
+}
+
+#[test]
+fn layers_arrive_in_a_registry_while_a_later_step_runs() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let name = registry.name("cache");
+    let build = Gated::start(&format!("type=registry,ref={name},mode=max"), "false");
+    // The base, a file of the first stage, its copy, a file of the second one.
+    until("four layers are there", || registry.requests("PUT", "/blobs/uploads/") == 4);
+    assert_eq!(registry.requests("PUT", "/manifests/"), 0, "the build goes on");
+    let (succeeded, said, first) = build.open();
+    assert!(!succeeded && said.contains("layers sent while building: 4"), "{said}");
+    assert_eq!(registry.requests("PUT", "/manifests/"), 1, "the manifest comes all the same: {said}");
+    assert_eq!(registry.requests("PUT", "/blobs/uploads/"), 5, "of blobs only the document was left: {said}");
+    let dockerfile = fs::read_to_string(first.path("c/Dockerfile")).unwrap();
+    let (third, context) = machine(&dockerfile.replace("until [ -e /gate/open ]", "until true"));
+    let mut command = third.command(["build", "--progress=plain", "--cache-from", &name]);
+    let output = command.arg(&context).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(said.matches("CACHED").count(), 4, "the next machine starts where this one stopped: {said}");
+}
+
+#[test]
+fn layers_arrive_in_a_directory_while_a_later_step_runs_and_none_too_many() {
+    if !ready() {
+        return;
+    }
+    for (mode, layers) in [("min", 3), ("max", 4)] {
+        let build = Gated::start(&format!("type=local,dest=DIR,mode={mode}"), "true");
+        let dir = build.rbuild.path("cache");
+        until("the layers are there", || blobs(&dir).len() >= layers);
+        assert!(!dir.join("index.json").exists(), "the build goes on");
+        let (succeeded, said, _first) = build.open();
+        assert!(succeeded && said.contains(&format!("layers sent while building: {}", layers + 1)), "{said}");
+        let config = Lie::read(&dir).config;
+        let listed = config["layers"].as_array().unwrap().len();
+        assert_eq!(blobs(&dir).len(), listed + 2, "no blob that the documents do not name: {said}");
+        assert_eq!(listed, layers + 1, "{said}");
+    }
+}
+
+#[test]
+fn sending_ahead_is_given_up_with_the_build() {
+    if !ready() {
+        return;
+    }
+    let mut build = Gated::start("type=local,dest=DIR,mode=max", "true");
+    let dir = build.rbuild.path("cache");
+    until("a layer is there", || !blobs(&dir).is_empty());
+    let process = build.process.as_mut().unwrap();
+    support::signal(process.id() as i32, rustix::process::Signal::INT);
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    assert!(!dir.join("index.json").exists(), "who gives up gets no cache");
 }

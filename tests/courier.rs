@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::agent::{import_ssh, Agent};
+use support::certificates::make_certificates;
 use support::{can_build, processes, scratch, signal, text, until, Rbuild};
 
 /// Needs no base image, and no network that an engine without a bridge could not give.
@@ -207,6 +208,34 @@ fn named_contexts_are_read_here(pair: &Pair) {
     assert!(!out.join("unread").exists());
 }
 
+/// An image as a directory, and a cache in one, from which another daemon builds.
+fn blobs_go_to_directories_here(pair: &Pair) {
+    let (there, here) = (pair.rbuild.path("there"), pair.rbuild.path("here-layout"));
+    let cache = pair.rbuild.path("cache");
+    let epoch = "--build-arg=SOURCE_DATE_EPOCH=7";
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    let output = |dir: &Path| format!("type=oci,tar=false,dest={}", dir.display());
+    pair.ok(&[epoch, "-t", "app:1", "-o", &output(&there), "--cache-to", &to]);
+    let secret = format!("id=token,src={}", pair.rbuild.path("token").display());
+    let local = ["build", epoch, "-t", "app:1", "--secret", &secret, "-o", &output(&here)];
+    pair.rbuild.ok(local.into_iter().chain([pair.context().to_str().unwrap()]));
+    let names = |dir: &Path| listing(dir).into_keys().filter(|line| line.contains("blobs/")).collect::<Vec<_>>();
+    assert_eq!(names(&there), names(&here));
+    let index = |dir: &Path| -> Value { serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap() };
+    let entry = |dir: &Path, pointer: &str| index(dir).pointer(pointer).cloned();
+    for pointer in ["/manifests/0/digest", "/manifests/0/annotations/io.containerd.image.name", "/manifests/1"] {
+        assert_eq!(entry(&there, pointer), entry(&here, pointer), "{pointer}");
+    }
+
+    let other = Pair::serve();
+    let from = format!("type=local,src={}", cache.display());
+    let said = text(&other.ok(&[epoch, "--cache-from", &from, "-o", "type=cacheonly"]).stderr);
+    assert!(said.contains("CACHED"), "its store was empty: {said}");
+    let nothing = format!("type=local,src={}", pair.rbuild.path("nowhere").display());
+    let said = text(&other.ok(&[epoch, "--cache-from", &nothing, "-o", "type=cacheonly"]).stderr);
+    assert!(said.contains("a cache is not used"), "{said}");
+}
+
 fn errors_have_their_excerpt(pair: &Pair) {
     let file = pair.dockerfile("Failing", "RUN --network=none echo oops; exit 3");
     let said = pair.fails(1, &["-f", &file]);
@@ -274,6 +303,16 @@ fn what_it_holds_is_told(pair: &Pair) {
     let first: Value = serde_json::from_str(usage.lines().next().expect("it holds nothing")).unwrap();
     assert!(first["ID"].is_string() && first["Size"].is_u64(), "{first}");
     assert!(run(&["du"]).contains("Total:"));
+    let builds = run(&["history", "ls", "--json"]);
+    let builds: Vec<Value> = builds.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed = builds.iter().find(|build| build["status"] == "failed").expect("one failed");
+    let id = failed["id"].as_str().unwrap();
+    assert!(run(&["history", "logs", id]).contains("[internal] load build definition"));
+    let inspected: Value = serde_json::from_str(&run(&["history", "inspect", &id[..20]])).unwrap();
+    assert!(!inspected["vertices"].as_array().unwrap().is_empty(), "{inspected}");
+    assert!(run(&["history", "trace", id]).contains("traceEvents"));
+    assert_eq!(run(&["history", "rm", id]).trim(), id);
+    assert!(!run(&["history", "ls"]).contains(id));
     // Another's things are left alone: only what was not used for a year.
     assert!(run(&["prune", "--filter", "until=8760h"]).contains("Total reclaimed space: "));
 }
@@ -302,6 +341,7 @@ fn rbuild_serve_builds() {
     let pair = Pair::serve();
     builds_like_a_local_build(&pair);
     named_contexts_are_read_here(&pair);
+    blobs_go_to_directories_here(&pair);
     errors_have_their_excerpt(&pair);
     what_it_holds_is_told(&pair);
 }
@@ -391,23 +431,6 @@ fn a_port_is_used_with_certificates_on_both_sides() {
     assert!(said.contains("invalid peer certificate"), "{said}");
 }
 
-/// An authority, and certificates of it for 127.0.0.1 and for a client.
-fn make_certificates(dir: &Path) {
-    let openssl = |line: &str| {
-        let output =
-            Command::new("openssl").args(line.split(' ')).current_dir(dir).stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "openssl {line}: {}", text(&output.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(&format!("req -x509 -days 2 -subj /CN=authority -keyout ca.key -out ca.crt {key}"));
-    fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-    for name in ["server", "client"] {
-        openssl(&format!("req -new -subj /CN=somebody -keyout {name}.key -out request {key}"));
-        let authority = "-CA ca.crt -CAkey ca.key -CAcreateserial -extfile names";
-        openssl(&format!("x509 -req -days 2 -in request -out {name}.crt {authority}"));
-    }
-}
-
 #[test]
 fn what_a_daemon_cannot_do_is_refused_by_name() {
     let dir = scratch();
@@ -419,7 +442,7 @@ fn what_a_daemon_cannot_do_is_refused_by_name() {
         (2, &["build", "--addr", "ssh://host", "."], "ssh:// is not supported yet"),
         (2, &["build", "--addr", &socket, "--tlscacert=ca.pem", "."], "only a tcp:// address can have TLS"),
         (2, &["build", "--tlscacert=ca.pem", "."], "say which with --addr"),
-        (2, &["--addr", &socket, "images"], "only build, du, prune and workers"),
+        (2, &["--addr", &socket, "images"], "only build, du, prune, workers and history"),
         (2, &["workers"], "say which with --addr"),
         (1, &["build", "--addr", &socket, "."], "no such file or directory"),
         (1, &["build", "--addr", "tcp://127.0.0.1:9", "--tlscacert=none.pem", "."], ""),

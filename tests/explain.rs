@@ -179,6 +179,76 @@ fn a_checkout_elsewhere_is_compared_with_the_first_and_says_so() {
     assert_eq!(told, [format!("compared with the build of {}: mode of a 644 → 664", here.display())]);
 }
 
+/// Platforms of images; nothing in them is executed.
+const PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
+
+#[test]
+fn another_platform_of_a_base_image_is_named_as_such() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let files =
+        [("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n"), ("amd64", "1"), ("arm64", "2")];
+    let base = rbuild.context("base", &files);
+    rbuild.log(&base, &["-t", "both", "--platform", &PLATFORMS.join(",")]);
+    let context = rbuild.context("c", &[("Dockerfile", "FROM both\nCOPY f /f\nWORKDIR /w\n"), ("f", "1")]);
+    let [first, second] = PLATFORMS.map(|platform| misses(&rbuild.log(&context, &["--platform", platform])));
+    assert_eq!(first, [""; 0], "nothing is compared with what never was");
+    let changed = format!("platform {} → {}", PLATFORMS[0], PLATFORMS[1]);
+    assert_eq!(second, [changed.clone(), changed]);
+    for platform in PLATFORMS {
+        assert_eq!(misses(&rbuild.log(&context, &["--platform", platform])), [""; 0], "each is in the cache");
+    }
+}
+
+#[test]
+fn what_a_platform_says_to_a_step_is_named() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM --platform=$BUILDPLATFORM busybox AS make\nRUN cat /proc/sys/kernel/random/uuid > /id\n\
+                      ARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
+                      FROM scratch\nCOPY --from=make /id /arch /\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+    let [first, second] = PLATFORMS.map(|platform| rbuild.tree(&context, &["--platform", platform]));
+    assert_eq!(first.read("/id"), second.read("/id"), "what does not look at the platform does not run again");
+    assert_eq!([first.read("/arch"), second.read("/arch")], ["amd64\n", "arm64\n"]);
+    let told = misses(&rbuild.log(&context, &["--platform", "linux/s390x"]));
+    assert_eq!(told[0], "ARG/ENV TARGETARCH arm64 → s390x");
+    assert_eq!(told[1..], ["because step 3 of make ran again and its files changed: /arch"]);
+}
+
+#[test]
+fn a_secret_that_changed_runs_nothing_neither_its_step_nor_those_above() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let uuid = "cat /proc/sys/kernel/random/uuid";
+    let dockerfile = format!(
+        "FROM busybox\nRUN --mount=type=secret,id=word,env=WORD test -n \"$WORD\"; {uuid} > /id\nRUN {uuid} > /above\n"
+    );
+    let context = rbuild.context("c", &[("Dockerfile", &dockerfile)]);
+    let secret = rbuild.path("word");
+    let option = format!("id=word,src={}", secret.display());
+    let with = |word: &str| {
+        fs::write(&secret, word).unwrap();
+        let tree = rbuild.tree(&context, &["--secret", &option]);
+        (tree.read("/id"), tree.read("/above"))
+    };
+    let first = with("swordfish");
+    assert_eq!(with("marlin"), first);
+    let said = rbuild.log(&context, &["--secret", &option]);
+    assert_eq!(misses(&said), [""; 0], "{said}");
+    let note = "secret word changed since its result was made";
+    assert!(said.contains(note), "{said}");
+    fs::write(&secret, "swordfish").unwrap();
+    let said = rbuild.log(&context, &["--secret", &option]);
+    assert!(!said.contains(note), "it is the first one again: {said}");
+}
+
 #[test]
 fn secrets_that_come_go_or_change_are_told() {
     if !can_build() {

@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // builds that somebody else does
-    ("courier", &["wire", "engine", "cache", "source", "export", "image", "registry", "solver"]),
+    ("courier", &["wire", "engine", "history", "cache", "source", "export", "image", "registry", "solver"]),
     // the edges
     (
         "cli",

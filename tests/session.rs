@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rbuild::daemon::session::{SessionClient, Sessions};
-use rbuild::engine::{pipe, Client, ClientBlob, DeliveredTree, Delivery, Directory, LocalDirectory};
+use rbuild::engine::{pipe, Client, ClientBlob, ClientStore, DeliveredTree, Delivery, Directory, LocalDirectory};
 use rbuild::wire::proto::control::control_server::{Control, ControlServer};
 use rbuild::wire::proto::control::{
     BytesMessage, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, SolveRequest, SolveResponse,
@@ -181,7 +181,7 @@ fn agent(at: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_buildx_is_asked_and_answers() {
-    let Some(program) = support::buildx() else { return };
+    let Some(program) = support::client("docker-buildx") else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
     let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());
@@ -281,7 +281,7 @@ fn layout(at: &Path) -> (Digest, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_buildx_uploads_its_standard_input_and_reads_layouts() {
-    let Some(program) = support::buildx() else { return };
+    let Some(program) = support::client("docker-buildx") else { return };
     let scratch = support::scratch();
     let dir = scratch.path();
     let sessions = Sessions::new(Store::open(dir.join("store")).unwrap());
@@ -305,7 +305,7 @@ async fn docker_buildx_uploads_its_standard_input_and_reads_layouts() {
 
     let (store, _) = options["context:base"].strip_prefix("oci-layout://").unwrap().split_once('@').unwrap();
     let store = store.split(':').next().unwrap().to_owned();
-    let blob = ClientBlob { session: None, store, digest };
+    let blob = ClientBlob { session: None, store: ClientStore::Layout(store), digest };
     assert_eq!(building.client.blob_size(&blob).await.unwrap(), Some(manifest.len() as u64));
     let mut read = Vec::new();
     building.client.read_blob(&blob, 1).await.unwrap().read_to_end(&mut read).await.unwrap();

@@ -185,3 +185,69 @@ fn a_build_beyond_the_limit_collects_what_was_used_longest_ago() {
     assert!(text(&refused.stderr).contains("RBUILD_GC"));
     rbuild.ok(["fsck"]);
 }
+
+#[test]
+fn du_and_prune_take_the_filters_of_other_builders() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile =
+        "FROM busybox\nRUN --mount=type=cache,target=/npm head -c 300000 /dev/zero > /npm/f; echo a > /a\n\
+                      RUN head -c 200000 /dev/zero > /large\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+    rbuild.ok(["build".as_ref(), "-t".as_ref(), "app".as_ref(), context.as_os_str()]);
+    let du = |filters: &[&str]| -> Vec<serde_json::Value> {
+        let mut args = vec!["du", "--format=json", "--verbose"];
+        filters.iter().for_each(|filter| args.extend(["--filter", *filter]));
+        rbuild.ok(args).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let descriptions = |filters: &[&str]| -> Vec<String> {
+        du(filters).iter().map(|row| row["Description"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(descriptions(&["type=exec.cachemount"]), ["cached mount //npm"]);
+    assert_eq!(descriptions(&["mutable"]), ["cached mount //npm"]);
+    let large = du(&["description~=/large"]);
+    assert_eq!(large.len(), 1);
+    let (id, parent) = (large[0]["ID"].as_str().unwrap(), large[0]["Parents"][0].as_str().unwrap());
+    assert!(large[0]["Size"].as_u64().unwrap() >= 200_000 && large[0]["LastUsedAt"].is_string(), "{large:?}");
+    assert_eq!(du(&[&format!("id={}", &id[..12])]).len(), 1);
+    assert_eq!(du(&[&format!("parents={parent}")])[0]["ID"], id);
+    assert!(du(&["inuse"]).is_empty(), "nothing runs");
+    assert_eq!(du(&["type=regular", "private"]).len(), 0, "the image needs all of them");
+    assert_eq!(du(&["type=regular", "shared"]).len(), 3, "the base and two steps");
+    assert!(rbuild.ok(["du", "--filter", "type=regular"]).contains("RECLAIMABLE"));
+    rbuild.fails(2, ["du", "--filter", "owner=me"]);
+
+    let gone = rbuild.ok(["prune", "--verbose", "--filter", "description~=npm$"]);
+    assert!(gone.contains("removed exec.cachemount") && gone.contains("cached mount //npm"), "{gone}");
+    assert!(descriptions(&["mutable"]).is_empty());
+    let gone = rbuild.ok(["prune", "--verbose", "--filter", &format!("id={id}")]);
+    assert!(gone.contains("RUN head -c 200000") && gone.matches("removed ").count() == 1, "{gone}");
+    let said = rbuild.log(&context, &["-t", "app"]);
+    assert_eq!((said.matches("CACHED").count(), said.matches("[3/3] RUN").count() >= 1), (2, true), "{said}");
+    rbuild.ok(["fsck"]);
+}
+
+#[test]
+fn a_cache_mount_that_is_too_large_goes_and_the_log_says_so() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let build = |gc: &str| {
+        let dockerfile = "FROM busybox\nRUN --mount=type=cache,target=/npm head -c 30000000 /dev/zero > /npm/f\n";
+        let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+        let mut command = rbuild.command(["build", "--progress=plain", "-t", "app"]);
+        let output = command.arg(context).env("RBUILD_GC", gc).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    build("off");
+    let said = build("max-used-space=20MB,reserved-space=0,min-free-space=0");
+    assert!(said.contains("removed ") && said.contains(" cache mounts): the store took "), "{said}");
+    assert!(said.contains("last used within the hour: exec.cachemount cached mount //npm"), "{said}");
+    let logged = rbuild.run(["history", "logs"]);
+    let logged = text(&logged.stdout) + &text(&logged.stderr);
+    assert!(logged.contains("exec.cachemount cached mount //npm"), "{logged}");
+}

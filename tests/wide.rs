@@ -149,3 +149,79 @@ fn a_python_application_with_requirements() {
     let said = rbuild.log(&context, &words);
     assert!(!said.contains("Collecting six"), "pip ran again:\n{said}");
 }
+
+/// What stands in for the images of compilers and interpreters: Debian with all of them.
+const TOOLS: &str = "FROM debian:bookworm\n\
+    RUN apt-get update && apt-get install -y --no-install-recommends g++ golang-go python3-pip python-is-python3 adduser \\\n\
+      nodejs npm && rm -rf /var/lib/apt/lists/*\n\
+    ARG PIP_INDEX_URL PIP_CERT PIP_TRUSTED_HOST NPM_CONFIG_REGISTRY\n\
+    ENV PIP_INDEX_URL=$PIP_INDEX_URL PIP_CERT=$PIP_CERT PIP_TRUSTED_HOST=$PIP_TRUSTED_HOST PIP_BREAK_SYSTEM_PACKAGES=1 \\\n\
+      NPM_CONFIG_REGISTRY=${NPM_CONFIG_REGISTRY:-https://registry.npmjs.org} \\\n\
+      NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n\
+    RUN adduser --disabled-password --gecos '' node\n";
+
+#[test]
+fn well_known_dockerfiles_build_with_real_tools() {
+    if !asked() || !have("mmdebstrap") {
+        return;
+    }
+    let rbuild = Rbuild::empty();
+    rbuild.ok(["import".as_ref(), debian().as_os_str(), "debian:bookworm".as_ref()]);
+    let tools = rbuild.context("tools", &[("Dockerfile", TOOLS)]);
+    let mut words: Vec<String> = ["build", "-q", "-t", "tools"].map(String::from).to_vec();
+    words.extend(pip_arguments());
+    words.extend(std::env::var("NPM_CONFIG_REGISTRY").ok().map(|it| format!("--build-arg=NPM_CONFIG_REGISTRY={it}")));
+    words.push(tools.display().to_string());
+    rbuild.ok(&words);
+    for name in ["gcc:14", "golang:1.23-alpine", "python:3.12-slim", "node:22-alpine"] {
+        rbuild.ok(["tag", "tools", name]);
+    }
+    for name in ["debian:bookworm-slim", "gcr.io/distroless/cc-debian12", "gcr.io/distroless/static-debian12:nonroot"] {
+        rbuild.ok(["tag", "debian:bookworm", name]);
+    }
+    let context = rbuild.context(
+        "c",
+        &[
+            ("docker-entrypoint.sh", "#!/bin/sh\nexec \"$@\"\n"),
+            ("CMakeLists.txt", "cmake_minimum_required(VERSION 3.20)\nproject(a CXX)\nadd_executable(app src/a.cc)\n"),
+            ("src/a.cc", "#include <cstdio>\nint main() { std::puts(\"from C++\"); }\n"),
+            ("go.mod", "module example.com/a\n\ngo 1.19\n"),
+            ("go.sum", ""),
+            ("cmd/server/main.go", "package main\n\nfunc main() { println(\"from Go\") }\n"),
+            ("requirements.txt", "itsdangerous==2.2.0\n"),
+            (
+                "package.json",
+                "{\"name\": \"a\", \"version\": \"1.0.0\", \"dependencies\": {\"left-pad\": \"1.3.0\"}}\n",
+            ),
+            ("package-lock.json", PACKAGE_LOCK),
+            ("server.js", "console.log(require('left-pad')('from JavaScript', 20))\n"),
+        ],
+    );
+    for (name, shown, command) in [
+        ("haproxy", "/var/lib/haproxy", ""),
+        ("buildpack-deps", "/usr/bin/autoconf", ""),
+        ("cpp-cmake", "/app", "/app"),
+        ("go-static", "/server", "/server"),
+        ("python-flask", "/app/requirements.txt", ""),
+        ("node-server", "/usr/src/app/node_modules/left-pad/package.json", ""),
+    ] {
+        let file = format!("{}/testdata/dockerfile/real-{name}/Dockerfile", env!("CARGO_MANIFEST_DIR"));
+        let tree = rbuild.tree(&context, &["-f", &file]);
+        assert!(tree.has(shown), "{name}: {shown}");
+        if !command.is_empty() {
+            // Linked with what every Debian has.
+            let program = tree.0.join(command.trim_start_matches('/'));
+            let output = Command::new(program).output().unwrap();
+            let said = text(&output.stdout) + &text(&output.stderr);
+            assert!(output.status.success() && said.starts_with("from "), "{name}: {said}");
+        }
+    }
+}
+
+const PACKAGE_LOCK: &str = r#"{"name": "a", "version": "1.0.0", "lockfileVersion": 2, "requires": true, "packages": {
+  "": {"name": "a", "version": "1.0.0", "dependencies": {"left-pad": "1.3.0"}},
+  "node_modules/left-pad": {"version": "1.3.0", "integrity":
+    "sha512-XI5MPzVNApjAyhQzphX8BkmKsKUxD4LdyK24iZeQGinBN9yTQT3bFlCBy/aVx2HrNcqQGsdot8ghrjyrvMCoEA=="}},
+  "dependencies": {"left-pad": {"version": "1.3.0", "integrity":
+    "sha512-XI5MPzVNApjAyhQzphX8BkmKsKUxD4LdyK24iZeQGinBN9yTQT3bFlCBy/aVx2HrNcqQGsdot8ghrjyrvMCoEA=="}}}
+"#;

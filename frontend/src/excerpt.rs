@@ -65,7 +65,9 @@ impl fmt::Display for Excerpt {
         let around = if first == last { 2 } else { 1 };
         let shown = first.saturating_sub(around).max(1)..=(last + around).min(lines.len());
 
-        writeln!(f, "{}:{first}\n{RULE}", printable(&self.file))?;
+        // What it is about comes first, whatever else is shown.
+        let place = self.spans.first().map_or(first, |span| *span.lines.start());
+        writeln!(f, "{}:{place}\n{RULE}", printable(&self.file))?;
         for number in shown {
             let line = printable(lines[number - 1].strip_suffix('\r').unwrap_or(lines[number - 1]));
             let mark = if self.spans.iter().any(|span| span.lines.contains(&number)) { ">>>" } else { "   " };
@@ -158,7 +160,7 @@ Dockerfile:2
 ";
         assert_eq!(shown(vec![Span::lines(2..=3)]), want);
         assert!(shown(vec![Span::lines(3..=3), Span::lines(1..=1)]).starts_with(
-            "Dockerfile:1\n--------------------\n   1 | >>> one\n   2 |     two\n   3 | >>> three\n   4 |     COPY"
+            "Dockerfile:3\n--------------------\n   1 | >>> one\n   2 |     two\n   3 | >>> three\n   4 |     COPY"
         ));
     }
 

@@ -57,8 +57,8 @@ pub struct Options {
     pub ulimits: Vec<Ulimit>,
     /// Bytes of `/dev/shm`; 0 is the default.
     pub shm_size: i64,
-    /// Parent control group of processes.
-    pub cgroup_parent: String,
+    /// Sessions of directories that are not those of whoever asks for the build, by the directory's name.
+    pub local_sessions: BTreeMap<String, String>,
     /// `image.resolvemode` of image sources: `pull`, `local`; `None` is the default.
     pub image_resolve_mode: Option<String>,
 }
@@ -88,7 +88,7 @@ impl Default for Options {
             network: RunNetwork::Default,
             ulimits: Vec::new(),
             shm_size: 0,
-            cgroup_parent: String::new(),
+            local_sessions: BTreeMap::new(),
             image_resolve_mode: None,
         }
     }

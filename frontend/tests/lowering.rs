@@ -101,7 +101,7 @@ fn what_cannot_be_lowered_is_refused_where_it_stands() {
         ),
         (
             "FROM a AS x\nRUN --mount=from=later,target=/l f\nFROM b AS later\nFROM x",
-            "cannot mount from stage \"later\" to \"x\", stage needs to be defined before current command",
+            "cannot mount from stage \"later\" to \"/l\", stage needs to be defined before current command",
             "from=later,target=/l",
         ),
         ("FROM a AS x\nCOPY --from=x f /", "circular dependency detected on stage: x", "x"),

@@ -28,7 +28,7 @@ pub mod tree;
 pub use digest::{chain_id, DiffId, Digest, SnapshotId, TreeDigest};
 pub use error::{Error, Fault, Result};
 pub use overlay::Mounted;
-pub use snapshot::{Active, Changes, Driver, SnapshotInfo, View, Wish};
+pub use snapshot::{Active, ChangedFiles, Changes, Driver, SnapshotInfo, View, Wish};
 pub use store::{Lease, Store};
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
-//! How long one `plan()` takes over a chain and over wide stages of 10,000 vertices, half of them settled.
+//! How long one `plan()` takes over a chain and over wide stages of 10,000 vertices, half of them settled; and how long
+//! builds take in which everything is cached: time has to grow with the steps and not with their square.
 //!
-//! Run it with `cargo bench -p solver --bench plan`. The goal is less than 1 ms.
+//! Run it with `cargo bench -p solver --bench plan`. The goal of one plan is less than 1 ms.
+
+#[path = "plan/cached.rs"]
+mod cached;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +26,7 @@ fn vertex(op: Op, inputs: Vec<OutputRef>) -> NewVertex {
 }
 
 /// So many chains of RUN steps on one source; a step at the end takes all of them.
-fn graph(chains: usize) -> Graph {
+fn graph(vertices: usize, chains: usize) -> Graph {
     let mut builder = GraphBuilder::new();
     let output = |vertex| OutputRef { vertex, output: OutputIndex(0) };
     let source = SourceOp { identifier: "docker-image://base".into(), attrs: Default::default() };
@@ -41,7 +45,7 @@ fn graph(chains: usize) -> Graph {
         Op::Run(RunOp { meta, mounts: (0..inputs).map(mount).collect(), ..RunOp::default() })
     };
     let mut tops = vec![base; chains];
-    for step in 0..VERTICES - 2 {
+    for step in 0..vertices - 2 {
         let top = &mut tops[step % chains];
         *top = output(builder.add(vertex(run(format!("step {step}"), 1), vec![*top])));
     }
@@ -52,7 +56,7 @@ fn graph(chains: usize) -> Graph {
 
 fn main() {
     for chains in [1, 100] {
-        let submit = Submit::new(BuildId(1), SubmitNumber(1), Arc::new(graph(chains)));
+        let submit = Submit::new(BuildId(1), SubmitNumber(1), Arc::new(graph(VERTICES, chains)));
         let mut known = Answers::default();
         let record = |n: usize| {
             let mut id = [0; 16];
@@ -89,5 +93,10 @@ fn main() {
             "{chains:4} chains, {settled} of {VERTICES} settled: {each:?} a plan, {} wanted",
             wanted / rounds as usize
         );
+    }
+    for steps in [1000, 2000, 4000, 8000] {
+        for chains in [1, steps / 2, steps] {
+            cached::build(&Arc::new(graph(steps + 2, chains)), chains);
+        }
     }
 }

@@ -3,8 +3,10 @@
 //! Pure: no clock, no IO, no locks. [`drive`](crate::drive) asks the questions; this module only chooses them.
 //! Start at [`plan`]; the rules are the table in its doc, in order.
 
+use std::collections::HashMap;
+
 use crate::facts::{facts, pin_question, run_question, Facts, Files, Measured};
-use crate::key::ResultRef;
+use crate::key::{CacheKey, ResultRef};
 use crate::question::{Answers, Question};
 use crate::submit::{StepKind, Submit};
 
@@ -68,6 +70,9 @@ pub struct Failure {
 /// | 7 | key known, a cached result is welcome | ask `LookUp`; on a hit settled, `Fetch` at [`Need::Prefetch`] |
 /// | 8 | miss, no cached result wanted, or a hit whose needed files are lost | raise all inputs to [`Need::Files`]; once all are here ask `Run` |
 ///
+/// Of several vertices with one key one runs for all, so rule 8 makes the inputs of only one of them available: of the
+/// one whose inputs are here, or else of the first that has lost none.
+///
 /// *Likely to run* is a vertex that may not come from a cache, that or below which something was never seen, or an
 /// input of which runs or ran with a new result. It only makes inputs ready early.
 pub fn plan(submit: &Submit, known: &Answers) -> Plan {
@@ -76,7 +81,14 @@ pub fn plan(submit: &Submit, known: &Answers) -> Plan {
 
 /// [`plan`] on facts that were made of the same answers.
 pub fn plan_on(submit: &Submit, facts: &[Facts], known: &Answers) -> Plan {
-    let mut planning = Planning { submit, facts, known, need: vec![Need::Nothing; facts.len()], plan: Plan::default() };
+    let mut planning = Planning {
+        submit,
+        facts,
+        known,
+        runners: runners(submit, facts),
+        need: vec![Need::Nothing; facts.len()],
+        plan: Plan::default(),
+    };
     for target in &submit.targets {
         planning.need[*target] = if submit.is_named_only(*target) { Need::Result } else { Need::Files };
     }
@@ -121,10 +133,41 @@ pub fn local_questions(submit: &Submit, facts: &[Facts], at: usize) -> Vec<Quest
     questions
 }
 
+/// Whether a vertex can do nothing but wait for the records of its inputs. That some of these could be made ready early,
+/// as rule 6 has it, may wait too.
+pub(crate) fn only_waits(submit: &Submit, facts: &[Facts], at: usize) -> bool {
+    let own = &facts[at];
+    let is_open = own.record.is_none() && own.key.is_none() && own.failed.is_none();
+    let is_measured = |digest: &Measured| matches!(digest, Measured::Waiting | Measured::Known(_));
+    is_open && submit.steps[at].kind == StepKind::Work && own.digests.iter().all(is_measured)
+}
+
+/// A key, and whether its result may come from a cache.
+type Work = (CacheKey, bool);
+
+/// The vertex that runs what is to run.
+fn runners(submit: &Submit, facts: &[Facts]) -> HashMap<Work, usize> {
+    let mut runners: HashMap<Work, (u8, usize)> = HashMap::new();
+    for (at, own) in facts.iter().enumerate() {
+        let may_run = own.running || own.files == Files::Lost && submit.steps[at].kind == StepKind::Work;
+        let (true, Some(key)) = (may_run, own.key) else { continue };
+        let worth = |input: &usize| match facts[*input].files {
+            Files::Here => 0,
+            Files::Unknown => 1,
+            Files::Lost => 2,
+        };
+        let effort = submit.graph.inputs_of(at).iter().map(worth).max().unwrap_or(0);
+        let least = runners.entry((key, submit.no_cache[at])).or_insert((effort, at));
+        *least = (*least).min((effort, at));
+    }
+    runners.into_iter().map(|(work, (_, at))| (work, at)).collect()
+}
+
 struct Planning<'p> {
     submit: &'p Submit,
     facts: &'p [Facts],
     known: &'p Answers,
+    runners: HashMap<Work, usize>,
     need: Vec<Need>,
     plan: Plan,
 }
@@ -132,7 +175,9 @@ struct Planning<'p> {
 impl Planning<'_> {
     fn visit(&mut self, at: usize) {
         let facts = &self.facts[at];
-        if let Some(question) = &facts.failed {
+        // Whoever needs no more than the record of lost files does not fail because they cannot be made again.
+        let is_failure = facts.record.is_none() || self.need[at] == Need::Files;
+        if let (Some(question), true) = (&facts.failed, is_failure) {
             return self.fail(at, question.clone());
         }
         let source = matches!(self.submit.steps[at].kind, StepKind::Source { .. });
@@ -197,12 +242,20 @@ impl Planning<'_> {
     }
 
     fn run(&mut self, at: usize) {
-        self.raise_inputs(at, Need::Files);
+        let Some(key) = self.facts[at].key else { return };
+        let no_cache = self.submit.no_cache[at];
         let here = |input: &usize| self.facts[*input].files == Files::Here;
-        let ready = self.submit.graph.inputs_of(at).iter().all(here);
-        if let (Some(key), true) = (self.facts[at].key, ready) {
+        if self.submit.graph.inputs_of(at).iter().all(here) {
             let question = run_question(self.submit, at, key, self.known);
-            self.plan.wanted.push(Wanted { question, vertex: at, anew: self.submit.no_cache[at] });
+            self.plan.wanted.push(Wanted { question, vertex: at, anew: no_cache });
+            return;
+        }
+        let enough = if self.facts[at].running { Need::Result } else { Need::Files };
+        match self.runners.get(&(key, no_cache)).copied() {
+            Some(runner) if runner < at => self.need[runner] = self.need[runner].max(self.need[at]),
+            // It was visited before this one, and runs if a result was needed that it does not have.
+            Some(runner) if runner > at && self.need[runner] >= enough => {}
+            _ => self.raise_inputs(at, Need::Files),
         }
     }
 
@@ -220,3 +273,6 @@ impl Planning<'_> {
         self.plan.failed = Some(Failure { vertex: at, question });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,7 @@ pub struct RunOrder<'o> {
     pub inputs: &'o [ResultRef],
     /// No other record will do, even if someone makes one meanwhile. Cache mounts of the step begin empty.
     pub anew: bool,
-    /// Records of this key whose files could not be fetched: they will not do.
+    /// Records of this key that will not do: their files could not be fetched, or they lack outputs.
     pub lost: Vec<RecordId>,
 }
 

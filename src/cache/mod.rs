@@ -15,7 +15,7 @@ mod options;
 
 pub use config::{CacheConfig, CachedLayer, CachedOutput, CachedRecord, Measured, INLINE_KEY, MOST_BYTES};
 pub use manifest::{cache_manifest, config_of, CACHE_CONFIG};
-pub use options::{CacheFrom, CacheTo, CompressAs, Form, Mode, Place};
+pub use options::{CacheFrom, CacheTo, ClientDir, CompressAs, Form, Mode, Place};
 
 /// Why a cache cannot be used.
 #[derive(Debug, thiserror::Error)]

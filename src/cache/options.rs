@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Error;
-use crate::image::{Codec, Family};
+use crate::image::{Codec, Digest, Family};
 
 /// Where a cache is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +13,33 @@ pub enum Place {
     Registry(String),
     /// In a directory, as an OCI layout, under this tag.
     Local(PathBuf, String),
+    /// In a directory of a client that is somewhere else, which gives and takes its blobs.
+    Client(ClientDir),
     /// In the configuration of the image that is built.
     Inline,
 }
 
+/// A directory of a client's, as an OCI layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientDir {
+    /// Whose: a directory of this name is another one with another client.
+    pub session: String,
+    /// As the client wrote it.
+    pub dir: String,
+}
+
 impl Place {
+    /// The same where paths are those of the client of a session.
+    fn at_client(self, session: &str) -> Place {
+        match self {
+            // The client knows by the tag which document it means, and says which.
+            Place::Local(dir, _) => {
+                Place::Client(ClientDir { session: session.to_owned(), dir: dir.display().to_string() })
+            }
+            place => place,
+        }
+    }
+
     fn written(&self, directory: &str) -> (String, BTreeMap<String, String>) {
         let pair = |name: &str, value: String| (name.to_owned(), value);
         match self {
@@ -25,6 +47,7 @@ impl Place {
             Place::Local(dir, tag) => {
                 ("local".into(), [pair(directory, dir.display().to_string()), pair("tag", tag.clone())].into())
             }
+            Place::Client(there) => ("local".into(), [pair(directory, there.dir.clone())].into()),
             Place::Inline => ("inline".into(), BTreeMap::new()),
         }
     }
@@ -80,6 +103,8 @@ pub struct CacheTo {
 pub struct CacheFrom {
     /// Where from.
     pub place: Place,
+    /// The document, where others are beside it: a client says which of its directory's is meant.
+    pub digest: Option<Digest>,
 }
 
 /// Type and attributes, taken one by one: what is left at the end nobody knows.
@@ -185,6 +210,15 @@ impl CacheTo {
         Ok(CacheTo { place, mode, form, compress, ignore_error })
     }
 
+    /// Reads what the client of a session sent.
+    ///
+    /// # Errors
+    /// As [`CacheTo::new`].
+    pub fn of_client(kind: &str, attributes: &BTreeMap<String, String>, session: &str) -> Result<CacheTo, Error> {
+        let read = CacheTo::new(kind, attributes)?;
+        Ok(CacheTo { place: read.place.at_client(session), ..read })
+    }
+
     /// Type and attributes that [`CacheTo::new`] reads to the same.
     pub fn written(&self) -> (String, BTreeMap<String, String>) {
         let (kind, mut attributes) = self.place.written("dest");
@@ -228,7 +262,24 @@ impl CacheFrom {
             place => place,
         };
         from.done()?;
-        Ok(CacheFrom { place })
+        Ok(CacheFrom { place, digest: None })
+    }
+
+    /// Reads what the client of a session sent.
+    ///
+    /// # Errors
+    /// As [`CacheFrom::new`].
+    pub fn of_client(kind: &str, attributes: &BTreeMap<String, String>, session: &str) -> Result<CacheFrom, Error> {
+        let mut attributes = attributes.clone();
+        let digest = if kind == "local" { attributes.remove("digest") } else { None };
+        let read = CacheFrom::new(kind, &attributes)?;
+        let digest = digest.filter(|text| !text.is_empty());
+        let digest = digest.map(|text| text.parse().map_err(|_| Error::Option(format!("digest={text}: no digest"))));
+        let (place, digest) = (read.place.at_client(session), digest.transpose()?);
+        if matches!(place, Place::Client(_)) && digest.is_none() {
+            return Err(Error::Option("local cache importer requires explicit digest".into()));
+        }
+        Ok(CacheFrom { place, digest })
     }
 
     /// Type and attributes that [`CacheFrom::new`] reads to the same.
@@ -284,5 +335,20 @@ mod tests {
         let from = CacheFrom::new("local", &attributes("src=/c")).unwrap();
         assert_eq!(from.place, Place::Local("/c".into(), "latest".into()));
         assert!(CacheFrom::new("inline", &attributes("")).is_err());
+    }
+
+    #[test]
+    fn directories_of_a_client_are_its_own() {
+        let digest = Digest::of(b"x");
+        let there = Place::Client(ClientDir { session: "s".into(), dir: "/c".into() });
+        let from = |text: &str| CacheFrom::of_client("local", &attributes(text), "s").map_err(|e| e.to_string());
+        let read = from(&format!("src=/c,digest={digest},tag=x")).unwrap();
+        assert_eq!((read.place, read.digest), (there.clone(), Some(digest)));
+        assert!(from("src=/c").unwrap_err().contains("requires explicit digest"));
+        assert!(from("src=/c,digest=../x").unwrap_err().contains("no digest"));
+        assert_eq!(CacheTo::of_client("local", &attributes("dest=/c,mode=max"), "s").unwrap().place, there);
+        let registry = CacheTo::of_client("registry", &attributes("ref=r/c"), "s").unwrap();
+        assert_eq!(registry.place, Place::Registry("r/c".into()));
+        assert!(CacheFrom::of_client("registry", &attributes("ref=r,digest=d"), "s").is_err(), "nothing is ignored");
     }
 }

@@ -346,9 +346,13 @@ pub struct Du {
     /// table or json
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
-    /// Show only these (type=regular, description~=REGEX, mutable, …; != for others); all have to fit
+    /// Show only these, one by one (id, parents, description, type, inuse, mutable, immutable, shared, private; = != ~=);
+    /// all have to fit
     #[arg(long = "filter", value_name = "FIELD=VALUE")]
     pub filters: Vec<String>,
+    /// Show all one by one
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 /// Options of `workers`.
@@ -371,8 +375,8 @@ pub struct Prune {
     /// Remove cached steps and cache mounts too
     #[arg(short, long)]
     pub all: bool,
-    /// Remove only what was not used for so long (until=24h), or only results or cache mounts (type=regular,
-    /// type=exec.cachemount)
+    /// Remove only what was not used for so long (until=24h), or what these fields select, as in du (type=regular,
+    /// type=exec.cachemount, description~=REGEX)
     #[arg(long = "filter", value_name = "FIELD=VALUE")]
     pub filters: Vec<String>,
     /// Remove cached steps, those used longest ago first, until so much of the disk is free
@@ -434,6 +438,8 @@ pub enum History {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Show a build as it was shown when it ran
     Logs {
@@ -442,11 +448,15 @@ pub enum History {
         /// plain or rawjson
         #[arg(long, value_enum, default_value = "plain")]
         progress: Progress,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Show what is known of a build and its steps, as JSON
     Inspect {
         /// Which build [default: the last]
         build: Option<String>,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Write a build as a Chrome trace (chrome://tracing, ui.perfetto.dev)
     Trace {
@@ -455,6 +465,8 @@ pub enum History {
         /// Where to [default: standard output]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        #[command(flatten)]
+        reach: Reach,
     },
     /// Forget builds
     Rm {
@@ -464,7 +476,22 @@ pub enum History {
         /// All that ended
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        reach: Reach,
     },
+}
+
+impl History {
+    /// Whose builds are meant.
+    fn reach(&mut self) -> &mut Reach {
+        match self {
+            History::Ls { reach, .. }
+            | History::Logs { reach, .. }
+            | History::Inspect { reach, .. }
+            | History::Trace { reach, .. }
+            | History::Rm { reach, .. } => reach,
+        }
+    }
 }
 
 /// Options of `explain`.
@@ -536,6 +563,7 @@ impl Verb {
             Verb::Du(du) => Some(&mut du.reach),
             Verb::Prune(prune) => Some(&mut prune.reach),
             Verb::Workers(workers) => Some(&mut workers.reach),
+            Verb::History(history) => Some(history.reach()),
             _ => None,
         }
     }
@@ -569,7 +597,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
     match command.verb.reach() {
         Some(reach) => *reach = std::mem::take(reach).or(before),
         None if before.addr.is_some() => {
-            let about = "--addr: only build, du, prune and workers can be done by a daemon";
+            let about = "--addr: only build, du, prune, workers and history can be done by a daemon";
             return Err(<Command as CommandFactory>::command().error(ErrorKind::ArgumentConflict, about));
         }
         None => {}

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use frontend::diagnostic::Diagnostic;
 use frontend::{Lowered, Source};
 use serde_json::{json, Map, Value};
-use solver::event::{EventKind, EventSink};
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{Build, Progress};
@@ -23,7 +22,7 @@ use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
 use crate::gateway;
-use crate::history::{self, About, Ending, Limits, Recorder};
+use crate::history::{self, About, Ending, Finished, Limits, Recorder};
 use crate::progress::View;
 use crate::sandbox;
 
@@ -86,7 +85,7 @@ enum End {
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let (mut request, client) = from_args(args)?;
     check_writable(args)?;
-    let space = limits::of_environment()?;
+    let (space, kept) = (limits::of_environment()?, limits::history()?);
     let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
     sandbox::private_mount_namespace()
@@ -98,18 +97,24 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ => remark!("WARNING: {shortage}"),
         }
     }
+    for unknown in limits::unknown_sections() {
+        match args.progress {
+            Progress::Rawjson => screen.warn(unknown),
+            _ => remark!("WARNING: {unknown}"),
+        }
+    }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let mut relieved = None;
+    let mut relieved = Vec::new();
     let end = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?;
-        let recorder = record(&engine, args, &names, &screen);
+        let recorder = record(&engine, args, &names, kept);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
-            built = gateway::build(&engine, &request, client, sink(&screen, recorder.as_ref())) => {
+            built = gateway::build(&engine, &request, client, screen.sink(recorder.as_ref())) => {
                 End::Built(Box::new(built))
             }
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
@@ -120,15 +125,19 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
             engine.tidy(TIDYING.saturating_sub(began.elapsed()));
             if let Some(relief) = relief {
+                let lines: Vec<String> = [limits::told(&relief)].into_iter().chain(limits::details(&relief)).collect();
+                if let Some(recorder) = &recorder {
+                    let record = recorder.sink();
+                    lines.iter().for_each(|line| record(Screen::warning(line.clone()), None));
+                }
                 match args.progress {
-                    Progress::Rawjson => screen.warn(limits::told(&relief)),
-                    _ => relieved = Some(limits::told(&relief)),
+                    Progress::Rawjson => lines.into_iter().for_each(|line| screen.warn(line)),
+                    _ => relieved = lines,
                 }
             }
         }
         if let Some(recorder) = recorder {
-            let (ending, result) = recorded(&end);
-            if let Err(error) = recorder.finish(ending, result) {
+            if let Err(error) = recorder.finish(recorded(&end)) {
                 screen.warn(format!("this build is missing in the history: {}", reason(&error)));
             }
         }
@@ -137,8 +146,8 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
     runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
-    if let Some(relieved) = relieved.filter(|_| !args.quiet) {
-        remark!("{relieved}");
+    if !args.quiet {
+        relieved.iter().for_each(|line| remark!("{line}"));
     }
     match end? {
         End::Signal(code) => {
@@ -162,7 +171,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
 }
 
 /// Begins to record the build. Without a history it is built all the same.
-fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> Option<Recorder> {
+fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Option<Recorder> {
     let mut request = BTreeMap::from([("context".to_string(), args.context.display().to_string())]);
     let mut say = |name: &str, value: Option<String>| {
         request.extend(value.map(|value| (name.to_string(), value)));
@@ -176,37 +185,21 @@ fn record(engine: &Engine, args: &Build, names: &[String], screen: &Screen) -> O
         say(&format!("build-arg:{name}"), Some(value.to_string()));
     }
     let name = names.first().cloned().unwrap_or_else(|| args.context.display().to_string());
-    let backlog = screen.backlog();
-    let about = About { id: history::new_id(), name, request };
-    let taken = move |bytes| backlog.remove(bytes);
-    Recorder::begin(&engine.history(), Limits::default(), about, taken).ok()
-}
-
-/// Where events go: to the screen, and into the history.
-fn sink(screen: &Screen, recorder: Option<&Recorder>) -> EventSink {
-    let (show, backlog) = (screen.sink(), screen.backlog());
-    let Some(record) = recorder.map(Recorder::sink) else { return EventSink::new(show) };
-    EventSink::new(move |event| {
-        // Output waits for both.
-        if let EventKind::Log { data, .. } = &event.kind {
-            backlog.add(data.len());
-        }
-        record(event.clone());
-        show(event);
-    })
+    let about = About { id: history::new_id(), name, request, asked: None };
+    Recorder::begin(&engine.history(), kept, about).ok()
 }
 
 /// How a build is remembered.
-fn recorded(end: &End) -> (Ending, BTreeMap<String, String>) {
-    let mut result = BTreeMap::new();
-    let End::Built(built) = end else { return (Ending::Canceled, result) };
+fn recorded(end: &End) -> Finished {
+    let End::Built(built) = end else { return Ending::Canceled.into() };
     match &**built {
-        Err(error) => (Ending::Failed(chain(error)), result),
+        Err(error) => Ending::Failed(chain(error)).into(),
         Ok(built) => {
+            let mut result = BTreeMap::new();
             let mut say = |name: &str, digest: String| drop(result.insert(name.to_string(), digest));
             built.image.iter().for_each(|image| say("containerimage.config.digest", image.to_string()));
             built.manifest.iter().for_each(|manifest| say("containerimage.digest", manifest.digest.to_string()));
-            (Ending::Completed, result)
+            Finished { result, ..Ending::Completed.into() }
         }
     }
 }

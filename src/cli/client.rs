@@ -13,7 +13,8 @@ use tokio::net::UnixStream;
 use super::failure::Failure;
 use super::request::reason;
 use crate::engine::{
-    Answer, Bytes, Client, ClientBlob, ClientError, Connection, Directory, LocalDirectory, Secret, SECRET_LIMIT,
+    Answer, Bytes, Client, ClientBlob, ClientError, ClientStore, Connection, Directory, LocalDirectory, Secret,
+    SECRET_LIMIT,
 };
 use crate::export::csv;
 use crate::registry::Credentials;
@@ -83,7 +84,8 @@ impl Client for LocalClient {
 impl LocalClient {
     fn open_blob(&self, blob: &ClientBlob) -> Result<Option<(File, u64)>, ClientError> {
         let unknown = || ClientError::NotOffered("an OCI layout of this name");
-        let layout = self.layouts.get(&blob.store).ok_or_else(unknown)?;
+        let ClientStore::Layout(name) = &blob.store else { return Err(unknown()) };
+        let layout = self.layouts.get(name).ok_or_else(unknown)?;
         layout.open(&blob.digest).map_err(|error| ClientError::failed(format!("open {}", blob.digest), error))
     }
 }

@@ -5,23 +5,24 @@ use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use serde_json::json;
-use solver::event::{Event, Timestamp};
+use solver::event::Timestamp;
 
 use super::args::{Explain, History as Verb, Progress};
+use super::excerpt::printable;
 use super::failure::Failure;
-use super::screen::TICK;
-use crate::history::{self, BuildRecord, History, Step};
+use super::past::Past;
+use crate::history::{self, BuildRecord, History, Status, Step};
 use crate::progress::Display;
 use crate::rfc3339::Time;
 
 /// `rbuild history`
-pub(super) fn history(history: &History, verb: &Verb) -> Result<u8, Failure> {
+pub(super) fn history(past: &Past, verb: &Verb) -> Result<u8, Failure> {
     match verb {
-        Verb::Ls { json } => list(history, *json),
-        Verb::Logs { build, progress } => logs(history, build.as_deref(), *progress),
-        Verb::Inspect { build } => {
-            let build = find(history, build.as_deref())?;
-            let steps: Vec<_> = history::steps(events(history, &build)?.iter()).iter().map(step_json).collect();
+        Verb::Ls { json, .. } => list(past, *json),
+        Verb::Logs { build, progress, .. } => logs(past, build.as_deref(), *progress),
+        Verb::Inspect { build, .. } => {
+            let build = past.find(build.as_deref())?;
+            let steps: Vec<_> = history::steps(past.events(&build)?.iter()).iter().map(step_json).collect();
             let mut shown = serde_json::to_value(&build)?;
             shown["started"] = json!(time(build.started));
             shown["finished"] = json!(build.finished.map(time));
@@ -29,9 +30,9 @@ pub(super) fn history(history: &History, verb: &Verb) -> Result<u8, Failure> {
             say!("{}", serde_json::to_string_pretty(&shown)?);
             Ok(0)
         }
-        Verb::Trace { build, output } => {
-            let build = find(history, build.as_deref())?;
-            let trace = history::chrome_trace(&events(history, &build)?);
+        Verb::Trace { build, output, .. } => {
+            let build = past.find(build.as_deref())?;
+            let trace = history::chrome_trace(&past.events(&build)?);
             match output {
                 Some(file) => {
                     let failed = |e: io::Error| {
@@ -45,12 +46,12 @@ pub(super) fn history(history: &History, verb: &Verb) -> Result<u8, Failure> {
             }
             Ok(0)
         }
-        Verb::Rm { builds, all } => remove(history, builds, *all),
+        Verb::Rm { builds, all, .. } => remove(past, builds, *all),
     }
 }
 
-fn list(history: &History, as_json: bool) -> Result<u8, Failure> {
-    let builds = history.list()?;
+fn list(past: &Past, as_json: bool) -> Result<u8, Failure> {
+    let builds = past.list()?;
     if as_json {
         for build in builds {
             let mut shown = serde_json::to_value(&build)?;
@@ -60,21 +61,22 @@ fn list(history: &History, as_json: bool) -> Result<u8, Failure> {
         }
         return Ok(0);
     }
-    say!("{:24}  {:20}  {:10} {:>9} {:>9}  NAME", "BUILD", "STARTED", "STATUS", "DURATION", "CACHED");
+    say!("{:25}  {:20}  {:10} {:>9} {:>9}  NAME", "BUILD", "STARTED", "STATUS", "DURATION", "CACHED");
     for build in builds {
         let took = build.finished.map(|end| seconds(end.0.saturating_sub(build.started.0))).unwrap_or_default();
         let cached = format!("{}/{}", build.cached, build.steps);
         let started = time(build.started);
         let started = started.split('.').next().unwrap_or_default().trim_end_matches('Z');
         let status = build.status.to_string();
-        say!("{:24}  {started:20}  {status:10} {took:>9} {cached:>9}  {}", build.id, build.name);
+        let line = format!("{:25}  {started:20}  {status:10} {took:>9} {cached:>9}  {}", build.id, build.name);
+        say!("{}", printable(line.trim_end()));
     }
     Ok(0)
 }
 
 /// Shows a build as it was shown when it ran.
-fn logs(history: &History, build: Option<&str>, progress: Progress) -> Result<u8, Failure> {
-    let build = find(history, build)?;
+fn logs(past: &Past, build: Option<&str>, progress: Progress) -> Result<u8, Failure> {
+    let build = past.find(build)?;
     let out = Box::new(io::stdout());
     let mut display = match progress {
         Progress::Rawjson => Display::rawjson(out),
@@ -84,44 +86,35 @@ fn logs(history: &History, build: Option<&str>, progress: Progress) -> Result<u8
             return Err(Failure::misuse("--progress=tty: a build of the past is shown in lines".to_string()))
         }
     };
-    let mut last: Option<Timestamp> = None;
-    for event in history::events(history, &build.id)? {
-        // What the screen's clock would have brought to light.
-        let mut clock = last.unwrap_or(event.at);
-        while event.at.0.saturating_sub(clock.0) > TICK {
-            clock = Timestamp(clock.0 + TICK);
-            display.tick(clock)?;
-        }
-        last = Some(event.at);
-        display.event(&event)?;
-    }
+    past.replay(&build, |event| Ok(display.event(&event)?))?;
     display.finish()?;
     super::render::warnings(display.view().warnings(), &mut io::stdout())?;
     Ok(0)
 }
 
-fn remove(history: &History, builds: &[String], all: bool) -> Result<u8, Failure> {
-    let ids: Vec<String> = match all {
-        true => history.list()?.into_iter().filter(|build| build.finished.is_some()).map(|build| build.id).collect(),
-        false => builds.iter().map(|word| Ok(find(history, Some(word))?.id)).collect::<Result<_, Failure>>()?,
+fn remove(past: &Past, builds: &[String], all: bool) -> Result<u8, Failure> {
+    let chosen: Vec<BuildRecord> = match all {
+        true => past.list()?.into_iter().filter(|build| build.status != Status::Running).collect(),
+        false => builds.iter().map(|word| past.find(Some(word))).collect::<Result<_, Failure>>()?,
     };
-    for id in ids {
-        history.remove(&id).map_err(|e| Failure::user(format!("build {id}: {}", super::request::reason(&e))))?;
-        say!("{id}");
+    for build in chosen {
+        past.remove(&build)?;
+        say!("{}", printable(&build.id));
     }
     Ok(0)
 }
 
 /// `rbuild explain`
-pub(super) fn explain(history: &History, args: &Explain) -> Result<u8, Failure> {
+pub(super) fn explain(history: History, args: &Explain) -> Result<u8, Failure> {
     // One word alone may be a step of the last build.
     let named = history.find(args.build.as_deref())?;
+    let past = Past::Here(history);
     let (build, step) = match (named, &args.build, &args.step) {
         (Some(build), _, step) => (build, step.clone()),
-        (None, Some(word), None) => (find(history, None)?, Some(word.clone())),
-        (None, word, _) => (find(history, word.as_deref())?, None),
+        (None, Some(word), None) => (past.find(None)?, Some(word.clone())),
+        (None, word, _) => (past.find(word.as_deref())?, None),
     };
-    let steps = history::steps(events(history, &build)?.iter());
+    let steps = history::steps(past.events(&build)?.iter());
     let wanted = |step_word: &str, step: &Step| {
         step.name.contains(&format!(" {step_word}/"))
             || step.name.contains(&format!("[{step_word}/"))
@@ -172,17 +165,6 @@ fn step_json(step: &Step) -> serde_json::Value {
     json!({
         "name": step.name, "state": state(step), "seconds": seconds, "missed": step.missed, "error": step.error,
     })
-}
-
-fn find(history: &History, word: Option<&str>) -> Result<BuildRecord, Failure> {
-    history.find(word)?.ok_or_else(|| match word {
-        Some(word) => Failure::user(format!("no build {word:?}, or several that begin so; see rbuild history ls")),
-        None => Failure::user("no build was recorded".to_string()),
-    })
-}
-
-fn events(history: &History, build: &BuildRecord) -> Result<Vec<Event>, Failure> {
-    Ok(history::events(history, &build.id)?.collect())
 }
 
 fn time(at: Timestamp) -> String {

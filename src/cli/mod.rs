@@ -29,6 +29,7 @@ mod import;
 mod limits;
 mod name;
 mod owners;
+mod past;
 mod remote;
 pub mod render;
 mod request;
@@ -51,6 +52,7 @@ use snapshotter::Store;
 use crate::history::History;
 use crate::registry::helper;
 use crate::sandbox::rootless;
+use past::Past;
 
 /// Does what the command line says.
 ///
@@ -128,12 +130,12 @@ fn dispatch(verb: Verb, root: PathBuf) -> Result<u8, Failure> {
         Verb::Push { names } => transfer::push(open()?, &names),
         Verb::Import { file, name } => import::import(&open()?, &file, &name),
         Verb::Run(args) => run::run(&open()?, &args),
-        Verb::Du(args) => space::usage(&open()?, args.format, &args.filters),
+        Verb::Du(args) => space::usage(&open()?, &args),
         Verb::Workers(_) => Err(Failure::misuse("workers are a daemon's: say which with --addr".to_string())),
         Verb::Prune(args) => space::prune(open, &args),
         Verb::Fsck => space::check(&open()?),
-        Verb::History(verb) => history::history(&History::at(open()?.history_directory()), &verb),
-        Verb::Explain(args) => history::explain(&History::at(open()?.history_directory()), &args),
+        Verb::History(verb) => history::history(&Past::Here(History::at(open()?.history_directory())), &verb),
+        Verb::Explain(args) => history::explain(History::at(open()?.history_directory()), &args),
         Verb::Serve(args) => serve::serve(args, &root),
         Verb::DialStdio(args) => serve::dial_stdio(&args),
         Verb::Debug(args) => debug::debug(&args, &root),

@@ -3,8 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use serde_json::{json, Value};
-use solver::event::EventSink;
+use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, SignalKind};
 
@@ -15,6 +14,7 @@ use super::client::LocalClient;
 use super::excerpt::{printable, Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::images::bytes;
+use super::past::Past;
 use super::request::from_args;
 use super::screen::Screen;
 use super::space;
@@ -63,6 +63,11 @@ pub(super) fn dispatch(verb: Verb, asked: &Asked) -> Result<u8, Failure> {
         Verb::Du(args) => usage(asked, args.format, &args.filters),
         Verb::Prune(args) => prune(asked, &args),
         Verb::Workers(args) => workers(asked, args.format),
+        Verb::History(verb) => {
+            let runtime = runtime()?;
+            let daemon = runtime.block_on(Daemon::connect(&asked.address, &asked.tls))?;
+            super::history::history(&Past::There(Box::new(daemon), Box::new(runtime)), &verb)
+        }
         _ => Err(Failure::misuse("no daemon can be asked for this".to_string())),
     }
 }
@@ -111,7 +116,7 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
     let order = Order { request, offer, wants_id };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let audience = Audience { events: EventSink::new(screen.sink()), backlog: &screen.backlog() };
+    let audience = Audience { events: screen.sink(None), backlog: &screen.backlog() };
     let (made, signal) = runtime.block_on(follow(asked, order, audience));
     // What is still on its way, such as the end of a call, is given a moment.
     runtime.shutdown_timeout(PARTING);
@@ -235,53 +240,12 @@ fn runtime() -> Result<Runtime, Failure> {
 
 /// `rbuild du`
 fn usage(asked: &Asked, format: Format, filters: &[String]) -> Result<u8, Failure> {
-    let filter = filters.iter().map(|filter| condition(filter)).collect::<Vec<_>>().join(",");
-    let daemon = async { Daemon::connect(&asked.address, &asked.tls).await?.usage(filter).await };
+    let (filter, unused_for) = conditions(filters)?;
+    let daemon = async { Daemon::connect(&asked.address, &asked.tls).await?.usage(filter, unused_for).await };
     let kept = runtime()?.block_on(daemon);
     let kept = kept?;
-    if format == Format::Json {
-        for one in &kept {
-            say!("{}", described(one));
-        }
-        return Ok(0);
-    }
-    say!("{:30} {:11} {:>10}  {:20}  DESCRIPTION", "ID", "RECLAIMABLE", "SIZE", "LAST USED");
-    let mut total = [0u64; 3];
-    for one in &kept {
-        say!("{}", row(one));
-        let counts = [!one.is_used, one.is_shared, true];
-        for (sum, _) in total.iter_mut().zip(counts).filter(|(_, counts)| *counts) {
-            *sum = sum.saturating_add(one.size);
-        }
-    }
-    for (name, sum) in ["Reclaimable:", "Shared:", "Total:"].into_iter().zip(total) {
-        say!("{name:12} {:>10}", bytes(sum));
-    }
+    space::list(&kept, format)?;
     Ok(0)
-}
-
-fn row(kept: &Kept) -> String {
-    let used = kept.used.map_or_else(|| "-".to_string(), |used| used.to_string());
-    let id = format!("{}{}", kept.id, if kept.is_mutable { "*" } else { "" });
-    let line = format!("{id:30} {:11} {:>10}  {used:20}  {}", !kept.is_used, bytes(kept.size), kept.description);
-    printable(line.trim_end())
-}
-
-/// As docker buildx has it.
-fn described(kept: &Kept) -> Value {
-    json!({
-        "ID": kept.id,
-        "Parents": kept.parents,
-        "Type": kept.kind,
-        "Description": kept.description,
-        "Size": kept.size,
-        "Mutable": kept.is_mutable,
-        "Reclaimable": !kept.is_used,
-        "Shared": kept.is_shared,
-        "UsageCount": kept.uses,
-        "CreatedAt": kept.created.map(|at| at.to_string()),
-        "LastUsedAt": kept.used.map(|at| at.to_string()),
-    })
 }
 
 /// `rbuild prune`
@@ -291,7 +255,7 @@ fn prune(asked: &Asked, args: &Prune) -> Result<u8, Failure> {
     let each = |kept: Kept| {
         freed = freed.saturating_add(kept.size);
         if args.verbose {
-            rows.push(row(&kept));
+            rows.push(space::row(&kept));
         }
     };
     runtime()?.block_on(async { Daemon::connect(&asked.address, &asked.tls).await?.prune(&what, each).await })?;
@@ -302,19 +266,24 @@ fn prune(asked: &Asked, args: &Prune) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What the options ask a daemon to clear.
-fn clearing(args: &Prune) -> Result<Clearing, Failure> {
-    let mut unused_for = Duration::ZERO;
-    let mut conditions = Vec::new();
-    for filter in &args.filters {
+/// What `--filter` options ask of a daemon: its own filter, and for how long it must not have been used.
+fn conditions(filters: &[String]) -> Result<(String, Duration), Failure> {
+    let (mut conditions, mut unused_for) = (Vec::new(), Duration::ZERO);
+    for filter in filters {
         match filter.strip_prefix("until=") {
             Some(age) => {
                 let bad = || Failure::misuse(format!("--filter {filter}: want a duration, as in until=24h"));
                 unused_for = space::duration(age).ok_or_else(bad)?;
             }
-            None => conditions.push(condition(filter)),
+            None => conditions.push(space::condition(filter)),
         }
     }
+    Ok((conditions.join(","), unused_for))
+}
+
+/// What the options ask a daemon to clear.
+fn clearing(args: &Prune) -> Result<Clearing, Failure> {
+    let (filter, unused_for) = conditions(&args.filters)?;
     let limit = |name: &str, text: &Option<String>| match text {
         Some(text) => space::size(text).ok_or_else(|| Failure::misuse(format!("--{name} {text}: not a size"))),
         None => Ok(0),
@@ -322,22 +291,12 @@ fn clearing(args: &Prune) -> Result<Clearing, Failure> {
     let most = limit("max-used-space", &args.max_used_space)?;
     Ok(Clearing {
         all: args.all,
-        filter: conditions.join(","),
+        filter,
         unused_for,
         most,
         reserved: limit("reserved-space", &args.reserved_space)?,
         least_free: limit("min-free-space", &args.min_free_space)?,
     })
-}
-
-/// A filter as daemons read it: they write equality with two signs.
-fn condition(filter: &str) -> String {
-    match filter.find(['=', '!', '~']) {
-        Some(at) if filter[at..].starts_with('=') && !filter[at..].starts_with("==") => {
-            format!("{}={}", &filter[..at], &filter[at..])
-        }
-        _ => filter.to_string(),
-    }
 }
 
 /// `rbuild workers`

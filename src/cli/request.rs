@@ -10,12 +10,15 @@ use super::args;
 use super::client::{self, LocalClient};
 use super::contexts::Contexts;
 use super::failure::{chain, Failure};
-use crate::cache::{CacheFrom, CacheTo};
-use crate::engine::attrs::DOCKERFILE_DIR;
+use crate::cache::{CacheFrom, CacheTo, Place};
+use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
 use crate::export::{csv, Kind, Output};
 use crate::sandbox;
+
+/// How the build arguments begin that ask for statements about the image.
+const ATTEST: &str = "BUILDKIT_ATTEST_";
 
 /// The request, and the client with what it offers.
 pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient), Failure> {
@@ -34,7 +37,14 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let mut build_args = build_args(&args.build_args)?;
     let source_date_epoch = source_date_epoch(&mut build_args)?;
     let outputs = outputs(args)?;
+    let cache_to = args.cache_to.iter().map(|word| cache_to(word)).collect::<Result<_, _>>()?;
+    let cache_to = with_inline(cache_to, is_set(&build_args, "BUILDKIT_INLINE_CACHE")?)?;
+    let provenance = provenance(args, &build_args)?;
+    if is_set(&build_args, "BUILDKIT_DISABLE_FILEOP")? {
+        return Err(Failure::misuse("--build-arg BUILDKIT_DISABLE_FILEOP: is not supported".to_string()));
+    }
     let options = frontend::Options {
+        multi_platform: is_set(&build_args, "BUILDKIT_MULTI_PLATFORM")?,
         target: args.target.clone(),
         build_args,
         labels: args.labels.iter().map(|l| pair(l)).collect(),
@@ -58,8 +68,8 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
             names: names(&args.tags, &outputs)?,
             outputs,
             epoch: source_date_epoch,
-            provenance: provenance(args)?,
-            cache_to: args.cache_to.iter().map(|word| cache_to(word)).collect::<Result<_, _>>()?,
+            provenance,
+            cache_to,
             wants_manifest: args.metadata_file.is_some(),
         },
     };
@@ -143,6 +153,21 @@ fn build_args(typed: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     Ok(args)
 }
 
+/// Whether a build argument that says something to the builder is true.
+fn is_set(build_args: &BTreeMap<String, String>, name: &str) -> Result<bool, Failure> {
+    let given = build_args.get(name).filter(|value| !value.is_empty());
+    let read = given.map(|value| attrs::boolean(name, value)).transpose();
+    read.map(|value| value.unwrap_or(false)).map_err(|error| Failure::misuse(format!("--build-arg {name}: {error}")))
+}
+
+/// The caches with the image's own, as the build argument of other builders asks for it.
+fn with_inline(mut caches: Vec<CacheTo>, inline: bool) -> Result<Vec<CacheTo>, Failure> {
+    if inline && caches.iter().all(|cache| cache.place != Place::Inline) {
+        caches.push(cache_to("type=inline")?);
+    }
+    Ok(caches)
+}
+
 /// `KEY=VALUE`, where the value may be left out.
 fn pair(word: &str) -> (String, String) {
     let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -197,9 +222,17 @@ fn ulimit(word: &str) -> Result<Ulimit, Failure> {
     Ok(limit)
 }
 
-/// `--provenance` and `--attest`: where the image comes from is told only when that is asked for.
-fn provenance(args: &args::Build) -> Result<Option<Provenance>, Failure> {
+/// `--provenance`, `--attest` and the build arguments that say the same: where the image comes from is told only when
+/// that is asked for.
+fn provenance(args: &args::Build, build_args: &BTreeMap<String, String>) -> Result<Option<Provenance>, Failure> {
     let mut wanted = None;
+    let named = build_args.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(ATTEST)?, value)));
+    let of_args = named.map(|(name, kind, value)| match kind.to_lowercase().as_str() {
+        "provenance" if value.is_empty() => Ok(("--build-arg", "true".to_string())),
+        "provenance" => Ok(("--build-arg", value.clone())),
+        "sbom" => Err(Failure::misuse(format!("--build-arg {name}: a bill of materials is not supported yet"))),
+        _ => Err(Failure::misuse(format!("--build-arg {name}: unknown attestation type {kind}"))),
+    });
     let of_flag = args.provenance.iter().map(|text| ("--provenance", text.clone()));
     let attested = args.attests.iter().map(|text| {
         let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("--attest {text}: {e}")))?;
@@ -210,7 +243,7 @@ fn provenance(args: &args::Build) -> Result<Option<Provenance>, Failure> {
             _ => Err(Failure::misuse(format!("--attest {text}: want type=provenance"))),
         }
     });
-    for typed in of_flag.map(Ok).chain(attested) {
+    for typed in of_args.chain(of_flag.map(Ok)).chain(attested) {
         let (flag, text) = typed?;
         wanted = match text.as_str() {
             "false" | "disabled=true" => None,
@@ -305,6 +338,33 @@ mod tests {
         let size = |word| shm_size(word).ok();
         assert_eq!((size("1000"), size("64m"), size("1GB")), (Some(1000), Some(64 << 20), Some(1 << 30)));
         assert_eq!((size("0"), size("x"), size("1q"), size("-1"), size("")), (None, None, None, None, None));
+    }
+
+    #[test]
+    fn build_arguments_of_the_builder_are_obeyed() {
+        let typed = |text: &str| {
+            let words = ["rbuild", "build", "."].into_iter().chain(text.split_whitespace()).map(Into::into).collect();
+            let args::Command { verb: args::Verb::Build(args), .. } = args::parse(words).unwrap() else {
+                panic!("no build")
+            };
+            from_args(&args).map(|(request, _)| request).map_err(|failure| failure.message)
+        };
+        let built = typed("--build-arg BUILDKIT_INLINE_CACHE=1 --build-arg BUILDKIT_MULTI_PLATFORM=true").unwrap();
+        assert_eq!(built.exports.cache_to.iter().map(|cache| &cache.place).collect::<Vec<_>>(), [&Place::Inline]);
+        assert!(built.recipe.options.multi_platform && built.exports.provenance.is_none());
+        let once = typed("--build-arg BUILDKIT_INLINE_CACHE=1 --cache-to type=inline").unwrap();
+        assert_eq!(once.exports.cache_to.len(), 1);
+        let plain = typed("--build-arg BUILDKIT_INLINE_CACHE=0 --build-arg BUILDKIT_DISABLE_FILEOP=").unwrap();
+        assert!(plain.exports.cache_to.is_empty() && !plain.recipe.options.multi_platform);
+        assert!(typed("--build-arg BUILDKIT_ATTEST_PROVENANCE=mode=max").unwrap().exports.provenance.is_some());
+        for (text, want) in [
+            ("--build-arg BUILDKIT_ATTEST_SBOM=1", "bill of materials"),
+            ("--build-arg BUILDKIT_ATTEST_X=1", "unknown attestation type X"),
+            ("--build-arg BUILDKIT_DISABLE_FILEOP=1", "not supported"),
+            ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),
+        ] {
+            assert!(typed(text).unwrap_err().contains(want), "{text}");
+        }
     }
 
     #[test]

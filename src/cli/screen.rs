@@ -1,24 +1,24 @@
 //! The thread that shows a build's events while the build goes on.
 
 use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use solver::event::{BuildId, Event, EventKind, Timestamp, Warning};
+use solver::event::{BuildId, Event, EventKind, EventSink, Timestamp, Warning};
 
 use super::args::Progress;
 use super::failure::Failure;
 use crate::engine::Backlog;
-use crate::progress::{Display, Mode, View};
-
-/// How often a screen is drawn anew without events.
-pub(super) const TICK: Duration = Duration::from_millis(150);
+use crate::history::{Held, Recorder};
+use crate::progress::{Display, Mode, View, TICK};
 
 /// A running display.
 pub(super) struct Screen {
     events: Sender<Event>,
     backlog: Arc<Backlog>,
+    /// Held while an event is sent; until when the screen has shown everything.
+    order: Arc<Mutex<Timestamp>>,
     thread: JoinHandle<View>,
 }
 
@@ -37,11 +37,20 @@ impl Screen {
         let mut display = Display::on_stderr(mode, colours)?;
         let (events, incoming) = channel::<Event>();
         let backlog = Arc::new(Backlog::default());
-        let shown = Arc::clone(&backlog);
+        let order = Arc::new(Mutex::new(Timestamp(Duration::ZERO)));
+        let (shown, ticks) = (Arc::clone(&backlog), Arc::clone(&order));
         let show = move || {
             loop {
+                let mut next = incoming.recv_timeout(TICK);
+                if next == Err(RecvTimeoutError::Timeout) {
+                    let mut shown_until = ticks.lock().unwrap_or_else(PoisonError::into_inner);
+                    next = incoming.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+                    if next.is_err() {
+                        *shown_until = display.due(Timestamp::now()).unwrap_or(*shown_until);
+                    }
+                }
                 // A closed terminal stops the display, not the build.
-                let _ = match incoming.recv_timeout(TICK) {
+                let _ = match next {
                     Ok(event) => {
                         let done = display.event(&event);
                         if let EventKind::Log { data, .. } = &event.kind {
@@ -49,7 +58,10 @@ impl Screen {
                         }
                         done
                     }
-                    Err(RecvTimeoutError::Timeout) => display.tick(Timestamp::now()),
+                    Err(RecvTimeoutError::Timeout) => {
+                        let until = *ticks.lock().unwrap_or_else(PoisonError::into_inner);
+                        display.pass(until)
+                    }
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
             }
@@ -57,27 +69,42 @@ impl Screen {
             display.into_view()
         };
         let thread = std::thread::Builder::new().name("screen".into()).spawn(show)?;
-        Ok(Screen { events, backlog, thread })
+        Ok(Screen { events, backlog, order, thread })
     }
 
-    /// Where events go.
-    pub(super) fn sink(&self) -> impl Fn(Event) + Send + Sync + Clone + 'static {
-        let (events, backlog) = (self.events.clone(), Arc::clone(&self.backlog));
-        move |event: Event| {
-            if let EventKind::Log { data, .. } = &event.kind {
-                backlog.add(data.len());
+    /// Where events go: into the recording and onto the screen, in one order, so that the recording shows the same.
+    pub(super) fn sink(&self, recorder: Option<&Recorder>) -> EventSink {
+        let record = recorder.map(Recorder::sink);
+        let (events, backlog, order) = (self.events.clone(), Arc::clone(&self.backlog), Arc::clone(&self.order));
+        EventSink::new(move |mut event: Event| {
+            // Output waits for both.
+            let held: Held = match &event.kind {
+                EventKind::Log { data, .. } => {
+                    backlog.add(data.len());
+                    record.as_ref().map(|_| Box::new(backlog.hold(data.len())) as Box<dyn Send>)
+                }
+                _ => None,
+            };
+            let shown_until = order.lock().unwrap_or_else(PoisonError::into_inner);
+            event.at = event.at.max(Timestamp(shown_until.0 + Duration::from_nanos(1)));
+            if let Some(record) = &record {
+                record(event.clone(), held);
             }
             // The thread ends only when all senders are gone.
             let _ = events.send(event);
-        }
+        })
     }
 
     /// Shows a warning that no step is to blame for.
     pub(super) fn warn(&self, short: String) {
-        let warning = Warning { vertex: None, short, detail: Vec::new(), url: String::new(), file: None, range: None };
         // As above.
-        let event = Event { build: BuildId(0), at: Timestamp::now(), kind: EventKind::Warning(warning) };
-        let _ = self.events.send(event);
+        let _ = self.events.send(Screen::warning(short));
+    }
+
+    /// Something to be told that no build says.
+    pub(super) fn warning(short: String) -> Event {
+        let warning = Warning { vertex: None, short, detail: Vec::new(), url: String::new(), file: None, range: None };
+        Event { build: BuildId(0), at: Timestamp::now(), kind: EventKind::Warning(warning) }
     }
 
     /// How much output waits to be shown.

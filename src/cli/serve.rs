@@ -67,7 +67,20 @@ pub(super) fn configured_root(args: &Serve) -> Option<PathBuf> {
     Config::of_file(&config_file(args)?).ok()?.root
 }
 
+/// Options about doors that are not there.
+fn without_a_door(group: bool, tls: bool, addresses: &[String]) -> Option<&'static str> {
+    let has = |schemes: &[&str]| addresses.iter().any(|address| schemes.iter().any(|s| address.starts_with(s)));
+    if group && !has(&["unix://"]) {
+        return Some("--group is about a socket that is made here: there is no unix:// address");
+    }
+    if tls && !has(&["tcp://", "fd://"]) {
+        return Some("--tlscert is about TCP: there is no tcp:// or fd:// address");
+    }
+    None
+}
+
 fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
+    let typed = (args.group.is_some(), args.tlscert.is_some());
     let file = config_file(&args);
     let config = file.as_deref().map(Config::of_file).transpose()?.unwrap_or_default();
     for warning in &config.warnings {
@@ -83,6 +96,7 @@ fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
         group: args.group.or(config.group),
         tls: config.tls,
         space: if config.keeps_all { None } else { limits::of_environment()? },
+        history: limits::history()?,
         jobs: config.jobs,
         debug: args.debug || config.debug,
         allowed: config.allowed,
@@ -90,6 +104,9 @@ fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
     };
     if serving.addresses.is_empty() {
         serving.addresses.push(args.default_address.unwrap_or_else(default_address));
+    }
+    if let Some(why) = without_a_door(typed.0, typed.1, &serving.addresses) {
+        return Err(Failure::misuse(why.to_string()));
     }
     for name in &args.allow {
         let allowed = serving.allowed.allow(name);
@@ -132,5 +149,26 @@ fn pump(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
         };
         to.write_all(piece.get(..count).unwrap_or_default())?;
         to.flush()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_need_the_door_that_they_are_about() {
+        let addresses = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for (group, tls, words, refused) in [
+            (true, false, "unix:///s", None),
+            (true, false, "tcp://127.0.0.1:1 fd://", Some("--group")),
+            (false, true, "unix:///s", Some("--tlscert")),
+            (true, true, "unix:///s tcp://0.0.0.0:1", None),
+            (false, true, "fd://", None),
+            (false, false, "unix:///s", None),
+        ] {
+            let found = without_a_door(group, tls, &addresses(words));
+            assert_eq!(found.map(|why| why.split(' ').next().unwrap_or_default()), refused, "{words}");
+        }
     }
 }

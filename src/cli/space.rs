@@ -1,19 +1,28 @@
 //! Commands about the store itself: du, prune, fsck.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::{json, Value};
 use snapshotter::store::fsck::Depth;
-use snapshotter::store::gc::{Keep, PrunePolicy};
+use snapshotter::store::gc::Keep;
+use snapshotter::store::things::Thing;
 use snapshotter::store::usage::Share;
 use snapshotter::Store;
 
-use super::args::{Format, Prune};
+use super::args::{Du, Format, Prune};
+use super::excerpt::printable;
 use super::failure::Failure;
 use super::images::bytes;
+use crate::courier::Kept;
+use crate::engine::space::{self, Clearing};
+use crate::filter::Filter;
+use crate::rfc3339::Time;
 
 /// `rbuild du`
-pub(super) fn usage(store: &Store, format: Format, filters: &[String]) -> Result<u8, Failure> {
-    let conditions = filters.iter().map(|filter| Condition::read(filter)).collect::<Result<Vec<_>, _>>()?;
+pub(super) fn usage(store: &Store, asked: &Du) -> Result<u8, Failure> {
+    if asked.verbose || !asked.filters.is_empty() {
+        return one_by_one(store, asked);
+    }
     let usage = store.usage()?;
     let mut rows: Vec<(&str, Share, Option<&str>)> = vec![
         ("snapshots", usage.snapshots, None),
@@ -26,8 +35,7 @@ pub(super) fn usage(store: &Store, format: Format, filters: &[String]) -> Result
     ];
     let mounts = usage.cache_mounts.iter();
     rows.extend(mounts.map(|mount| ("cache mount", Share { count: 1, bytes: mount.bytes }, Some(&*mount.name))));
-    rows.retain(|(kind, _, name)| conditions.iter().all(|condition| condition.holds(kind, *name)));
-    if format == Format::Json {
+    if asked.format == Format::Json {
         for (kind, share, name) in rows {
             say!("{}", serde_json::json!({"Type": kind, "Count": share.count, "Size": share.bytes, "Name": name}));
         }
@@ -38,83 +46,122 @@ pub(super) fn usage(store: &Store, format: Format, filters: &[String]) -> Result
         let line = format!("{kind:12} {:>8} {:>10}  {}", share.count, bytes(share.bytes), name.unwrap_or_default());
         say!("{}", line.trim_end());
     }
-    if conditions.is_empty() {
-        say!("{:12} {:>8} {:>10}", "total", "", bytes(usage.bytes()));
-    }
+    say!("{:12} {:>8} {:>10}", "total", "", bytes(usage.bytes()));
     Ok(0)
 }
 
-/// One `--filter`: `field=value`, `field!=value`, `field~=regex`, or a field that is to be true.
-struct Condition {
-    field: Field,
-    test: Test,
+/// What takes space, as a daemon would tell it; the largest first.
+fn one_by_one(store: &Store, asked: &Du) -> Result<u8, Failure> {
+    let (filter, unused_for) = selection(&asked.filters)?;
+    let mut things = store.things()?;
+    things.retain(|thing| space::is_unused_for(thing, unused_for) && filter.matches(&|name| space::field(thing, name)));
+    things.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
+    let kept: Vec<Kept> = things.iter().map(kept).collect();
+    list(&kept, asked.format)?;
+    Ok(0)
 }
 
-enum Field {
-    Type,
-    Description,
-    Mutable,
-}
-
-enum Test {
-    Equal(String),
-    Other(String),
-    Matches(Box<regex::Regex>),
-}
-
-impl Condition {
-    fn read(filter: &str) -> Result<Condition, Failure> {
-        let bad = |why: &str| Failure::misuse(format!("--filter {filter}: {why}"));
-        let (name, test) = if let Some((name, value)) = filter.split_once("!=") {
-            (name, Test::Other(value.to_string()))
-        } else if let Some((name, value)) = filter.split_once("~=") {
-            (name, Test::Matches(Box::new(regex::Regex::new(value).map_err(|_| bad("not a regular expression"))?)))
-        } else {
-            let (name, value) = filter.split_once('=').unwrap_or((filter, "true"));
-            (name, Test::Equal(value.trim_start_matches('=').to_string()))
-        };
-        let not = |test: Test| match test {
-            Test::Equal(value) => Test::Other(value),
-            Test::Other(value) => Test::Equal(value),
-            matches => matches,
-        };
-        Ok(match name {
-            "type" => Condition { field: Field::Type, test },
-            "id" | "description" => Condition { field: Field::Description, test },
-            "mutable" => Condition { field: Field::Mutable, test },
-            "immutable" => Condition { field: Field::Mutable, test: not(test) },
-            _ => return Err(bad("known fields are type, id, description, mutable and immutable")),
-        })
+fn kept(thing: &Thing) -> Kept {
+    let time = |at: SystemTime| Time::since_1970(at.duration_since(UNIX_EPOCH).unwrap_or_default());
+    Kept {
+        id: thing.id.clone(),
+        parents: thing.parents.clone(),
+        kind: space::kind(thing).to_owned(),
+        description: space::description(thing),
+        size: thing.bytes,
+        is_mutable: thing.is_mutable(),
+        is_used: thing.is_used,
+        is_shared: thing.is_shared,
+        uses: 0,
+        created: thing.created.map(time),
+        used: thing.last_used.map(time),
     }
+}
 
-    /// Whether a line of the list is shown.
-    fn holds(&self, kind: &str, name: Option<&str>) -> bool {
-        let value = match self.field {
-            Field::Type => type_of(kind),
-            Field::Description => name.unwrap_or(kind),
-            Field::Mutable if matches!(kind, "active" | "ingest" | "cache mount") => "true",
-            Field::Mutable => "false",
-        };
-        match &self.test {
-            Test::Equal(wanted) => value == wanted,
-            Test::Other(unwanted) => value != unwanted,
-            Test::Matches(regex) => regex.is_match(value),
+/// Prints what takes space somewhere.
+pub(super) fn list(kept: &[Kept], format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        for one in kept {
+            say!("{}", described(one));
+        }
+        return Ok(());
+    }
+    say!("{:30} {:11} {:>10}  {:20}  DESCRIPTION", "ID", "RECLAIMABLE", "SIZE", "LAST USED");
+    let mut total = [0u64; 3];
+    for one in kept {
+        say!("{}", row(one));
+        let counts = [!one.is_used, one.is_shared, true];
+        for (sum, _) in total.iter_mut().zip(counts).filter(|(_, counts)| *counts) {
+            *sum = sum.saturating_add(one.size);
         }
     }
+    for (name, sum) in ["Reclaimable:", "Shared:", "Total:"].into_iter().zip(total) {
+        say!("{name:12} {:>10}", bytes(sum));
+    }
+    Ok(())
 }
 
-/// What other builders call it.
-fn type_of(kind: &str) -> &str {
-    match kind {
-        "snapshots" => "regular",
-        "cache mount" => "exec.cachemount",
-        _ => "internal",
+pub(super) fn row(kept: &Kept) -> String {
+    let used = kept.used.map_or_else(|| "-".to_string(), |used| used.to_string());
+    let id = format!("{}{}", kept.id, if kept.is_mutable { "*" } else { "" });
+    let line = format!("{id:30} {:11} {:>10}  {used:20}  {}", !kept.is_used, bytes(kept.size), kept.description);
+    printable(line.trim_end())
+}
+
+/// As docker buildx has it.
+fn described(kept: &Kept) -> Value {
+    json!({
+        "ID": kept.id,
+        "Parents": kept.parents,
+        "Type": kept.kind,
+        "Description": kept.description,
+        "Size": kept.size,
+        "Mutable": kept.is_mutable,
+        "Reclaimable": !kept.is_used,
+        "Shared": kept.is_shared,
+        "UsageCount": kept.uses,
+        "CreatedAt": kept.created.map(|at| at.to_string()),
+        "LastUsedAt": kept.used.map(|at| at.to_string()),
+    })
+}
+
+/// A `--filter` in the words of daemons: `field=value` is `field==value`, and a part of an id will do.
+pub(super) fn condition(filter: &str) -> String {
+    match filter.find(['=', '!', '~']) {
+        Some(at) if filter[at..].starts_with('=') && !filter[at..].starts_with("==") => match &filter[..at] {
+            "id" => format!("id~={}", &filter[at + 1..]),
+            field => format!("{field}={}", &filter[at..]),
+        },
+        _ => filter.to_string(),
     }
+}
+
+/// What `--filter` options select, and for how long it must not have been used.
+fn selection(filters: &[String]) -> Result<(Filter, Duration), Failure> {
+    let (mut conditions, mut unused_for) = (Vec::new(), Duration::ZERO);
+    for filter in filters {
+        let bad = |why: &str| Failure::misuse(format!("--filter {filter}: {why}"));
+        match filter.strip_prefix("until=") {
+            Some(age) => unused_for = duration(age).ok_or_else(|| bad("want a duration, as in until=24h"))?,
+            None => {
+                let condition = condition(filter);
+                let read = Filter::parse(std::slice::from_ref(&condition)).map_err(|error| bad(&error.0))?;
+                if read.is_empty() || read.fields().any(|field| !space::FIELDS.contains(&field)) {
+                    return Err(bad(&format!("known are until=DURATION and {}", space::FIELDS.join(", "))));
+                }
+                conditions.push(condition);
+            }
+        }
+    }
+    let all: Vec<String> = Some(conditions.join(",")).filter(|all| !all.is_empty()).into_iter().collect();
+    let filter =
+        Filter::parse(&all).map_err(|error| Failure::misuse(format!("--filter {}: {}", all.join(","), error.0)))?;
+    Ok((filter, unused_for))
 }
 
 /// `rbuild prune`
 pub(super) fn prune(open: impl FnOnce() -> Result<Store, Failure>, args: &Prune) -> Result<u8, Failure> {
-    let mut policy = policy(args)?;
+    let mut clearing = clearing(args)?;
     let least_free = limit("min-free-space", &args.min_free_space)?;
     let store = open()?;
     if let Some(least) = least_free {
@@ -123,13 +170,16 @@ pub(super) fn prune(open: impl FnOnce() -> Result<Store, Failure>, args: &Prune)
         let used = store.usage()?.bytes();
         let reserved = limit("reserved-space", &args.reserved_space)?.unwrap_or(0);
         let most = used.saturating_sub(least.saturating_sub(free)).max(reserved);
-        policy.most_bytes = Some(policy.most_bytes.map_or(most, |other| other.min(most)));
-        if args.filters.is_empty() {
-            policy.records = Keep::All;
-        }
+        clearing.most_bytes = Some(clearing.most_bytes.map_or(most, |other| other.min(most)));
+        clearing.records = true;
     }
-    let collected = store.prune(&policy)?;
+    let collected = clearing.run(&store)?;
     if args.verbose {
+        for gone in &collected.gone {
+            let line =
+                format!("removed {:16} {:>10}  {}", space::kind_of(gone), bytes(gone.bytes), space::farewell(gone));
+            say!("{}", printable(&line));
+        }
         for (kind, count) in [
             ("snapshots", collected.snapshots),
             ("blobs", collected.blobs),
@@ -144,41 +194,20 @@ pub(super) fn prune(open: impl FnOnce() -> Result<Store, Failure>, args: &Prune)
     Ok(0)
 }
 
-/// What the options keep.
-fn policy(args: &Prune) -> Result<PrunePolicy, Failure> {
-    let mut unused = Keep::Nothing;
-    let mut only = None;
-    for filter in &args.filters {
-        let known = "known are until=DURATION, as in until=24h, type=regular and type=exec.cachemount";
-        let bad = || Failure::misuse(format!("--filter {filter}: {known}"));
-        match filter.split_once('=').ok_or_else(bad)? {
-            ("until", text) => unused = Keep::UsedWithin(duration(text).ok_or_else(bad)?),
-            ("type", kind @ ("regular" | "exec.cachemount")) => only = Some(kind),
-            _ => return Err(bad()),
-        }
-    }
+/// What the options clear. Results go when they are asked for: by --all, a filter or a limit; cache mounts by --all, or by
+/// a filter that is about more than age.
+fn clearing(args: &Prune) -> Result<Clearing, Failure> {
+    let (filter, unused_for) = selection(&args.filters)?;
     // What is reserved stays; without another limit, all beyond it goes.
     let most_bytes = limit("max-used-space", &args.max_used_space)?.max(limit("reserved-space", &args.reserved_space)?);
-    // A limit says how much of the cache goes; the age says what of it, and --all that it may be all.
-    let records = match (most_bytes, args.filters.is_empty()) {
-        (None, true) if !args.all => Keep::All,
-        (Some(_), true) => Keep::All,
-        _ => unused,
+    let nameless_images = match (filter.is_empty(), unused_for.is_zero()) {
+        (false, _) => Keep::All,
+        (true, true) => Keep::Nothing,
+        (true, false) => Keep::UsedWithin(unused_for),
     };
-    let cache_mounts = if args.all { unused } else { Keep::All };
-    // What is asked for by its kind goes without --all.
-    match only {
-        Some("exec.cachemount") => {
-            let (records, nameless_images) = (Keep::All, Keep::All);
-            return Ok(PrunePolicy { records, nameless_images, cache_mounts: unused, most_bytes: None });
-        }
-        Some(_) => {
-            let (nameless_images, cache_mounts) = (Keep::All, Keep::All);
-            return Ok(PrunePolicy { records: unused, nameless_images, cache_mounts, most_bytes });
-        }
-        None => {}
-    }
-    Ok(PrunePolicy { records, nameless_images: unused, cache_mounts, most_bytes })
+    let records = args.all || !args.filters.is_empty() || most_bytes.is_some();
+    let directories = args.all || !filter.is_empty();
+    Ok(Clearing { records, directories, nameless_images, unused_for, filter, most_bytes })
 }
 
 /// A limit, if one was given.
@@ -264,53 +293,44 @@ mod tests {
     }
 
     #[test]
-    fn filters_of_du_say_what_is_shown() {
-        let shown = |filter: &str| {
-            let condition = Condition::read(filter).map_err(|failure| failure.code)?;
-            let rows = [("snapshots", None), ("blobs", None), ("cache mount", Some("/root/.cache"))];
-            Ok(rows
-                .iter()
-                .filter(|(kind, name)| condition.holds(kind, *name))
-                .map(|(kind, _)| *kind)
-                .collect::<Vec<_>>())
-        };
-        for (filter, expected) in [
-            ("type=regular", Ok(vec!["snapshots"])),
-            ("type==exec.cachemount", Ok(vec!["cache mount"])),
-            ("type!=internal", Ok(vec!["snapshots", "cache mount"])),
-            ("description~=cache$", Ok(vec!["cache mount"])),
-            ("mutable", Ok(vec!["cache mount"])),
-            ("immutable", Ok(vec!["snapshots", "blobs"])),
-            ("owner=me", Err(2)),
-            ("id~=[", Err(2)),
+    fn filters_are_those_of_other_builders_and_others_are_refused() {
+        for (filter, written) in [
+            ("type=regular", "type==regular"),
+            ("type==regular", "type==regular"),
+            ("type!=internal", "type!=internal"),
+            ("description~=cache$", "description~=cache$"),
+            ("id=abc", "id~=abc"),
+            ("mutable", "mutable"),
         ] {
-            assert_eq!(shown(filter), expected, "{filter}");
+            assert_eq!(condition(filter), written);
+            assert!(selection(&[filter.to_owned()]).is_ok(), "{filter}");
+        }
+        for wrong in ["owner=me", "id~=[", "until=soon", "label", ""] {
+            assert_eq!(selection(&[wrong.to_owned()]).unwrap_err().code, 2, "{wrong}");
         }
     }
 
     #[test]
-    fn options_of_prune_say_what_stays() {
+    fn options_of_prune_say_what_goes() {
         let options = |line: &str| {
             let argv = line.split(' ').map(Into::into).collect();
             let super::super::args::Verb::Prune(prune) = super::super::args::parse(argv).unwrap().verb else {
                 panic!("not a prune")
             };
-            policy(&prune).map_err(|failure| failure.code)
+            let read = clearing(&prune).map_err(|failure| failure.code)?;
+            Ok((read.records, read.directories, read.nameless_images, read.unused_for.as_secs(), read.most_bytes))
         };
         let day = Keep::UsedWithin(Duration::from_secs(86_400));
-        let of = |records, nameless_images, cache_mounts, most_bytes| {
-            Ok(PrunePolicy { records, nameless_images, cache_mounts, most_bytes })
-        };
         let (all, nothing) = (Keep::All, Keep::Nothing);
         for (line, expected) in [
-            ("rbuild prune", of(all, nothing, all, None)),
-            ("rbuild prune -f --all", of(nothing, nothing, nothing, None)),
-            ("rbuild prune --filter until=24h", of(day, day, all, None)),
-            ("rbuild prune --all --filter until=24h", of(day, day, day, None)),
-            ("rbuild prune --max-used-space 1k", of(all, nothing, all, Some(1024))),
-            ("rbuild prune --keep-storage 1k --max-used-space 2", of(all, nothing, all, Some(1024))),
-            ("rbuild prune --filter type=exec.cachemount --filter until=24h", of(all, all, day, None)),
-            ("rbuild prune --filter type=regular", of(nothing, all, all, None)),
+            ("rbuild prune", Ok((false, false, nothing, 0, None))),
+            ("rbuild prune -f --all", Ok((true, true, nothing, 0, None))),
+            ("rbuild prune --filter until=24h", Ok((true, false, day, 86_400, None))),
+            ("rbuild prune --all --filter until=24h", Ok((true, true, day, 86_400, None))),
+            ("rbuild prune --max-used-space 1k", Ok((true, false, nothing, 0, Some(1024)))),
+            ("rbuild prune --keep-storage 1k --max-used-space 2", Ok((true, false, nothing, 0, Some(1024)))),
+            ("rbuild prune --filter type=exec.cachemount --filter until=24h", Ok((true, true, all, 86_400, None))),
+            ("rbuild prune --filter private --max-used-space 1k", Ok((true, true, all, 0, Some(1024)))),
             ("rbuild prune --filter label=x", Err(2)),
             ("rbuild prune --reserved-space many", Err(2)),
         ] {

@@ -65,8 +65,8 @@ impl Daemon {
         backlog: &Arc<Backlog>,
         stop: impl Future<Output = ()>,
     ) -> Result<Made, Error> {
-        let Written { solve, headers, shipments, offer, _scratch } = written;
-        let (services, arrivals) = offer.serve(shipments)?;
+        let Written { solve, headers, shipments, offer, blobs, books, _scratch } = written;
+        let (services, arrivals) = offer.serve(shipments, blobs)?;
         let mut control = self.control.clone();
         let said = |status| Error::of_call(&self.address, &status);
         let serving = session::open(&mut control, &headers, services).await.map_err(said)?;
@@ -81,10 +81,11 @@ impl Daemon {
         // Without its last words a build is what it is.
         let _ = timeout(patience, &mut watching.0).await;
         let made = Made(solved?.into_inner().exporter_response);
-        match arrivals.missing() {
-            None => Ok(made),
-            Some(what) => Err(Error::NotDelivered(what)),
+        if let Some(what) = arrivals.missing() {
+            return Err(Error::NotDelivered(what));
         }
+        books.iter().try_for_each(|book| book.enter(&made))?;
+        Ok(made)
     }
 }
 

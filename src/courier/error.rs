@@ -53,6 +53,12 @@ pub enum Error {
     /// What a daemon cannot be asked for.
     #[error("{0}")]
     Unsupported(String),
+    /// A directory of our own.
+    #[error(transparent)]
+    Export {
+        /// Why.
+        source: crate::export::Error,
+    },
     /// Files of our own.
     #[error("{doing} {path}")]
     File {

@@ -25,6 +25,8 @@ pub(super) enum Place {
     File(Dest),
     /// A directory that files are added to.
     Directory(PathBuf),
+    /// A directory that an image's blobs are added to, under these names.
+    Layout(PathBuf, Vec<String>),
 }
 
 /// Whose store images stay in that go nowhere.
@@ -54,33 +56,51 @@ pub(super) fn shipments(exports: &ExportRequest, home: Home, keep: Keep) -> Resu
         let is_kept = !exports.names.is_empty() || keep == Keep::Image || home == Home::Engine;
         return Ok(is_kept.then(|| image(&ImageOptions::default(), &exports.names, false, home)).into_iter().collect());
     }
-    exports.outputs.iter().filter_map(|output| shipment(output, &exports.names, home).transpose()).collect()
+    let shipments = exports.outputs.iter().filter_map(|output| shipment(output, &exports.names, home).transpose());
+    let shipments = shipments.collect::<Result<Vec<_>, _>>()?;
+    let is_layout = |shipment: &&Shipment| matches!(shipment.place, Some(Place::Layout(..)));
+    if shipments.iter().filter(is_layout).count() > 1 {
+        // Daemons know one place for the blobs of images.
+        return Err(Error::Unsupported("more than one output with tar=false from a daemon".to_owned()));
+    }
+    Ok(shipments)
 }
 
 fn shipment(output: &Output, names: &[String], home: Home) -> Result<Option<Shipment>, Error> {
     let options = &output.options;
     let dest = || output.dest.clone().unwrap_or(Dest::Stdout);
-    let archive = |kind: &str| {
-        let mut all = names.to_vec();
-        all.extend(options.names.iter().map(ToString::to_string).filter(|name| !names.contains(name)));
-        Shipment { exporter: exporter(kind, image_attrs(options, &all)), place: Some(Place::File(dest())) }
+    let all = || {
+        let own = options.names.iter().map(ToString::to_string).filter(|name| !names.contains(name));
+        names.iter().cloned().chain(own).collect::<Vec<String>>()
+    };
+    let archive = |kind: &str| Shipment {
+        exporter: exporter(kind, image_attrs(options, &all())),
+        place: Some(Place::File(dest())),
     };
     Ok(Some(match &output.kind {
         Kind::CacheOnly => return Ok(None),
         Kind::Image { push } => image(options, names, *push, home),
-        Kind::Oci { tar: false } | Kind::Docker { tar: false } => {
-            return Err(Error::Unsupported(
-                "an output with tar=false cannot come from a daemon yet; take the archive, and unpack it".to_owned(),
-            ))
+        Kind::Oci { tar: false } => {
+            let Dest::Path(path) = dest() else {
+                return Err(Error::Unsupported("a directory cannot go to standard output".to_owned()));
+            };
+            let mut attrs = image_attrs(options, &all());
+            attrs.insert("tar".to_owned(), "false".to_owned());
+            Shipment { exporter: exporter("oci", attrs), place: Some(Place::Layout(path, all())) }
+        }
+        Kind::Docker { tar: false } => {
+            // What tells it from an OCI layout is a file that daemons do not send.
+            let help = "an output of type=docker,tar=false cannot come from a daemon; take type=oci,tar=false";
+            return Err(Error::Unsupported(help.to_owned()));
         }
         Kind::Oci { tar: true } => archive("oci"),
         Kind::Docker { tar: true } => archive("docker"),
-        Kind::Tar => Shipment { exporter: exporter("tar", epoch(options)), place: Some(Place::File(dest())) },
+        Kind::Tar => Shipment { exporter: exporter("tar", of_files(options)), place: Some(Place::File(dest())) },
         Kind::Local => {
             let Dest::Path(path) = dest() else {
                 return Err(Error::Unsupported("files cannot go to standard output; use type=tar".to_owned()));
             };
-            Shipment { exporter: exporter("local", epoch(options)), place: Some(Place::Directory(path)) }
+            Shipment { exporter: exporter("local", of_files(options)), place: Some(Place::Directory(path)) }
         }
     }))
 }
@@ -101,6 +121,15 @@ fn exporter(kind: &str, attrs: BTreeMap<String, String>) -> Exporter {
 
 fn epoch(options: &ImageOptions) -> BTreeMap<String, String> {
     options.epoch.iter().map(|epoch| ("source-date-epoch".to_owned(), epoch.to_string())).collect()
+}
+
+/// What is told of files.
+fn of_files(options: &ImageOptions) -> BTreeMap<String, String> {
+    let mut attrs = epoch(options);
+    if !options.attestation_prefix.is_empty() {
+        attrs.insert("attestation-prefix".to_owned(), options.attestation_prefix.clone());
+    }
+    attrs
 }
 
 /// What is told of an image: all that differs from what a daemon does by itself, and its media types, on which daemons
@@ -146,6 +175,7 @@ mod tests {
                 None => String::new(),
                 Some(Place::File(dest)) => format!(" -> file {}", dest.shown().display()),
                 Some(Place::Directory(path)) => format!(" -> directory {}", path.display()),
+                Some(Place::Layout(path, names)) => format!(" -> layout {} {}", path.display(), names.join(" ")),
             };
             format!("{}{}{place}", shipment.exporter.r#type, attrs.collect::<String>())
         };
@@ -190,7 +220,13 @@ mod tests {
 
     #[test]
     fn what_a_daemon_cannot_send_is_refused() {
-        let error = shipped(&["type=oci,tar=false,dest=x"], &[], Home::Daemon, Keep::Cache).unwrap_err();
-        assert!(error.to_string().contains("tar=false"));
+        let shipped = |outputs: &[&str]| shipped(outputs, &["r/a:1"], Home::Daemon, Keep::Cache);
+        let refused = |outputs: &[&str]| shipped(outputs).unwrap_err().to_string();
+        assert!(refused(&["type=docker,tar=false,dest=x"]).contains("take type=oci"));
+        assert!(refused(&["type=oci,tar=false,dest=x", "type=oci,tar=false,dest=y"]).contains("more than one"));
+        assert_eq!(
+            shipped(&["type=oci,tar=false,dest=x"]).unwrap(),
+            ["oci name=r/a:1 oci-mediatypes=true tar=false -> layout x r/a:1"]
+        );
     }
 }

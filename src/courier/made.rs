@@ -6,6 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
+use crate::image::Descriptor;
+
 /// What a daemon says of a result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Made(pub BTreeMap<String, String>);
@@ -15,6 +17,17 @@ impl Made {
     pub fn image(&self) -> Option<&str> {
         let of = |key: &str| self.0.get(key).map(String::as_str).filter(|text| is_digest(text));
         of("containerimage.config.digest").or_else(|| of("containerimage.digest"))
+    }
+
+    /// What names the image with all that belongs to it.
+    pub(super) fn descriptor(&self) -> Option<Descriptor> {
+        let bytes = STANDARD.decode(self.0.get("containerimage.descriptor")?).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// What names the cache that was written.
+    pub(super) fn cache(&self) -> Option<Descriptor> {
+        serde_json::from_str(self.0.get("cache.manifest")?).ok()
     }
 
     /// All of it, for a metadata file: documents among it as such, as other clients write them.

@@ -7,8 +7,9 @@
 //! - [`Address`]: where a daemon is; [`Daemon::connect`] goes there, [`Tls`] says whom it believes.
 //! - [`Daemon::build`]: an [`Order`] to what was [`Made`]; `order` and `exporters` write it down for the daemon.
 //! - [`Offer`]: what a daemon may ask of us while it builds, and nothing else.
+//! - `books`: the indexes of directories that blobs went to.
 //! - `status`: the daemon's progress as [`solver::event`]s.
-//! - `upkeep`: what a daemon holds, and clearing it.
+//! - `upkeep`: what a daemon holds, and clearing it; `past`: the builds it remembers.
 //!
 //! Start reading at [`Daemon::build`].
 
@@ -19,6 +20,7 @@
 )]
 
 mod address;
+mod books;
 mod build;
 mod dial;
 mod error;
@@ -26,6 +28,7 @@ mod exporters;
 mod made;
 mod offer;
 mod order;
+mod past;
 mod random;
 mod status;
 mod tls;

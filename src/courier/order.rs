@@ -1,15 +1,17 @@
 //! A build as a daemon is asked for it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::exporters::{shipments, Home, Keep, Shipment};
+use super::books::Book;
+use super::exporters::{shipments, Home, Keep, Place, Shipment};
 use super::{random, Address, Error, Offer};
-use crate::cache::Place;
+use crate::cache::Place as Cache;
 use crate::engine::attrs::{self, DOCKERFILE};
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
+use crate::export::layout;
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::wire::session::Headers;
 
@@ -31,6 +33,10 @@ pub(super) struct Written {
     pub headers: Headers,
     pub shipments: Vec<Shipment>,
     pub offer: Offer,
+    /// Directories that blobs come from and go to, by the names that daemons have for them.
+    pub blobs: BTreeMap<String, PathBuf>,
+    /// What is entered in their indexes afterwards.
+    pub books: Vec<Book>,
     /// Keeps a Dockerfile that is no file.
     pub _scratch: Option<TempDir>,
 }
@@ -60,23 +66,31 @@ impl Order {
         if let Some(provenance) = &request.exports.provenance {
             options.insert("attest:provenance".to_owned(), provenance.to_string());
         }
+        let mut blobs = BTreeMap::new();
+        let (cache, mut books) = caches(&request, &mut blobs)?;
+        for shipment in &shipments {
+            if let Some(Place::Layout(path, names)) = &shipment.place {
+                blobs.insert("export".to_owned(), path.clone());
+                books.push(Book::Image(path.clone(), names.clone()));
+            }
+        }
         let context = offer.directories.get(&request.recipe.options.context_name);
         let session = random::name()?;
         let headers = Headers {
             shared_key: shared_key(context.map(|path| path.as_path())),
-            ..Headers::new(&session, offer.methods())
+            ..Headers::new(&session, offer.methods(&blobs))
         };
         let solve = SolveRequest {
             r#ref: random::name()?,
             session,
             frontend: "dockerfile.v0".to_owned(),
             frontend_attrs: options,
-            cache: Some(caches(&request)?),
+            cache: Some(cache),
             entitlements: entitlements(request.rights.entitlements),
             exporters: shipments.iter().map(|shipment| shipment.exporter.clone()).collect(),
             ..SolveRequest::default()
         };
-        Ok(Written { solve, headers, shipments, offer, _scratch: scratch })
+        Ok(Written { solve, headers, shipments, offer, blobs, books, _scratch: scratch })
     }
 }
 
@@ -89,19 +103,35 @@ fn with_dockerfile(text: &[u8]) -> Result<TempDir, Error> {
     Ok(dir)
 }
 
-/// The caches that the daemon is to use and to write. A directory is one of ours: its blobs would have to travel.
-fn caches(request: &BuildRequest) -> Result<CacheOptions, Error> {
-    let entry = |place: &Place, (kind, attrs): (String, BTreeMap<String, String>)| match place {
-        Place::Local(..) => Err(Error::Unsupported("caches of type=local at a daemon; use type=registry".to_owned())),
-        _ => Ok(CacheOptionsEntry { r#type: kind, attrs }),
-    };
-    let exports = request.exports.cache_to.iter().map(|cache| entry(&cache.place, cache.written()));
-    let imports = request.cache_from.iter().map(|cache| entry(&cache.place, cache.written()));
-    Ok(CacheOptions {
-        exports: exports.collect::<Result<_, _>>()?,
-        imports: imports.collect::<Result<_, _>>()?,
-        ..CacheOptions::default()
-    })
+/// The caches that the daemon is to use and to write. Directories are ours: it asks for their blobs and sends them, and
+/// is told which document of an index is meant.
+fn caches(request: &BuildRequest, blobs: &mut BTreeMap<String, PathBuf>) -> Result<(CacheOptions, Vec<Book>), Error> {
+    let (mut exports, mut imports, mut books) = (Vec::new(), Vec::new(), Vec::new());
+    let mut give = |dir: &Path| drop(blobs.insert(format!("local:{}", dir.display()), dir.into()));
+    for cache in &request.exports.cache_to {
+        let (r#type, attrs) = cache.written();
+        if let Cache::Local(dir, tag) = &cache.place {
+            give(dir);
+            books.push(Book::Cache(dir.clone(), tag.clone()));
+        }
+        exports.push(CacheOptionsEntry { r#type, attrs });
+    }
+    if books.len() > 1 {
+        // A daemon says of one of them what it made.
+        return Err(Error::Unsupported("more than one --cache-to type=local at a daemon".to_owned()));
+    }
+    for cache in &request.cache_from {
+        let (r#type, mut attrs) = cache.written();
+        if let Cache::Local(dir, tag) = &cache.place {
+            // Of what is not there the daemon says so, as a build here would.
+            if let Some(found) = layout::find(dir, tag).map_err(|source| Error::Export { source })? {
+                attrs.insert("digest".to_owned(), found.digest.to_string());
+                give(dir);
+            }
+        }
+        imports.push(CacheOptionsEntry { r#type, attrs });
+    }
+    Ok((CacheOptions { exports, imports, ..CacheOptions::default() }, books))
 }
 
 fn entitlements(rights: Entitlements) -> Vec<String> {

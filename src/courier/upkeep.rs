@@ -66,12 +66,13 @@ pub struct Worker {
 }
 
 impl Daemon {
-    /// What it holds, as far as the filter says; all of it when that is empty.
+    /// What it holds, as far as the filter says, and was not used for so long; all of it when that is empty and zero.
     ///
     /// # Errors
     /// What it says; [`Error::Lost`].
-    pub async fn usage(&self, filter: String) -> Result<Vec<Kept>, Error> {
-        let ask = DiskUsageRequest { filter: wanted(filter), ..DiskUsageRequest::default() };
+    pub async fn usage(&self, filter: String, unused_for: Duration) -> Result<Vec<Kept>, Error> {
+        let age_limit = i64::try_from(unused_for.as_nanos()).unwrap_or(i64::MAX);
+        let ask = DiskUsageRequest { filter: wanted(filter), age_limit };
         let answer = self.control.clone().disk_usage(ask).await;
         let answer = answer.map_err(|status| Error::of_call(&self.address, &status))?;
         Ok(answer.into_inner().record.into_iter().map(Kept::from).collect())

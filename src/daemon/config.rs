@@ -1,6 +1,7 @@
 //! The configuration file, which is that of buildkitd: what it asks for, and what of it has no effect here.
 //!
-//! <https://github.com/moby/buildkit/blob/v0.29.0/docs/buildkitd.toml.md>. `[registry]` is read by who speaks to registries.
+//! <https://github.com/moby/buildkit/blob/v0.29.0/docs/buildkitd.toml.md>. `[registry]` is read by who speaks to
+//! registries, `[history]` by who records builds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,11 +74,15 @@ impl Config {
                 }
                 "grpc" => config.grpc(section(key, value)?)?,
                 "worker" => config.worker(section(key, value)?)?,
-                // Read where registries are spoken to.
-                "registry" => {}
+                // Read where registries are spoken to, and where the store's limits are.
+                "registry" | "gc" => {}
+                // Read where builds are recorded, by the command line too.
+                "history" => {
+                    let others = section(key, value)?.keys().filter(|key| !matches!(&***key, "maxAge" | "maxEntries"));
+                    others.for_each(|other| config.no_effect(&format!("history.{other}")));
+                }
                 "frontend" => config.frontend(section(key, value)?)?,
-                "history" | "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance"
-                | "cachestorage" => {
+                "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance" | "cachestorage" => {
                     config.no_effect(key);
                 }
                 _ => config.warn(format!("{key}: is not known")),
@@ -140,7 +145,11 @@ impl Config {
                             self.labels.insert(label.clone(), string(&format!("{name}.{label}"), value)?);
                         }
                     }
-                    "networkMode" if matches!(string(&name, value)?.as_str(), "auto" | "host") => {}
+                    "networkMode" => match string(&name, value)?.as_str() {
+                        "auto" | "host" => {}
+                        // Steps would see the host's network that were to see none, or another.
+                        other => return Err(format!("{name}: {other:?} is not supported: want auto or host")),
+                    },
                     "noProcessSandbox" | "rootless" if !boolean(&name, value)? => {}
                     "gc" => self.keeps_all = !boolean(&name, value)?,
                     "snapshotter" if matches!(string(&name, value)?.as_str(), "auto") => {}
@@ -218,6 +227,7 @@ mod tests {
             enabled = false
             [history]
             maxAge = 172800
+            maxWeight = 1
             [otel]
             socketPath = "/x"
             [frontend."dockerfile.v0"]
@@ -238,7 +248,7 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "history: has no effect here",
+                "history.maxWeight: has no effect here",
                 "insecure-entitlements: there is no \"device\" here",
                 "nonsense: is not known",
                 "otel: has no effect here",
@@ -254,6 +264,7 @@ mod tests {
             ("[grpc.tls]\ncert = \"/c\"", "grpc.tls.key: is missing"),
             ("debug = 1", "debug: is neither true nor false"),
             ("[worker.oci]\nmax-parallelism = -1", "is negative"),
+            ("[worker.oci]\nnetworkMode = \"none\"", "want auto or host"),
             ("=", ""),
         ] {
             assert!(Config::of_text(text).unwrap_err().contains(want), "{text}");

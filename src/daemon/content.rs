@@ -20,14 +20,16 @@ fn read_only() -> Status {
     Status::failed_precondition("read-only content store")
 }
 
-fn info(digest: String, size: usize) -> Info {
+fn info(digest: String, size: u64) -> Info {
     Info { digest, size: i64::try_from(size).unwrap_or(i64::MAX), ..Info::default() }
 }
 
 impl Service {
-    fn blob(&self, digest: &str) -> Result<Arc<Vec<u8>>, Status> {
+    async fn blob(&self, digest: &str) -> Result<Arc<Vec<u8>>, Status> {
         let shown: String = digest.chars().take(100).collect();
-        self.0.blob(digest).ok_or_else(|| Status::not_found(format!("content {shown}: not found")))
+        let (history, digest) = (Arc::clone(&self.0), digest.to_owned());
+        let found = tokio::task::spawn_blocking(move || history.blob(&digest)).await;
+        found.ok().flatten().ok_or_else(|| Status::not_found(format!("content {shown}: not found")))
     }
 }
 
@@ -35,12 +37,21 @@ impl Service {
 impl Content for Service {
     async fn info(&self, call: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let digest = call.into_inner().digest;
-        let size = self.blob(&digest)?.len();
+        let size = self.blob(&digest).await?.len() as u64;
         Ok(Response::new(InfoResponse { info: Some(info(digest, size)) }))
     }
 
-    async fn list(&self, _: Request<ListContentRequest>) -> Result<Response<BoxStream<ListContentResponse>>, Status> {
-        let all = self.0.blobs().into_iter().map(|(digest, size)| info(digest, size)).collect();
+    async fn list(
+        &self,
+        call: Request<ListContentRequest>,
+    ) -> Result<Response<BoxStream<ListContentResponse>>, Status> {
+        if call.into_inner().filters.iter().any(|filter| !filter.is_empty()) {
+            return Err(Status::unimplemented("filters of content are not supported"));
+        }
+        let history = Arc::clone(&self.0);
+        let blobs = tokio::task::spawn_blocking(move || history.blobs()).await;
+        let blobs = blobs.map_err(|e| Status::internal(e.to_string()))?;
+        let all = blobs.into_iter().map(|(digest, size)| info(digest, size)).collect();
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(ListContentResponse { info: all })))))
     }
 
@@ -49,7 +60,7 @@ impl Content for Service {
         call: Request<ReadContentRequest>,
     ) -> Result<Response<BoxStream<ReadContentResponse>>, Status> {
         let request = call.into_inner();
-        let blob = self.blob(&request.digest)?;
+        let blob = self.blob(&request.digest).await?;
         let out_of_range = || Status::out_of_range(format!("offset {} of {} bytes", request.offset, blob.len()));
         let start =
             usize::try_from(request.offset).ok().filter(|start| *start <= blob.len()).ok_or_else(out_of_range)?;

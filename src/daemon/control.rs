@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use solver::event::EventSink;
 use tokio_stream::{Stream, StreamExt};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::builds::Builds;
 use super::history::{History, Remembered};
-use super::order::Order;
+use super::order::{session_of, Order};
 use super::solve::Solving;
 use super::space;
 use super::status::Log;
 use crate::engine::Entitlements;
 use crate::gateway::caps;
 use crate::rfc3339::Time;
-use crate::wire::failure::Failure;
 use crate::wire::proto::control::control_server::Control;
 use crate::wire::proto::control::*;
 
@@ -60,30 +60,45 @@ impl Service {
             tell(what());
         }
     }
-}
 
-#[tonic::async_trait]
-impl Control for Service {
-    async fn solve(&self, call: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
-        let order = Order::read(call.into_inner(), self.allowed)?;
+    async fn order(&self, request: SolveRequest) -> Result<Response<SolveResponse>, Status> {
+        let order = Order::read(request, self.allowed)?;
         let entered = self.builds().enter(&order.id)?;
         let log = Arc::clone(&entered.build.log);
-        let remembered = (!order.internal).then(|| Remembered::begin(&self.history, &order, &log));
+        let remembered = (!order.internal).then(|| {
+            let asker = self.solving.sessions.project(&order.session);
+            Remembered::begin(&self.history, &order, asker)
+        });
+        let events = match &remembered {
+            Some(remembered) => remembered.sink(&log),
+            None => EventSink::new(move |event| log.event(&event)),
+        };
         let began = Instant::now();
         self.debug(|| format!("build {} begins, of session {:?}", order.id, order.session));
-        let solved = self.solving.solve(&order, &entered).await;
+        let solved = self.solving.solve(&order, &entered, events).await;
         self.debug(|| {
             let how = solved.as_ref().map_or_else(|failure| format!("failed: {}", failure.message), |_| "ended".into());
             format!("build {} {how} after {:.1} s", order.id, began.elapsed().as_secs_f32())
         });
         drop(entered);
         if let Some(remembered) = remembered {
-            remembered.end(&solved);
+            remembered.end(&solved).await;
         }
         match solved {
-            Ok(exporter_response) => Ok(Response::new(SolveResponse { exporter_response })),
+            Ok(done) => Ok(Response::new(SolveResponse { exporter_response: done.response })),
             Err(failure) => Err(Status::from(failure)),
         }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn solve(&self, call: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let request = call.into_inner();
+        let session = session_of(&request.session).to_owned();
+        let solved = self.order(request).await;
+        self.solving.sessions.settle(&session).await;
+        solved
     }
 
     async fn status(&self, call: Request<StatusRequest>) -> Result<Response<BoxStream<StatusResponse>>, Status> {
@@ -91,7 +106,9 @@ impl Control for Service {
         if let Some(log) = self.builds().log_now(&id) {
             return Ok(stamped(Log::follow(log)));
         }
-        if let Some(messages) = self.history.messages(&id) {
+        let (history, of) = (Arc::clone(&self.history), id.clone());
+        let told = tokio::task::spawn_blocking(move || history.messages(&of)).await;
+        if let Some(messages) = told.ok().flatten() {
             return Ok(stamped(tokio_stream::iter(messages.into_iter().map(Ok))));
         }
         Ok(stamped(Log::follow(self.builds().log(&id).await?)))
@@ -142,7 +159,7 @@ impl Control for Service {
         &self,
         call: Request<BuildHistoryRequest>,
     ) -> Result<Response<BoxStream<BuildHistoryEvent>>, Status> {
-        let stream = self.history.listen(call.into_inner())?;
+        let stream = self.history.listen(call.into_inner()).await?;
         Ok(stamped(stream.map(Ok)))
     }
 
@@ -150,10 +167,9 @@ impl Control for Service {
         &self,
         call: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
-        self.history.update(&call.into_inner())?;
+        let (history, request) = (Arc::clone(&self.history), call.into_inner());
+        let updated = tokio::task::spawn_blocking(move || history.update(&request)).await;
+        updated.map_err(|e| Status::internal(e.to_string()))??;
         Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 }
-
-/// How a solve ended, for those who look at it later.
-pub(super) type Solved = Result<std::collections::BTreeMap<String, String>, Failure>;

@@ -11,8 +11,10 @@ use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
 use crate::export::{Kind, Output};
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
-/// The compatibility versions there are.
-const COMPATIBILITY: [i64; 4] = [0, 10, 20, 30];
+/// The compatibility version that this is; 0 asks for the newest.
+const COMPATIBILITY: i64 = 30;
+/// Those of older builders, whose images have Docker's media types.
+const OLDER: [i64; 2] = [10, 20];
 const EPOCH: &str = "build-arg:SOURCE_DATE_EPOCH";
 /// The most bytes of a build's name.
 const LONGEST_NAME: usize = 1024;
@@ -63,6 +65,11 @@ fn unimplemented(text: impl Into<String>) -> Status {
     Status::new(Code::Unimplemented, text)
 }
 
+/// The session that a request names, which may have a prefix.
+pub fn session_of(named: &str) -> &str {
+    named.split_once(':').map_or(named, |(_, id)| id)
+}
+
 impl Order {
     /// Reads a request; `allowed` is what the daemon's configuration lets clients ask for.
     ///
@@ -72,9 +79,12 @@ impl Order {
         if request.r#ref.is_empty() || request.r#ref.len() > LONGEST_NAME {
             return Err(invalid("a build needs a Ref of at most 1024 bytes"));
         }
-        if !COMPATIBILITY.contains(&request.compatibility_version) {
-            let version = request.compatibility_version;
-            return Err(invalid(format!("unsupported compatibility-version {version}: want 10, 20 or 30")));
+        match request.compatibility_version {
+            0 | COMPATIBILITY => {}
+            version if OLDER.contains(&version) => {
+                return Err(unimplemented(format!("compatibility-version {version} is not supported: want 30")));
+            }
+            version => return Err(invalid(format!("unsupported compatibility-version {version}: want 30"))),
         }
         if request.proxy_network {
             return Err(unimplemented("network through a proxy of the builder's is not supported"));
@@ -89,21 +99,19 @@ impl Order {
         }
         let work = work(request.definition, request.frontend)?;
         let mut warnings = Vec::new();
-        let (cache_from, cache_to) = caches(request.cache.unwrap_or_default(), &mut warnings)?;
+        let session = session_of(&request.session).to_owned();
+        let (cache_from, cache_to) = caches(request.cache.unwrap_or_default(), &session, &mut warnings)?;
         let exporters = match request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
             true => vec![Exporter { r#type: request.exporter_deprecated, attrs: request.exporter_attrs_deprecated }],
             false => request.exporters,
         };
         let mut exports = exports(&exporters, &request.frontend_attrs)?;
         exports.provenance = provenance(&request.frontend_attrs)?;
-        if exports.provenance.as_ref().is_some_and(|wanted| !wanted.inline_only) && gives_files(&exports) {
-            warnings.push("provenance is not given together with files yet: it is in images only".to_string());
-        }
         Ok(Order {
             exports: ExportRequest { cache_to, ..exports },
             cache_from,
             id: request.r#ref,
-            session: request.session.split_once(':').map_or(request.session.clone(), |(_, id)| id.to_owned()),
+            session,
             work,
             rights: Rights {
                 entitlements: entitlements(&request.entitlements, allowed)?,
@@ -119,7 +127,11 @@ impl Order {
 }
 
 /// The caches of a request. One that cannot be imported is warned of, as one is that is not there.
-fn caches(asked: CacheOptions, warnings: &mut Vec<String>) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), Status> {
+fn caches(
+    asked: CacheOptions,
+    session: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), Status> {
     let registry = |reference: String, attrs: BTreeMap<String, String>| {
         let attrs = attrs.into_iter().chain([("ref".to_string(), reference)]).collect();
         CacheOptionsEntry { r#type: "registry".to_string(), attrs }
@@ -127,23 +139,16 @@ fn caches(asked: CacheOptions, warnings: &mut Vec<String>) -> Result<(Vec<CacheF
     let old_import = asked.import_refs_deprecated.into_iter().map(|name| registry(name, BTreeMap::new()));
     let old_export = Some(asked.export_ref_deprecated).filter(|name| !name.is_empty());
     let old_export = old_export.map(|name| registry(name, asked.export_attrs_deprecated));
-    // A path is one of the client's, and its store is reached by the session.
-    let refuse_local = |entry: &CacheOptionsEntry| match &*entry.r#type {
-        "local" => Err("caches of type local are not supported by the daemon yet; use type=registry".to_string()),
-        _ => Ok(entry.attrs.clone()),
-    };
     let (mut from, mut to) = (Vec::new(), Vec::new());
     for entry in asked.imports.into_iter().chain(old_import) {
-        let read = refuse_local(&entry)
-            .and_then(|attrs| CacheFrom::new(&entry.r#type, &attrs).map_err(|error| error.to_string()));
-        match read {
+        match CacheFrom::of_client(&entry.r#type, &entry.attrs, session) {
             Ok(cache) => from.push(cache),
             Err(why) => warnings.push(format!("a cache is not used: {why}")),
         }
     }
     for entry in asked.exports.into_iter().chain(old_export) {
-        let attrs = refuse_local(&entry).map_err(unimplemented)?;
-        to.push(CacheTo::new(&entry.r#type, &attrs).map_err(|error| invalid(error.to_string()))?);
+        let cache = CacheTo::of_client(&entry.r#type, &entry.attrs, session);
+        to.push(cache.map_err(|error| invalid(error.to_string()))?);
     }
     Ok((from, to))
 }
@@ -180,16 +185,19 @@ fn entitlements(asked: &[String], allowed: Entitlements) -> Result<Entitlements,
     };
     match refused {
         None => Ok(given),
-        Some(name) => Err(Status::permission_denied(format!(
-            "granting entitlement {name} is not allowed by build daemon configuration"
-        ))),
+        // Without a code of its own, as BuildKit has it: clients would print that before the sentence.
+        Some(name) => {
+            Err(Status::unknown(format!("granting entitlement {name} is not allowed by build daemon configuration")))
+        }
     }
 }
 
+/// Whom the build asks for images. As BuildKit's, a daemon that lives for months does not build on bases of long ago.
 fn ask(attrs: &BTreeMap<String, String>) -> Ask {
     match attrs.get("image-resolve-mode").map(String::as_str) {
         Some("pull") => Ask::Registry,
-        _ => Ask::Store,
+        // `local` is a wish about the Dockerfile's images: its sources say so themselves.
+        _ => Ask::RegistryThenStore,
     }
 }
 
@@ -243,11 +251,6 @@ fn provenance(attrs: &BTreeMap<String, String>) -> Result<Option<Provenance>, St
     Ok(wanted)
 }
 
-/// Whether something with files is given to the client, which then expects the attestation as one of them.
-fn gives_files(exports: &ExportRequest) -> bool {
-    exports.outputs.iter().any(|output| matches!(output.kind, Kind::Local | Kind::Tar))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +272,7 @@ mod tests {
         let exporter = |kind: &str, attrs| Exporter { r#type: kind.into(), attrs };
         assert!(refused(|r| r.r#ref.clear()).contains("a build needs a Ref"));
         assert!(refused(|r| r.compatibility_version = 7).contains("unsupported compatibility-version 7"));
+        assert!(refused(|r| r.compatibility_version = 20).contains("compatibility-version 20 is not supported"));
         assert!(refused(|r| r.entitlements = vec!["security.insecure".into()])
             .contains("granting entitlement security.insecure is not allowed by build daemon configuration"));
         assert!(refused(|r| r.entitlements = vec!["x".into()]).contains("unknown entitlement x"));
@@ -285,7 +289,7 @@ mod tests {
         let export = |kind, attrs| CacheOptions { exports: vec![entry(kind, attrs)], ..CacheOptions::default() };
         let cached = |cache: CacheOptions| request(|r| r.cache = Some(cache)).map_err(|e| e.message().to_owned());
         assert!(cached(export("registry", map(&[]))).unwrap_err().contains("needs ref"));
-        assert!(cached(export("local", map(&[("dest", "/c")]))).unwrap_err().contains("not supported by the daemon"));
+        assert!(cached(export("local", map(&[("dst", "/c")]))).unwrap_err().contains("needs dest"));
         let asked = cached(export("registry", map(&[("ref", "r/c"), ("mode", "max")]))).unwrap();
         assert_eq!((asked.exports.cache_to.len(), asked.warnings.len()), (1, 0));
         let import = CacheOptions {

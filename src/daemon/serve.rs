@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use snapshotter::store::relief::SpaceLimits;
+use snapshotter::store::relief::{Beyond, SpaceLimits};
 use snapshotter::Store;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -19,8 +19,9 @@ use super::session::Sessions;
 use super::solve::Solving;
 use super::traces::NoTraces;
 use super::{content, control};
-use crate::engine::{Backlog, BuildError, Engine, Entitlements};
+use crate::engine::{space, Backlog, BuildError, Engine, Entitlements};
 use crate::gateway::{self, caps};
+use crate::history::Limits;
 use crate::wire::health::healthy;
 use crate::wire::proto::content::content_server::ContentServer;
 use crate::wire::proto::control::control_server::ControlServer;
@@ -48,6 +49,8 @@ pub struct Serving {
     pub tls: Option<TlsFiles>,
     /// How much the store may take; without limits nothing is collected.
     pub space: Option<SpaceLimits>,
+    /// How much of earlier builds is remembered.
+    pub history: Limits,
     /// How many steps run at once.
     pub jobs: Option<usize>,
     /// What clients may ask for.
@@ -78,11 +81,13 @@ pub enum ServeError {
 /// # Errors
 /// It could not begin.
 pub async fn serve(serving: Serving, tell: Tell, end: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let engine = Arc::new(Engine::open(&serving.root, serving.jobs, Arc::new(Backlog::default()))?);
+    let backlog = Arc::new(Backlog::default());
+    let engine = Arc::new(Engine::open(&serving.root, serving.jobs, Arc::clone(&backlog))?);
     let store = Store::open(&serving.root)?;
     // What a daemon left that was killed here.
     engine.tidy(TIDYING);
-    let routes = routes(&engine, store, &serving, &tell);
+    let history = Arc::new(History::new(engine.history(), serving.history, backlog));
+    let routes = routes(&engine, store, history, &serving, &tell);
     let mut doors = Vec::new();
     for address in &serving.addresses {
         doors.extend(Door::open(address, serving.group.as_deref(), serving.tls.as_ref())?);
@@ -112,9 +117,15 @@ async fn collect(engine: Arc<Engine>, space: SpaceLimits, tell: Tell) {
         tokio::time::sleep(COLLECTING).await;
         let engine = Arc::clone(&engine);
         let relieved = tokio::task::spawn_blocking(move || engine.relieve(&space, TIDYING)).await;
-        let collected = relieved.ok().flatten().and_then(|relief| relief.collected);
-        if let Some(collected) = collected.filter(|collected| collected.bytes > 0) {
-            tell(format!("the store was beyond its limits: {} bytes were removed", collected.bytes));
+        let Some(relief) = relieved.ok().flatten() else { continue };
+        let Some(collected) = relief.collected.filter(|collected| collected.bytes > 0) else { continue };
+        let why = match relief.beyond {
+            Beyond::Used { used, most } => format!("the store took {used} bytes and may take {most}"),
+            Beyond::Free { free, least } => format!("{free} bytes of its disk were free and should be {least}"),
+        };
+        tell(format!("removed {} bytes of what was used longest ago: {why}", collected.bytes));
+        for gone in &collected.gone {
+            tell(format!("removed {}, {} bytes: {}", space::kind_of(gone), gone.bytes, space::farewell(gone)));
         }
     }
 }
@@ -142,9 +153,8 @@ async fn attend(door: Arc<Door>, routes: Routes) {
 }
 
 /// What clients find.
-fn routes(engine: &Arc<Engine>, store: Store, serving: &Serving, tell: &Tell) -> Routes {
+fn routes(engine: &Arc<Engine>, store: Store, history: Arc<History>, serving: &Serving, tell: &Tell) -> Routes {
     let builds = Builds::default();
-    let history = Arc::new(History::default());
     let solving = Solving {
         engine: Arc::clone(engine),
         builds: builds.clone(),

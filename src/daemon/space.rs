@@ -1,13 +1,15 @@
 //! What the store holds, and pruning it, as clients ask for them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use snapshotter::store::gc::{Keep, PrunePolicy};
+use snapshotter::store::gc::Keep;
+use snapshotter::store::things::Thing;
 use snapshotter::Store;
 use tonic::Status;
 
 use super::filter::Filter;
 use crate::engine::chain;
+use crate::engine::space::{self, Clearing};
 use crate::wire::proto::control::{DiskUsageRequest, PruneRequest, UsageRecord};
 
 fn failed(error: &snapshotter::Error) -> Status {
@@ -18,55 +20,25 @@ fn bytes(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn records(store: &Store) -> Result<Vec<UsageRecord>, Status> {
-    let usage = store.usage().map_err(|error| failed(&error))?;
-    let shares = [
-        ("snapshots", "regular", usage.snapshots),
-        ("blobs", "internal", usage.blobs),
-        ("active", "internal", usage.active),
-        ("ingest", "internal", usage.ingest),
-        ("trash", "internal", usage.trash),
-    ];
-    let record = |id: &str, kind: &str, size: u64, description: String| UsageRecord {
-        id: id.to_string(),
-        size: bytes(size),
-        record_type: kind.to_string(),
-        description,
-        mutable: matches!(id, "active" | "ingest") || (kind != "regular" && kind != "internal"),
-        in_use: matches!(id, "active" | "ingest"),
-        ..UsageRecord::default()
-    };
-    let mut records: Vec<UsageRecord> = shares
-        .into_iter()
-        .filter(|(.., share)| share.bytes > 0)
-        .map(|(id, kind, share)| record(id, kind, share.bytes, format!("{} {id}", share.count)))
-        .collect();
-    for mount in &usage.cache_mounts {
-        // Directories that came from clients lie where cache mounts do.
-        let (kind, description) = match mount.name.split_once(' ') {
-            Some(("source.local", name)) => ("source.local", format!("local source for {name}")),
-            Some(("git", remote)) => ("source.git.checkout", format!("git repository {remote}")),
-            _ => ("exec.cachemount", format!("cached mount {}", mount.name)),
-        };
-        records.push(record(&mount.name, kind, mount.bytes, description));
-    }
-    Ok(records)
+fn time(at: SystemTime) -> prost_types::Timestamp {
+    prost_types::Timestamp::from(at)
 }
 
-/// A field of a record, as filters name it.
-fn field(record: &UsageRecord, name: &str) -> Option<String> {
-    let present = |is: bool| is.then(|| "true".to_string());
-    match name {
-        "id" => Some(record.id.clone()),
-        "description" => Some(record.description.clone()),
-        "type" => Some(record.record_type.clone()),
-        "inuse" => present(record.in_use),
-        "mutable" => present(record.mutable),
-        "immutable" => present(!record.mutable),
-        "shared" => present(record.shared),
-        "private" => present(!record.shared),
-        "parents" => Some(record.parents.join(";")),
-        _ => None,
+#[allow(deprecated, reason = "old clients know of no more than one parent")]
+fn record(thing: &Thing) -> UsageRecord {
+    UsageRecord {
+        id: thing.id.clone(),
+        mutable: thing.is_mutable(),
+        in_use: thing.is_used,
+        size: bytes(thing.bytes),
+        parent: thing.parents.first().cloned().unwrap_or_default(),
+        parents: thing.parents.clone(),
+        created_at: thing.created.map(time),
+        last_used_at: thing.last_used.map(time),
+        usage_count: 0,
+        description: space::description(thing),
+        record_type: space::kind(thing).to_string(),
+        shared: thing.is_shared,
     }
 }
 
@@ -76,20 +48,25 @@ fn field(record: &UsageRecord, name: &str) -> Option<String> {
 /// The filter makes no sense, or the store cannot be read.
 pub fn usage(store: &Store, request: &DiskUsageRequest) -> Result<Vec<UsageRecord>, Status> {
     let filter = Filter::parse(&request.filter)?;
-    let records = records(store)?;
-    Ok(records.into_iter().filter(|record| filter.matches(&|name| field(record, name))).collect())
+    let age = request.age_limit;
+    let age = u64::try_from(age).map_err(|_| Status::invalid_argument(format!("age_limit is negative: {age}")))?;
+    let age = Duration::from_nanos(age);
+    let mut things = store.things().map_err(|error| failed(&error))?;
+    things.retain(|thing| space::is_unused_for(thing, age) && filter.matches(&|name| space::field(thing, name)));
+    things.sort_by(|a, b| (b.bytes, &a.id).cmp(&(a.bytes, &b.id)));
+    Ok(things.iter().map(record).collect())
 }
 
-/// Removes what nobody needs; what is freed comes back as one record for each kind.
+/// Removes what nobody needs. What went is told one by one; the last one is what went along.
 ///
 /// # Errors
 /// What cannot be obeyed is refused; the store cannot be changed.
 pub fn prune(store: &Store, request: &PruneRequest) -> Result<Vec<UsageRecord>, Status> {
     let filter = Filter::parse(&request.filter)?;
-    if let Some(field) = filter.fields().find(|field| *field != "type") {
-        return Err(Status::unimplemented(format!("pruning by {field} is not supported: only by type")));
+    if let Some(field) = filter.fields().find(|field| !space::FIELDS.contains(field)) {
+        let known = space::FIELDS.join(", ");
+        return Err(Status::invalid_argument(format!("filter {field}: known fields are {known}")));
     }
-    let is_asked_for = |kind: &str| filter.matches(&|name| (name == "type").then(|| kind.to_string()));
     let limit = |name: &str, value: i64| {
         u64::try_from(value).map_err(|_| Status::invalid_argument(format!("{name} is negative: {value}")))
     };
@@ -105,31 +82,36 @@ pub fn prune(store: &Store, request: &PruneRequest) -> Result<Vec<UsageRecord>, 
         let fitting = used.saturating_sub(least_free.saturating_sub(free)).max(reserved);
         most_bytes = Some(most_bytes.map_or(fitting, |other| other.min(fitting)));
     }
-    let unused = if age > 0 { Keep::UsedWithin(Duration::from_nanos(age)) } else { Keep::Nothing };
-    let records = match (most_bytes, age) {
-        _ if !is_asked_for("regular") => Keep::All,
-        (Some(_), 0) => Keep::All,
-        _ => unused,
+    let unused_for = Duration::from_nanos(age);
+    let nameless_images = match (filter.is_empty(), age) {
+        (false, _) => Keep::All,
+        (true, 0) => Keep::Nothing,
+        (true, _) => Keep::UsedWithin(unused_for),
     };
-    let cache_mounts = match most_bytes {
-        _ if !is_asked_for("exec.cachemount") => Keep::All,
-        // A limit is met by results, which can be made again more cheaply than what years filled.
-        Some(_) if !request.all && age == 0 => Keep::All,
-        _ => unused,
-    };
-    let nameless_images = if is_asked_for("internal") || is_asked_for("regular") { unused } else { Keep::All };
-    let most_bytes = most_bytes.filter(|_| is_asked_for("regular"));
-    let policy = PrunePolicy { records, nameless_images, cache_mounts, most_bytes };
-    let collected = store.prune(&policy).map_err(|error| failed(&error))?;
-    let freed = UsageRecord {
-        id: "freed".to_string(),
-        size: bytes(collected.bytes),
-        record_type: "regular".to_string(),
-        description: format!(
-            "{} records, {} snapshots, {} blobs",
-            collected.records, collected.snapshots, collected.blobs
-        ),
-        ..UsageRecord::default()
-    };
-    Ok(if collected.bytes > 0 { vec![freed] } else { Vec::new() })
+    let (records, directories) = (true, true);
+    let clearing = Clearing { records, directories, nameless_images, unused_for, filter, most_bytes };
+    let collected = clearing.run(store).map_err(|error| failed(&error))?;
+    let mut rest = collected.bytes;
+    let mut told: Vec<UsageRecord> = Vec::new();
+    for gone in &collected.gone {
+        rest = rest.saturating_sub(gone.bytes);
+        told.push(UsageRecord {
+            id: gone.id.clone(),
+            size: bytes(gone.bytes),
+            record_type: space::kind_of(gone).to_string(),
+            description: space::farewell(gone),
+            last_used_at: Some(time(gone.last_used)),
+            ..UsageRecord::default()
+        });
+    }
+    if rest > 0 {
+        told.push(UsageRecord {
+            id: "freed".to_string(),
+            size: bytes(rest),
+            record_type: "internal".to_string(),
+            description: format!("{} snapshots and {} blobs in all", collected.snapshots, collected.blobs),
+            ..UsageRecord::default()
+        });
+    }
+    Ok(told)
 }

@@ -242,7 +242,6 @@ pub struct Log {
 struct Inner {
     fold: Fold,
     told: Vec<StatusResponse>,
-    warnings: usize,
     ended: bool,
 }
 
@@ -270,7 +269,6 @@ impl Log {
     pub fn event(&self, event: &Event) {
         self.change(|inner| {
             let told = inner.fold.event(event);
-            inner.warnings += told.warnings.len();
             inner.told.extend(Some(told).filter(|told| *told != StatusResponse::default()));
         });
     }
@@ -292,25 +290,14 @@ impl Log {
         }
     }
 
-    /// What the build did so far.
-    pub fn counts(&self) -> Counts {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let (steps, completed, cached) = inner.fold.counts();
-        Counts { steps, completed, cached, warnings: inner.warnings }
-    }
-
-    /// All messages so far.
-    pub fn messages(&self) -> Vec<StatusResponse> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).told.clone()
-    }
-
     /// The messages from the first to the last; ends when the build does.
     pub fn follow(log: Arc<Log>) -> impl Stream<Item = Result<StatusResponse, Status>> + Send {
         let length = log.length.subscribe();
         stream::unfold((log, length, 0), |(log, mut length, mut from)| async move {
             let (_, ended) = *length.wait_for(|(length, ended)| *length > from || *ended).await.ok()?;
             if !ended {
-                tokio::time::sleep(GATHERED).await;
+                // What comes meanwhile goes along; a build's end is told at once.
+                let _ = tokio::time::timeout(GATHERED, length.wait_for(|(_, ended)| *ended)).await;
             }
             let message = log.gather(&mut from)?;
             Some((Ok(message), (log, length, from)))
@@ -434,5 +421,18 @@ mod tests {
         let late = lines(Log::follow(Arc::clone(&log)).collect().await);
         assert_eq!(lines(early.await.unwrap()), late);
         assert_eq!((late.len(), late.last().is_some_and(|line| line.ends_with("context canceled"))), (3, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_the_end() {
+        use tokio_stream::StreamExt;
+        let log = Arc::new(Log::default());
+        log.event(&event(1, added("a", &[])));
+        let began = tokio::time::Instant::now();
+        let told = tokio::spawn(Log::follow(Arc::clone(&log)).collect::<Vec<_>>());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        log.end();
+        assert!(!told.await.unwrap().is_empty());
+        assert_eq!(began.elapsed(), Duration::from_millis(10));
     }
 }

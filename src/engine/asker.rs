@@ -9,6 +9,7 @@ use solver::port::Record;
 use tokio::sync::OnceCell;
 
 use super::bases::Bases;
+use super::cache::Feed;
 use super::client::Client;
 use super::context::UsedContext;
 use super::provenance::Material;
@@ -34,6 +35,8 @@ pub(crate) struct Asker {
     uploads: Mutex<HashMap<String, Arc<OnceCell<Record>>>>,
     /// What sources turned out to be.
     materials: Mutex<BTreeSet<Material>>,
+    /// Who wants to know of results as they come.
+    feeds: Mutex<Vec<Feed>>,
 }
 
 impl Asker {
@@ -44,14 +47,24 @@ impl Asker {
         own: OwnRecords,
     ) -> Asker {
         let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
-        let (contexts, uploads, materials) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts, uploads, materials }
+        let (contexts, uploads, materials, feeds) = Default::default();
+        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts, uploads, materials, feeds }
     }
 
     /// The place of what the client sends under this path.
     pub(crate) fn upload(&self, path: &str) -> Arc<OnceCell<Record>> {
         let mut uploads = self.uploads.lock().unwrap_or_else(|e| e.into_inner());
         Arc::clone(uploads.entry(path.to_owned()).or_default())
+    }
+
+    /// Tells somebody of results as they come, from now on.
+    pub(crate) fn tell(&self, feed: Feed) {
+        self.feeds.lock().unwrap_or_else(|e| e.into_inner()).push(feed);
+    }
+
+    /// Those who are told of results.
+    pub(crate) fn feeds(&self) -> Vec<Feed> {
+        self.feeds.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Notes what a source turned out to be.

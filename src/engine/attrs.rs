@@ -69,11 +69,18 @@ pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Grap
             continue;
         }
         if let Some(name) = key.strip_prefix("build-arg:") {
+            if name == "BUILDKIT_DISABLE_FILEOP" && boolean(key, value)? {
+                return Err(AttrError::Unsupported(key.clone()));
+            }
             options.build_args.insert(name.to_string(), value.clone());
             continue;
         }
         if let Some(name) = key.strip_prefix("label:") {
             options.labels.push((name.to_string(), value.clone()));
+            continue;
+        }
+        if let Some(name) = key.strip_prefix("local-sessionid:") {
+            options.local_sessions.insert(name.to_string(), value.clone());
             continue;
         }
         if let Some(name) = key.strip_prefix("context:") {
@@ -95,9 +102,9 @@ pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Grap
             "force-network-mode" => options.network = network(value)?,
             "shm-size" => options.shm_size = number(key, value)?,
             "ulimit" => options.ulimits = ulimits(value)?,
-            "cgroup-parent" => options.cgroup_parent.clone_from(value),
             "hostname" => options.hostname = Some(value.clone()),
             "override-copy-image"
+            | "cgroup-parent"
             | "memory"
             | "memswap"
             | "cpushares"
@@ -111,7 +118,9 @@ pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Grap
             }
             // Whoever drives the frontend looks at these.
             "cmdline" | "source" | "frontend.caps" | "cache-imports" | "cache-from" | "requestid" => {}
-            _ if ["local-sessionid:", "sharedkey:", "attest:"].iter().any(|prefix| key.starts_with(prefix)) => {}
+            _ if key.starts_with("attest:") => {}
+            // They change nothing: what is sent again, what provenance may say, and what no frontend reads.
+            _ if ["sharedkey:", "vcs:", "input:"].iter().any(|prefix| key.starts_with(prefix)) => {}
             _ => unused.push(key.clone()),
         }
     }
@@ -207,6 +216,7 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
         (false, false) => put("no-cache", options.no_cache_filter.join(",")),
         (false, true) => {}
     }
+    options.local_sessions.iter().for_each(|(name, id)| put(&format!("local-sessionid:{name}"), id.clone()));
     options.contexts.iter().for_each(|(name, value)| put(&format!("context:{name}"), value.clone()));
     if !options.platforms.is_empty() {
         put("platform", options.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(","));
@@ -233,9 +243,6 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
         let limits = options.ulimits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard));
         put("ulimit", limits.collect::<Vec<_>>().join(","));
     }
-    if !options.cgroup_parent.is_empty() {
-        put("cgroup-parent", options.cgroup_parent.clone());
-    }
     if let Some(hostname) = &options.hostname {
         put("hostname", hostname.clone());
     }
@@ -256,7 +263,7 @@ fn number(key: &str, value: &str) -> Result<i64, AttrError> {
 }
 
 /// The words Go's `strconv.ParseBool` takes.
-fn boolean(key: &str, value: &str) -> Result<bool, AttrError> {
+pub(crate) fn boolean(key: &str, value: &str) -> Result<bool, AttrError> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -338,7 +345,7 @@ mod tests {
             ("force-network-mode", "none"),
             ("shm-size", "1024"),
             ("ulimit", "nofile=1:2"),
-            ("cgroup-parent", "/p"),
+            ("local-sessionid:tree", "abc"),
             ("hostname", "h"),
         ]);
         let read = read(&given, &BTreeMap::new()).unwrap();
@@ -402,6 +409,8 @@ mod tests {
             ("add-hosts", "x=y", "failed to parse IP y"),
             ("force-network-mode", "x", "invalid netmode x"),
             ("memory", "1", "option memory is not supported"),
+            ("cgroup-parent", "/p", "option cgroup-parent is not supported"),
+            ("build-arg:BUILDKIT_DISABLE_FILEOP", "1", "option build-arg:BUILDKIT_DISABLE_FILEOP is not supported"),
             ("ulimit", "x", "invalid ulimit argument: x"),
         ] {
             assert_eq!(read(&attrs(&[(key, value)]), &BTreeMap::new()).unwrap_err().to_string(), want);

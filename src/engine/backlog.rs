@@ -1,6 +1,7 @@
 //! How much of the steps' output waits to be shown, so that a slow screen slows a step before it fills the memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Beyond this many bytes steps wait with their output: 8 MiB.
@@ -21,10 +22,29 @@ impl Backlog {
         self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// So many bytes were passed on, and wait until what this gives is dropped.
+    pub fn hold(self: &Arc<Self>, bytes: usize) -> HeldBytes {
+        self.add(bytes);
+        HeldBytes { backlog: Arc::clone(self), bytes }
+    }
+
     /// Waits until there is room.
     pub(crate) async fn room(&self) {
         while self.0.load(Ordering::Relaxed) > LIMIT {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// Bytes that wait as long as this lives.
+#[derive(Debug)]
+pub struct HeldBytes {
+    backlog: Arc<Backlog>,
+    bytes: usize,
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.backlog.remove(self.bytes);
     }
 }

@@ -6,7 +6,8 @@
 //! - [`Client`]: all that can be asked.
 //! - [`LocalDirectory`] asks for a [`Directory`]: what is needed of it, and where it is meanwhile.
 //! - [`Delivery`] says which result goes out; a file leaves through a [`pipe`], directories as [`DeliveredTree`]s.
-//! - [`ClientBlob`]: a blob of an image layout that the client has.
+//! - [`ClientBlob`]: a blob of one of the client's content stores, which are its image layouts, its caches, and where
+//!   images go as directories.
 //!
 //! Start reading at [`Client`].
 
@@ -75,6 +76,12 @@ pub trait Client: Send + Sync + 'static {
         Box::pin(async { Err(ClientError::NotOffered("the blobs of an image layout")) })
     }
 
+    /// Gives one of the client's stores a blob of so many bytes. Ends once the client has it for good, or had it before.
+    fn take_blob<'a>(&'a self, blob: &'a ClientBlob, size: u64, content: FileContent) -> Answer<'a, ()> {
+        let _ = (blob, size, content);
+        Box::pin(async { Err(ClientError::NotOffered("a place for blobs")) })
+    }
+
     /// Gives the client a result that is one file, such as an archive. Ends once the client has all of it.
     fn take_file<'a>(&'a self, delivery: &'a Delivery, content: FileContent) -> Answer<'a, ()> {
         let _ = (delivery, content);
@@ -98,15 +105,36 @@ pub trait Bytes: AsyncRead + Send + Unpin {}
 
 impl<T: AsyncRead + Send + Unpin> Bytes for T {}
 
-/// A blob of an image layout that the client has.
+/// A blob of one of the client's stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientBlob {
     /// The session it is in; `None` is the asker's own.
     pub session: Option<String>,
-    /// What the client calls the layout: a source's `oci.store`.
-    pub store: String,
+    /// Which store.
+    pub store: ClientStore,
     /// Which blob.
     pub digest: Digest,
+}
+
+/// One of the client's content stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientStore {
+    /// An image layout that is a context, by what the client calls it: a source's `oci.store`.
+    Layout(String),
+    /// The cache in a directory, by the directory as the client wrote it.
+    Cache(String),
+    /// Where an image goes that is to be a directory.
+    Result,
+}
+
+impl std::fmt::Display for ClientStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClientStore::Layout(name) => write!(f, "the layout {name}"),
+            ClientStore::Cache(dir) => write!(f, "the cache {dir}"),
+            ClientStore::Result => f.write_str("the result"),
+        }
+    }
 }
 
 /// The client cannot give what was asked for.

@@ -1,20 +1,18 @@
-//! Results that leave through the client: archives as one file, files as directories.
+//! Results that leave through the client: archives as one file, files as directories, images as blobs.
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
 use snapshotter::layer::write_tar;
-use snapshotter::{Mounted, View};
 
+use super::beside::Shown;
 use super::blocking::blocking;
-use super::client::{pipe, Client, DeliveredTree, Delivery, FileWriter};
+use super::cache::give;
+use super::client::{pipe, Client, ClientStore, DeliveredTree, Delivery, FileWriter};
 use super::error::BuildError;
 use super::finish::{Built, Finishing, Stays};
 use super::notes::Note;
-use super::steps::StepFailure;
 use crate::export::{self, layout, Kind, Output};
 
 /// Nanoseconds in a second.
@@ -37,20 +35,24 @@ pub(super) async fn deliver(
             }
             let write = move |into: &mut FileWriter| {
                 let Some(part) = finishing.parts.first() else { return Ok(()) };
-                let view = finishing.view(part)?;
-                let tree = view.mount()?;
+                let tree = finishing.show(part, &output.options)?;
                 let epoch = output.options.epoch.or(finishing.epoch);
                 write_tar(tree.root(), epoch, into).map_err(|e| failed_to_send(io::Error::other(e)))
             };
             file(&delivery, client, note, write).await.map(|()| None)
         }
-        Kind::Oci { .. } | Kind::Docker { .. } => {
+        Kind::Oci { tar } | Kind::Docker { tar } => {
             let made = {
                 let (finishing, options) = (Arc::clone(&finishing), output.options.clone());
                 blocking(move || finishing.assemble(&options, true, Stays::Elsewhere)).await?
             };
             let names: Vec<String> = finishing.image_names(&output.options).iter().map(ToString::to_string).collect();
             let built = made.built(&names, true);
+            if !tar {
+                let bundle = finishing.bundle(&output, made)?;
+                blobs(&finishing, bundle, client, note).await?;
+                return Ok(Some(built));
+            }
             let delivery = Delivery { metadata: built.response(), ..delivery };
             let flavour = match output.kind {
                 Kind::Docker { .. } => layout::Flavour::Docker,
@@ -76,6 +78,27 @@ fn failed_to_send(source: io::Error) -> BuildError {
     BuildError::Export(export::Error::Write { path: "client".into(), source })
 }
 
+/// Gives the client an image as blobs, what names others last. It writes the index itself.
+async fn blobs(
+    finishing: &Arc<Finishing>,
+    bundle: export::Bundle,
+    client: &dyn Client,
+    note: &Note<'_>,
+) -> Result<(), BuildError> {
+    for (digest, size) in bundle.layers() {
+        let finishing = Arc::clone(finishing);
+        let write = move |into: &mut FileWriter| io::copy(&mut finishing.open(&digest)?, into).map(drop);
+        give(client, &ClientStore::Result, digest, size, write).await?;
+        note.part(&format!("writing layer {digest}"));
+    }
+    for (digest, bytes) in bundle.into_documents() {
+        let size = bytes.len() as u64;
+        give(client, &ClientStore::Result, digest, size, move |into| into.write_all(&bytes)).await?;
+    }
+    note.part("sending blobs");
+    Ok(())
+}
+
 /// Gives the client a file while `write` makes it.
 async fn file(
     delivery: &Delivery,
@@ -96,12 +119,6 @@ async fn file(
     Ok(())
 }
 
-/// A directory that is there as long as this is.
-struct Shown {
-    root: OwnedFd,
-    _mounted: (Mounted, View),
-}
-
 /// Gives the client directories: one for each platform, or one.
 async fn directories(
     finishing: Arc<Finishing>,
@@ -113,23 +130,16 @@ async fn directories(
     let latest = epoch.map(|seconds| seconds.saturating_mul(NANOSECONDS));
     let split = finishing.index;
     let at: Vec<String> = finishing.parts.iter().map(|part| part.platform.to_string().replace('/', "_")).collect();
-    let shown = blocking(move || {
-        let show = |part| {
-            let view = finishing.view(part)?;
-            let mounted = view.mount()?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(mounted.root(), ".", flags, Mode::empty());
-            let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
-            Ok(Shown { root, _mounted: (mounted, view) })
-        };
-        finishing.parts.iter().map(show).collect::<Result<Vec<_>, BuildError>>()
-    })
-    .await?;
+    let options = output.options.clone();
+    let show = move || {
+        let shown = finishing.parts.iter().map(|part| finishing.show(part, &options));
+        shown.collect::<Result<Vec<Shown>, BuildError>>()
+    };
+    let shown = blocking(show).await?;
     let trees = shown.iter().zip(at).map(|(shown, at)| {
-        let root = shown.root.try_clone().map_err(|e| StepFailure::io("open the result", e))?;
-        Ok(DeliveredTree { root, at: if split { at } else { String::new() }, latest })
+        Ok(DeliveredTree { root: shown.opened()?, at: if split { at } else { String::new() }, latest })
     });
-    let trees = trees.collect::<Result<Vec<_>, StepFailure>>()?;
+    let trees = trees.collect::<Result<Vec<_>, BuildError>>()?;
     let delivery = Delivery { multi_platform: true, ..delivery };
     client.take_trees(&delivery, trees).await?;
     Ok(())

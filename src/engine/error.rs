@@ -25,7 +25,7 @@ pub enum BuildError {
         reason: String,
     },
     /// The Dockerfile is wrong.
-    #[error("{}", .findings.first().map(|f| f.message.as_str()).unwrap_or("the Dockerfile is wrong"))]
+    #[error("{}", first(.text, .findings))]
     Dockerfile {
         /// Its text.
         text: Box<Source>,
@@ -122,7 +122,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A build's failure in one line.
-pub(crate) fn one_line(error: &BuildError) -> String {
-    chain(error)
+/// What is wrong first in a Dockerfile, as users of BuildKit know it.
+fn first(text: &Source, findings: &[Diagnostic]) -> String {
+    let error = findings.iter().find(|finding| finding.is_error());
+    error.map_or_else(|| "the Dockerfile is wrong".to_owned(), |error| error.text(text))
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine as _;
-use rustix::fs::{Mode, OFlags};
 use serde_json::{json, Value};
 use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions, Pulled};
 use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
 use snapshotter::{DiffId, Digest, Lease, SnapshotInfo, Store};
 use solver::graph::Platform;
 
+use super::beside::{self, file_name, Kept, Shown};
 use super::blocking::blocking;
 use super::deliver;
 use super::error::BuildError;
@@ -23,12 +23,11 @@ use super::job::{Job, Tree};
 use super::layers::{Layers, Wanted};
 use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
-use super::provenance::{provenance, Account, Provenance, Story};
+use super::provenance::{of_tree, Provenance, Story};
 use super::push::push;
 use super::remote::{Origin, Remote};
 use super::request::ExportRequest;
 use super::results::Files;
-use super::steps::StepFailure;
 use crate::cache::{Place, INLINE_KEY};
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{
@@ -408,14 +407,7 @@ impl Finishing {
     }
 
     fn provenance_of(&self, part: &Part, wanted: &Provenance, story: &Story) -> Attestation {
-        let account = Account {
-            story,
-            graph: part.tree.as_ref().map(Tree::graph),
-            definition: part.tree.as_ref().map(Tree::definition).unwrap_or_default(),
-            finished: self.now,
-            platform: &Platform::host(),
-        };
-        provenance(wanted, &account)
+        of_tree(wanted, story, part.tree.as_ref(), self.now)
     }
 
     pub(super) fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
@@ -477,9 +469,16 @@ impl Finishing {
         Ok(layers)
     }
 
-    /// The files of one platform.
-    pub(super) fn view(&self, part: &Part) -> Result<snapshotter::View, BuildError> {
-        Ok(self.store.view(part.layers.top().as_ref(), &self.lease)?)
+    /// The files of one platform as they leave, with what is said of them.
+    pub(super) fn show(&self, part: &Part, options: &ImageOptions) -> Result<Shown, BuildError> {
+        let top = part.layers.top();
+        let Some((wanted, story)) = self.provenance.as_ref().filter(|(wanted, _)| !wanted.inline_only) else {
+            return Shown::of(Kept::AsItIs(self.store.view(top.as_ref(), &self.lease)?));
+        };
+        let name = file_name(&options.attestation_prefix, &wanted.filename)?;
+        let shown = Shown::of(Kept::WithMore(self.store.prepare(top.as_ref(), &self.lease)?))?;
+        beside::put(shown.root(), &name, &self.provenance_of(part, wanted, story))?;
+        Ok(shown)
     }
 
     /// Writes one output.
@@ -493,8 +492,7 @@ impl Finishing {
                 let [part] = self.parts.as_slice() else {
                     return Err(BuildError::Unsupported("several platforms in one tar of files; use type=local"));
                 };
-                let view = self.view(part)?;
-                let tree = view.mount()?;
+                let tree = self.show(part, &output.options)?;
                 let fill =
                     &mut |into: &mut dyn io::Write| write_tar(tree.root(), epoch, into).map_err(io::Error::other);
                 Ok(export::tar(&dest, fill)?)
@@ -502,26 +500,12 @@ impl Finishing {
             Kind::Local => {
                 let Dest::Path(dir) = &dest else { return Err(BuildError::Unsupported("files on standard output")) };
                 let options = local::Options { owner: local::Owner::of_this_process(), epoch };
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 for part in &self.parts {
-                    let view = self.view(part)?;
-                    let tree = view.mount()?;
-                    let root = rustix::fs::openat(tree.root(), ".", flags, Mode::empty());
-                    let root = root.map_err(|e| StepFailure::io("open the result", e.into()))?;
+                    let tree = self.show(part, &output.options)?;
                     // One directory for each platform, as other builders have it.
                     let own = self.index.then(|| dir.join(part.platform.to_string().replace('/', "_")));
                     let own = own.as_ref().unwrap_or(dir);
-                    local::copy(root.as_fd(), own, &options)?;
-                    if let Some((wanted, story)) = self.provenance.as_ref().filter(|(wanted, _)| !wanted.inline_only) {
-                        let said = self.provenance_of(part, wanted, story).predicate;
-                        // Plain JSON always serializes.
-                        let said = serde_json::to_vec_pretty(&said).unwrap_or_default();
-                        let dest = Dest::Path(own.join(&wanted.filename));
-                        export::dest::write(&dest, &mut |into| {
-                            let path = || own.join(&wanted.filename);
-                            into.write_all(&said).map_err(|source| export::Error::Write { path: path(), source })
-                        })?;
-                    }
+                    local::copy(tree.opened()?.as_fd(), own, &options)?;
                 }
                 Ok(())
             }

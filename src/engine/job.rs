@@ -10,26 +10,29 @@ use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 use solver::graph::{Graph, Platform};
 use solver::llb::pb;
+use solver::port::StepError;
 use tokio::sync::OnceCell;
 
 use super::asker::Asker;
 use super::attrs;
 use super::bases::Bases;
 use super::blocking::blocking;
-use super::cache::{self, Import, ToExport};
+use super::cache::{self, Import, Stream, ToExport};
 use super::client::Client;
 use super::error::{self, BuildError};
 use super::host::EngineHost;
 use super::images;
 use super::load::Loaded;
 use super::notes::Notes;
-use super::outcome::Outcome;
-use super::provenance::Story;
+use super::outcome::{Outcome, Product};
+use super::provenance::{self, Provenance, Story};
 use super::recipe::Recipe;
+use super::remote::Ask;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
-use super::{finish, load, remote_context, Built};
+use super::{finish, load, refusal, remote_context, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
+use crate::image::{Attestation, Descriptor};
 use crate::rfc3339::Time;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
@@ -59,6 +62,8 @@ pub struct Job {
     imported: Mutex<Vec<CacheFrom>>,
     /// The results it has, to be exported.
     results: Mutex<Vec<ToExport>>,
+    /// Exports that have begun.
+    streams: Mutex<Vec<Stream>>,
     /// The frontend that was asked, with its options.
     asked: Mutex<(String, BTreeMap<String, String>)>,
 }
@@ -79,13 +84,14 @@ impl Job {
             began: Time::now(),
             imported: Mutex::default(),
             results: Mutex::default(),
+            streams: Mutex::default(),
             asked: Mutex::default(),
         })
     }
 
-    /// Tells the listeners that nothing more comes.
-    pub fn close(&self, failed: Option<&BuildError>) {
-        self.notes.emit(EventKind::BuildFinished { error: failed.map(error::one_line) });
+    /// Tells the listeners that nothing more comes, and why the build failed if it did.
+    pub fn close(&self, failed: Option<String>) {
+        self.notes.emit(EventKind::BuildFinished { error: failed });
     }
 
     pub(crate) fn host(&self) -> &Arc<EngineHost> {
@@ -172,8 +178,18 @@ impl Job {
         Story { frontend, args, materials: self.asker.materials(), invocation, began: self.began }
     }
 
+    /// Where each platform's result comes from.
+    pub fn accounts(&self, outcome: &Outcome, wanted: &Provenance) -> Vec<(Platform, Attestation)> {
+        let story = self.story();
+        let about = |product: &Product| {
+            let said = provenance::of_tree(wanted, &story, product.tree.as_ref(), Time::now());
+            (product.platform.clone(), said)
+        };
+        outcome.products.iter().map(about).collect()
+    }
+
     /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
-    /// image's name.
+    /// image's name. `ask` is whom to ask, if not whom the build asks.
     ///
     /// # Errors
     /// The image cannot be had.
@@ -182,6 +198,7 @@ impl Job {
         reference: &str,
         platform: &Platform,
         shown: &str,
+        ask: Option<Ask>,
     ) -> Result<(String, Vec<u8>), images::Error> {
         let name = frontend::normalise_reference(reference)
             .map_err(|e| images::Error::BadName { name: reference.to_string(), reason: e.to_string() })?;
@@ -190,7 +207,7 @@ impl Job {
             shown => shown.to_string(),
         };
         let note = self.notes.begin(&shown);
-        let image = note.end_with(self.bases().get(&name, platform, None).await)?;
+        let image = note.end_with(self.bases().get(&name, platform, ask).await)?;
         let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
         Ok((digest.to_string(), image.config_bytes))
     }
@@ -223,7 +240,7 @@ impl Job {
                 continue;
             }
             let note = self.notes.begin(&format!("importing cache manifest from {}", name_of(&from.place)));
-            match Import::open(self.bases().remote(), from).await {
+            match Import::open(self.bases().remote(), self.client(), from).await {
                 Ok(import) => {
                     note.part(&format!("inferred cache manifest {}", import.digest));
                     self.host().import(Arc::new(import));
@@ -238,17 +255,37 @@ impl Job {
         }
     }
 
-    /// Writes results to elsewhere. After a failed build what there is so far is written, and errors are warned of.
+    /// Begins to send layers to where [`export_caches`](Job::export_caches) will want them, each when its step has ended.
+    pub fn begin_caches(&self, caches: &[CacheTo]) {
+        let begun = caches.iter().filter_map(|to| Stream::start(self, to));
+        let mut streams = self.streams.lock().unwrap_or_else(|e| e.into_inner());
+        streams.extend(begun.inspect(|stream| self.asker.tell(stream.feed.clone())));
+    }
+
+    /// The export to a place that has begun.
+    fn begun(&self, to: &CacheTo) -> Option<Stream> {
+        let mut streams = self.streams.lock().unwrap_or_else(|e| e.into_inner());
+        let at = streams.iter().position(|stream| stream.to == *to)?;
+        Some(streams.swap_remove(at))
+    }
+
+    /// Writes results to elsewhere; gives what names the last one there. After a failed build what there is so far is
+    /// written, and errors are warned of.
     ///
     /// # Errors
     /// [`BuildError::Cache`], unless that is to be ignored.
-    pub async fn export_caches(&self, caches: &[CacheTo], failed: bool) -> Result<(), BuildError> {
+    pub async fn export_caches(&self, caches: &[CacheTo], failed: bool) -> Result<Option<Descriptor>, BuildError> {
+        let mut last = None;
         for to in caches.iter().filter(|to| to.place != Place::Inline) {
             let kind = match &to.place {
                 Place::Registry(_) => "registry",
                 _ => "client directory",
             };
             let note = self.notes.begin(&format!("exporting cache to {kind}"));
+            if let Some(begun) = self.begun(to) {
+                let sent = begun.finish().await;
+                note.part(&format!("layers sent while building: {sent}"));
+            }
             let done = cache::export(self, to, &note).await;
             match done {
                 Err(error) if failed || to.ignore_error => {
@@ -258,14 +295,20 @@ impl Job {
                 }
                 other => {
                     let place = name_of(&to.place);
-                    note.end_with(other).map_err(|source| BuildError::Cache { place, source })?;
+                    let made = note.end_with(other).map_err(|source| BuildError::Cache { place, source })?;
+                    last = Some(made);
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
+        if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
+            let name = solver::name(graph, vertex);
+            let (vertex, origin) = (vertex.id, vertex.origin.clone());
+            return Err(SolveError::Step { vertex, name, origin, source: StepError::new(why) });
+        }
         let submit = self.shift.number();
         let registered = self.host().register(submit, Arc::clone(graph), Arc::clone(&self.asker));
         let events = self.notes.sink().on_behalf_of(self.id);
@@ -288,6 +331,7 @@ fn name_of(place: &Place) -> String {
         Place::Registry(name) => name.clone(),
         Place::Local(dir, tag) if tag == "latest" => dir.display().to_string(),
         Place::Local(dir, tag) => format!("{}:{tag}", dir.display()),
+        Place::Client(there) => there.dir.clone(),
         Place::Inline => "inline".to_string(),
     }
 }

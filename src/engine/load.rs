@@ -76,10 +76,15 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     Ok(Loaded { source: Source::new(name, text), recipe, ask })
 }
 
+/// Some files of a directory, of the session that has it.
+fn files(options: &frontend::Options, directory: &str, files: impl IntoIterator<Item = String>) -> LocalDirectory {
+    LocalDirectory::files(directory, files).of_session(options.local_sessions.get(directory))
+}
+
 /// The Dockerfile with the ignore file of its own.
 fn of_dockerfile(recipe: &Recipe, name: &str) -> LocalDirectory {
     let ignore = format!("{name}.dockerignore");
-    LocalDirectory::files(&recipe.dockerfile_dir, spellings(name).into_iter().chain([ignore]))
+    files(&recipe.options, &recipe.dockerfile_dir, spellings(name).into_iter().chain([ignore]))
 }
 
 /// Why a Dockerfile cannot be read, in the words that users know.
@@ -98,7 +103,8 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
     if recipe.options.context != frontend::MainContext::Local {
         return Ok(Vec::new());
     }
-    let wanted = LocalDirectory::files(&recipe.options.context_name, local::IGNORE_FILES.map(str::to_owned));
+    let names = local::IGNORE_FILES.map(str::to_owned);
+    let wanted = files(&recipe.options, &recipe.options.context_name, names);
     let context = client.directory(&wanted).await?;
     let (_kept, dockerfile) = match &recipe.dockerfile {
         Dockerfile::File(name) => {
@@ -116,8 +122,12 @@ async fn read_ignore(recipe: &Recipe, client: &dyn Client) -> Result<Vec<String>
 }
 
 /// What the ignore file of a named context says; none is none.
-async fn read_named_ignore(directory: &str, client: &dyn Client) -> Result<Vec<String>, BuildError> {
-    let wanted = LocalDirectory::files(directory, local::IGNORE_FILES.map(str::to_owned));
+async fn read_named_ignore(
+    options: &frontend::Options,
+    directory: &str,
+    client: &dyn Client,
+) -> Result<Vec<String>, BuildError> {
+    let wanted = files(options, directory, local::IGNORE_FILES.map(str::to_owned));
     let context = client.directory(&wanted).await?;
     let path = context.path().to_owned();
     let found = blocking(move || Context::open(&path)?.read_ignore(None)).await?;
@@ -166,7 +176,8 @@ async fn answer(
         match query {
             Query::Ignore(query) => {
                 let note = notes.begin(&query.title);
-                let patterns = note.end_with(read_named_ignore(&query.directory, client).await)?;
+                let patterns =
+                    note.end_with(read_named_ignore(&loaded.recipe.options, &query.directory, client).await)?;
                 lowering.answer_ignore(&query, patterns);
             }
             Query::Image(query) => {

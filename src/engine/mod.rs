@@ -9,6 +9,7 @@ mod asker;
 pub mod attrs;
 mod backlog;
 mod bases;
+mod beside;
 mod blocking;
 pub mod cache;
 mod client;
@@ -19,7 +20,6 @@ mod explain;
 mod finish;
 mod host;
 pub mod images;
-mod inside;
 mod job;
 mod layers;
 mod load;
@@ -30,16 +30,19 @@ mod program;
 pub mod provenance;
 mod push;
 mod recipe;
+mod refusal;
 mod remote;
 mod remote_context;
 mod request;
 mod results;
 mod secret;
+pub mod space;
+mod started;
 pub mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use snapshotter::store::relief::{Relief, SpaceLimits};
@@ -48,15 +51,15 @@ use solver::admit::Budget;
 use solver::drive::Solver;
 use solver::event::EventSink;
 
+pub use crate::sandbox::open_inside;
 pub use backlog::Backlog;
 pub use client::{
-    pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, Connection, DeliveredTree, Delivery, Differ,
-    Directory, FileContent, FileWriter, LocalDirectory,
+    pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, ClientStore, Connection, DeliveredTree, Delivery,
+    Differ, Directory, FileContent, FileWriter, LocalDirectory,
 };
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
-pub use inside::open_inside;
 pub use job::{Job, Tree};
 pub use load::Loaded;
 pub use notes::Notes;
@@ -70,9 +73,9 @@ pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 
 use crate::history::History;
-use crate::sandbox::Sandbox;
 use host::EngineHost;
 use job::Shift;
+use started::Started;
 
 /// Builds, on one store.
 pub struct Engine {
@@ -80,7 +83,7 @@ pub struct Engine {
     budget: Budget,
     backlog: Arc<Backlog>,
     /// Started when the first process is, and kept.
-    sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    sandbox: Arc<Started>,
     /// There while there are builds.
     shift: Mutex<Weak<Shift>>,
     numbers: Arc<AtomicU64>,

@@ -3,20 +3,22 @@
 //! <https://slsa.dev/spec/v1.0/provenance>, and for the parts that are BuildKit's own
 //! <https://github.com/moby/buildkit/blob/v0.29.0/docs/attestations/slsa-provenance.md>.
 
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use base64::Engine as _;
-use prost::Message as _;
 use serde_json::{json, Map, Value};
 use solver::graph::op::{MountKind, Network};
-use solver::graph::{Graph, Op, Platform, VertexId};
+use solver::graph::{Graph, Op, Platform};
 use solver::llb::pb;
 
 use super::images::Image;
+use super::job::Tree;
 use crate::export::csv;
 use crate::image::{purl, Attestation, ImageName};
 use crate::rfc3339::Time;
+use steps::Steps;
 
 /// What provenance is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,19 +38,24 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Reads `mode=max,version=v1,…`; the empty text is the default.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Provenance, String> {
-        let mut wanted = Provenance {
+    /// All that is known, in the newer form.
+    pub fn whole() -> Provenance {
+        Provenance {
             max: true,
             v02: false,
             builder_id: String::new(),
             reproducible: false,
             inline_only: false,
             filename: "provenance.json".to_string(),
-        };
+        }
+    }
+
+    /// Reads `mode=max,version=v1,…`; the empty text is the default.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Provenance, String> {
+        let mut wanted = Provenance::whole();
         let fields = if text.is_empty() { Vec::new() } else { csv::fields(text)? };
         for field in &fields {
             let (key, value) = field.split_once('=').unwrap_or((field, "true"));
@@ -76,6 +83,9 @@ impl Provenance {
                 "filename" => wanted.filename = value.to_string(),
                 "reproducible" => wanted.reproducible = flag()?,
                 "inline-only" => wanted.inline_only = flag()?,
+                // What all values of `attest:` may say.
+                "type" if value == "provenance" => {}
+                "disabled" if !flag()? => {}
                 // What steps used is not measured, so asking for it is refused; not asking is what happens.
                 "capture-usage" if !flag()? => {}
                 "complete-materials" if !flag()? => {}
@@ -157,6 +167,18 @@ pub struct Account<'a> {
     pub finished: Time,
     /// The platform of the machine that built.
     pub platform: &'a Platform,
+}
+
+/// Tells where what a tree holds comes from; without one, what has no files.
+pub(crate) fn of_tree(wanted: &Provenance, story: &Story, tree: Option<&Tree>, finished: Time) -> Attestation {
+    let account = Account {
+        story,
+        graph: tree.map(Tree::graph),
+        definition: tree.map(Tree::definition).unwrap_or_default(),
+        finished,
+        platform: &Platform::host(),
+    };
+    provenance(wanted, &account)
 }
 
 /// Tells where an image comes from.
@@ -320,120 +342,13 @@ fn request(wanted: &Provenance, account: &Account, use_of: &Use) -> Value {
 }
 
 /// An address without the user and password that may stand in it.
-fn without_credentials(value: &str) -> String {
+pub fn without_credentials(value: &str) -> String {
     let Some((scheme, rest)) = value.split_once("://") else { return value.to_string() };
     let host_ends = rest.find('/').unwrap_or(rest.len());
     match rest[..host_ends].rfind('@') {
         Some(at) => format!("{scheme}://xxxxx@{}", &rest[at + 1..]),
         None => value.to_string(),
     }
-}
-
-/// The ops of a definition, numbered.
-struct Steps {
-    ids: BTreeMap<String, String>,
-    ops: Vec<Value>,
-}
-
-impl Steps {
-    fn of(definition: &pb::Definition) -> Steps {
-        let mut steps = Steps { ids: BTreeMap::new(), ops: Vec::new() };
-        for (number, bytes) in definition.def.iter().enumerate() {
-            let Ok(op) = pb::Op::decode(bytes.as_slice()) else { continue };
-            let id = format!("step{number}");
-            let input = |input: &pb::Input| {
-                let from = steps.ids.get(&input.digest).cloned().unwrap_or_default();
-                format!("{from}:{}", input.index)
-            };
-            let inputs: Vec<String> = op.inputs.iter().map(input).collect();
-            let mut step = json!({ "id": id, "op": plain(&op) });
-            if !inputs.is_empty() {
-                step["inputs"] = json!(inputs);
-            }
-            steps.ops.push(step);
-            steps.ids.insert(VertexId::of(bytes).to_string(), id);
-        }
-        steps
-    }
-
-    fn config(&self) -> Value {
-        json!({ "llbDefinition": self.ops, "digestMapping": self.ids })
-    }
-
-    /// The Dockerfiles, and which step comes from which lines of them.
-    fn sources(&self, definition: &pb::Definition) -> Value {
-        let Some(source) = &definition.source else { return json!({}) };
-        let infos = source.infos.iter().map(|info| {
-            json!({
-                "filename": info.filename,
-                "language": info.language,
-                "data": base64::engine::general_purpose::STANDARD.encode(&info.data),
-            })
-        });
-        let locations = source.locations.iter().filter_map(|(digest, locations)| {
-            let mut value = serde_json::to_value(locations).ok()?;
-            tidy(&mut value);
-            Some((self.ids.get(digest)?.clone(), value))
-        });
-        json!({ "infos": infos.collect::<Vec<_>>(), "locations": locations.collect::<Map<_, _>>() })
-    }
-}
-
-/// An op as BuildKit's provenance has it: its kind below `Op`, inputs elsewhere.
-fn plain(op: &pb::Op) -> Value {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(op) else { return json!({}) };
-    let (platform, constraints) = (fields.remove("platform"), fields.remove("constraints"));
-    fields.remove("inputs");
-    let mut kind = Value::Object(fields);
-    tidy(&mut kind);
-    let mut told = json!({ "Op": kind });
-    if let Some(Value::Object(platform)) = platform.filter(|_| op.op.is_some()) {
-        let of = |key: &str| platform.get(key).cloned().unwrap_or_default();
-        told["platform"] = json!({ "Architecture": of("architecture"), "OS": of("os"), "Variant": of("variant") });
-        tidy(&mut told["platform"]);
-    }
-    if op.op.is_some() && constraints.is_some() {
-        told["constraints"] = json!({});
-    }
-    told
-}
-
-/// Names fields as the other builder does, and leaves out what is not set. Indexes stay, though 0 is one.
-fn tidy(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for (key, mut field) in std::mem::take(fields) {
-                let is_free_text = key == "attrs";
-                if !is_free_text {
-                    tidy(&mut field);
-                }
-                let is_set = match &field {
-                    Value::Null | Value::Bool(false) => false,
-                    Value::String(text) => !text.is_empty(),
-                    Value::Array(items) => !items.is_empty(),
-                    Value::Object(fields) => !fields.is_empty(),
-                    Value::Bool(true) => true,
-                    Value::Number(number) => number.as_i64() != Some(0) || key.contains("input") || key == "output",
-                };
-                if is_set {
-                    fields.insert(camel_case(&key), field);
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(tidy),
-        _ => {}
-    }
-}
-
-fn camel_case(key: &str) -> String {
-    let mut words = key.split('_');
-    let mut name = words.next().unwrap_or_default().to_string();
-    for word in words {
-        let mut letters = word.chars();
-        name.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-        name.push_str(letters.as_str());
-    }
-    name
 }
 
 #[cfg(test)]
@@ -493,11 +408,14 @@ mod tests {
         for (text, want) in [
             ("version=v2", "invalid provenance SLSA version: v2"),
             ("mode=some", "invalid mode \"some\""),
+            ("type=sbom", "attribute \"type\" of provenance is not supported"),
             ("complete-materials=true", "attribute \"complete-materials\" of provenance is not supported"),
             ("colour=red", "attribute \"colour\" of provenance is not supported"),
         ] {
             assert_eq!(Provenance::parse(text).unwrap_err(), want);
         }
         assert!(!Provenance::parse("mode=min,inline-only=true").unwrap().max);
+        // As docker-buildx sends what `--provenance=mode=max` says.
+        assert_eq!(Provenance::parse("type=provenance,mode=max"), Provenance::parse("mode=max"));
     }
 }

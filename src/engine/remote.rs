@@ -26,7 +26,8 @@ pub enum Ask {
     Store,
     /// The store and nobody else.
     StoreAlone,
-    /// The registry; the store only while the registry cannot be reached.
+    /// The registry, also for what was pulled before; the store for what was made here, and while the registry cannot be
+    /// reached.
     RegistryThenStore,
     /// The registry and nobody else.
     Registry,
@@ -120,12 +121,14 @@ impl Remote {
                 Err(Error::NotFound { .. } | Error::OtherPlatform { .. }) => self.resolved(reference, platform).await,
                 found => found,
             },
-            Ask::RegistryThenStore => match self.resolved(reference, platform).await {
-                Err(Error::Registry { name, source }) if source.is_unreachable() => {
-                    let kept = self.kept(reference, platform).await;
-                    kept.map_err(|_| Error::Registry { name, source })
-                }
-                found => found,
+            Ask::RegistryThenStore => match self.kept(reference, platform).await {
+                Ok(made) if !is_pulled(reference, &made.entry) => Ok(made),
+                kept => match self.resolved(reference, platform).await {
+                    Err(Error::Registry { name, source }) if source.is_unreachable() => {
+                        kept.map_err(|_| Error::Registry { name, source })
+                    }
+                    found => found,
+                },
             },
         }
     }
@@ -228,6 +231,15 @@ impl Remote {
         });
         Ok(changed?)
     }
+}
+
+/// Whether the name has its image from its registry. What was built on a pulled image remembers that one, by another
+/// name or digest.
+fn is_pulled(reference: &str, entry: &TagEntry) -> bool {
+    let from = entry.extra.get(PULLED_FROM).and_then(|from| from.as_str());
+    let Ok(name) = reference.parse::<Reference>() else { return false };
+    let own = entry.manifest.as_ref().map(|manifest| name.pinned(manifest.digest).to_string());
+    own.is_some() && own.as_deref() == from
 }
 
 /// Where the layers of an entry's image can be had.

@@ -10,9 +10,9 @@ use rustix::fs::OFlags;
 use solver::graph::Graph;
 
 use super::error::BuildError;
-use super::inside::open_inside;
 use super::job::Job;
 use super::recipe::{spellings, Dockerfile, Recipe};
+use crate::sandbox::open_inside;
 
 /// More than a Dockerfile needs.
 const LIMIT: u64 = 16 << 20;

@@ -70,6 +70,17 @@ impl Bundle {
         self
     }
 
+    /// The layers' blobs and how many bytes they have.
+    pub fn layers(&self) -> Vec<(Digest, u64)> {
+        self.blobs.iter().map(|(digest, size)| (*digest, *size)).collect()
+    }
+
+    /// Everything else, what names all of it last.
+    pub fn into_documents(mut self) -> Vec<(Digest, Vec<u8>)> {
+        let root = self.documents.remove_entry(&self.root.digest);
+        self.documents.into_iter().chain(root).collect()
+    }
+
     fn empty(root: Descriptor) -> Bundle {
         let (documents, blobs) = (BTreeMap::new(), BTreeMap::new());
         Bundle { root, documents, blobs, native: None, names: Vec::new(), created: Time::default() }
@@ -82,22 +93,8 @@ impl Bundle {
         self.native = Some(Native::of(image));
     }
 
-    /// One entry per name, all of the same image.
     fn entries(&self) -> Vec<Descriptor> {
-        let entry = |name: Option<&ImageName>| {
-            let mut entry = self.root.clone();
-            let mut annotate = |key: &str, value: String| entry.annotations.insert(key.to_owned(), value);
-            if let Some(name) = name {
-                annotate(FULL_NAME, name.to_string());
-                annotate(REF_NAME, name.tag().to_owned());
-            }
-            annotate("org.opencontainers.image.created", self.created.to_string());
-            entry
-        };
-        if self.names.is_empty() {
-            return vec![entry(None)];
-        }
-        self.names.iter().map(|name| entry(Some(name))).collect()
+        entries(&self.root, &self.names, self.created)
     }
 
     /// What `docker load` reads; `None` where no image is for this machine.
@@ -129,6 +126,60 @@ impl Bundle {
         files.insert("oci-layout".into(), Entry { mode: 0o444, is: Is::Blob(LAYOUT) });
         files
     }
+}
+
+/// What an index says of an image: one entry per name, all of the same.
+pub fn entries(root: &Descriptor, names: &[ImageName], created: Time) -> Vec<Descriptor> {
+    let entry = |name: Option<&ImageName>| {
+        let mut entry = root.clone();
+        let mut annotate = |key: &str, value: String| entry.annotations.insert(key.to_owned(), value);
+        if let Some(name) = name {
+            annotate(FULL_NAME, name.to_string());
+            annotate(REF_NAME, name.tag().to_owned());
+        }
+        annotate("org.opencontainers.image.created", created.whole().to_string());
+        entry
+    };
+    if names.is_empty() {
+        return vec![entry(None)];
+    }
+    names.iter().map(|name| entry(Some(name))).collect()
+}
+
+/// What an index says of what has a tag and no name.
+pub fn tagged(root: &Descriptor, tag: &str) -> Descriptor {
+    let mut entry = root.clone();
+    entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
+    entry
+}
+
+/// Adds entries to a layout's index, in place of those of the same names; their blobs stay. A lock on the directory lets
+/// several share it.
+///
+/// # Errors
+/// [`Error`] names the path; the index is then unchanged.
+pub fn enter(dir: &Path, mut entries: Vec<Descriptor>) -> Result<(), Error> {
+    let failed = |path: &Path, source| Error::Write { path: path.into(), source };
+    let mark = dir.join("oci-layout");
+    if !mark.is_file() {
+        put(&mark, &mut |into| into.write_all(LAYOUT).map_err(|source| failed(&mark, source)))?;
+    }
+    let lock = File::open(dir).map_err(|source| failed(dir, source))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|errno| failed(dir, errno.into()))?;
+    let path = dir.join("index.json");
+    let kept = existing(&path)?.into_iter().filter(|old| entries.iter().all(|new| !replaces(new, old)));
+    entries = kept.collect::<Vec<_>>().into_iter().chain(entries.iter().cloned()).collect();
+    let index = serde_json::to_vec(&index_of(entries)).unwrap_or_default();
+    put(&path, &mut |into| into.write_all(&index).map_err(|source| failed(&path, source)))
+}
+
+/// What an index has under a tag.
+///
+/// # Errors
+/// [`Error`] names the index that cannot be read.
+pub fn find(dir: &Path, tag: &str) -> Result<Option<Descriptor>, Error> {
+    let entries = existing(&dir.join("index.json"))?;
+    Ok(entries.into_iter().find(|entry| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag)))
 }
 
 impl Native {
@@ -266,7 +317,7 @@ fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<
 
 /// Writes the layout into a directory, beside the images that are there already.
 ///
-/// Entries of the same names are replaced; their blobs stay. A lock on the directory lets several exports share it.
+/// As [`enter`] has it.
 ///
 /// # Errors
 /// [`Error`] names the path or the blob; the directory's index is then unchanged.
@@ -283,14 +334,7 @@ pub fn write_directory(bundle: &Bundle, flavour: Flavour, open: OpenBlob, dir: &
         }
         put(&path, &mut |into| entry.copy(open, into, &path))?;
     }
-    let lock = File::open(dir).map_err(|source| failed(dir, source))?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|errno| failed(dir, errno.into()))?;
-    let path = dir.join("index.json");
-    let mut entries = bundle.entries();
-    let kept = existing(&path)?.into_iter().filter(|old| entries.iter().all(|new| !replaces(new, old)));
-    entries = kept.collect::<Vec<_>>().into_iter().chain(entries.iter().cloned()).collect();
-    let index = serde_json::to_vec(&index_of(entries)).unwrap_or_default();
-    put(&path, &mut |into| into.write_all(&index).map_err(|source| failed(&path, source)))
+    enter(dir, bundle.entries())
 }
 
 fn put(path: &Path, fill: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>) -> Result<(), Error> {

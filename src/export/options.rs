@@ -26,6 +26,8 @@ pub struct ImageOptions {
     pub annotations: BTreeMap<String, String>,
     /// Statements about the image name it as their subject, instead of looking like an image.
     pub artifact: bool,
+    /// What names of files begin with that say where the others come from; of `local` and `tar`.
+    pub attestation_prefix: String,
 }
 
 impl Default for ImageOptions {
@@ -41,14 +43,14 @@ impl Default for ImageOptions {
             epoch: None,
             annotations: BTreeMap::new(),
             artifact: true,
+            attestation_prefix: String::new(),
         }
     }
 }
 
 /// Attributes BuildKit knows and this exporter does not obey yet: better refused than ignored.
-const LATER: [&str; 16] = [
+const LATER: [&str; 15] = [
     "attestation-inline",
-    "attestation-prefix",
     "prefer-nondist-layers",
     "push-by-digest",
     "store",
@@ -82,6 +84,9 @@ pub(super) fn read(kind: &mut Kind, attributes: &[(String, String)]) -> Result<I
             "oci-artifact" if of_image => options.artifact = boolean(key, value)?,
             "oci-mediatypes" if of_image => {
                 family = Some(if boolean(key, value)? { Family::Oci } else { Family::Docker });
+            }
+            "attestation-prefix" if matches!(kind, Kind::Local | Kind::Tar) => {
+                options.attestation_prefix.clone_from(value);
             }
             "push" => match kind {
                 Kind::Image { push } => *push = boolean(key, value)?,
@@ -141,7 +146,8 @@ fn unknown(kind: &Kind, key: &str) -> String {
     match kind {
         Kind::Image { .. } => known.push("push"),
         Kind::Oci { .. } | Kind::Docker { .. } => known.push("tar"),
-        _ => {}
+        Kind::Local | Kind::Tar => known.push("attestation-prefix"),
+        Kind::CacheOnly => {}
     }
     format!("type {} has no attribute {key:?}; it has {}", kind.word(), known.join(", "))
 }

@@ -88,9 +88,6 @@ impl Output {
             let options = options::read(&mut made, &list)?;
             let dest = match made {
                 Kind::Image { .. } | Kind::CacheOnly => None,
-                Kind::Oci { tar: false } | Kind::Docker { tar: false } => {
-                    return Err("tar=false to a client is not supported yet; leave it out and unpack the archive".into())
-                }
                 _ => Some(Dest::Asker(exporter)),
             };
             Ok(Output { kind: made, dest, options })

@@ -15,7 +15,7 @@ use super::refs::Refs;
 use super::result::{read, tell, Form};
 use super::{failure, files, frontend};
 use crate::cache::{CacheFrom, Place};
-use crate::engine::{Job, Outcome, Product, Tree};
+use crate::engine::{Ask, Job, Outcome, Product, Tree};
 use crate::wire::failure::Failure;
 use crate::wire::proto::gateway::{self, ReturnRequest, SolveRequest, SolveResponse};
 use crate::wire::proto::worker::WorkerRecord;
@@ -112,16 +112,12 @@ impl Bridge {
     }
 
     pub(super) async fn solve(self: &Arc<Self>, request: SolveRequest) -> Result<SolveResponse, Failure> {
-        for entry in &request.cache_imports {
-            let attrs = entry.attrs.clone().into_iter().collect();
-            match CacheFrom::new(&entry.r#type, &attrs) {
-                // A path is one of the client's.
-                Ok(from) if matches!(from.place, Place::Local(..)) => {
-                    self.warn("a cache is not used: caches of type local are not supported here".to_string());
-                }
-                Ok(from) => self.job.import_caches(&[from]).await,
-                Err(error) => self.warn(format!("a cache is not used: {error}")),
-            }
+        if request.r#final || !request.exporter_attr.is_empty() {
+            let text = "a result by Solve (Final, ExporterAttr) is not supported: use Return";
+            return Err(Failure::new(Code::Unimplemented, text));
+        }
+        for entry in request.cache_imports {
+            self.import(&entry.r#type, &entry.attrs.into_iter().collect()).await;
         }
         if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
             return Err(Failure::new(Code::Unimplemented, "source policies are not supported"));
@@ -146,6 +142,18 @@ impl Bridge {
         }
         let form = if request.allow_result_array_ref { Form::Refs } else { Form::Ids };
         Ok(SolveResponse { r#ref: String::new(), result: Some(tell(&outcome, &self.refs, form)) })
+    }
+
+    /// Has a cache used; one that cannot be is warned of.
+    pub(super) async fn import(&self, kind: &str, attrs: &BTreeMap<String, String>) {
+        // A path is one of the client's.
+        match CacheFrom::of_client(kind, attrs, &self.given.session) {
+            Ok(from) if matches!(from.place, Place::Client(_)) && self.given.session.is_empty() => {
+                self.warn("a cache is not used: a frontend knows no directory here".to_string());
+            }
+            Ok(from) => self.job.import_caches(&[from]).await,
+            Err(error) => self.warn(format!("a cache is not used: {error}")),
+        }
     }
 
     /// The outcome that is the result of a definition.
@@ -225,15 +233,16 @@ impl Bridge {
         Ok(gateway::StatFileResponse { stat: Some(looked.map_err(|error| failure::of_build(&error))??) })
     }
 
-    /// Digest and configuration of an image.
+    /// Digest and configuration of an image; `ask` is whom the frontend wants asked.
     pub(super) async fn image(
         &self,
         reference: &str,
         platform: Option<&pb::Platform>,
         shown: &str,
+        ask: Option<Ask>,
     ) -> Result<(String, Vec<u8>), Failure> {
         let platform = platform.map_or_else(Platform::host, read_platform);
-        let found = self.job.image(reference, &platform, shown).await;
+        let found = self.job.image(reference, &platform, shown, ask).await;
         found.map_err(|error| Failure::new(Code::NotFound, crate::engine::chain(&error)))
     }
 

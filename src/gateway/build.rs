@@ -6,7 +6,7 @@ use std::sync::Arc;
 use solver::event::EventSink;
 
 use super::{caps, frontend, image, Bridge, Given};
-use crate::engine::{attrs, BuildError, BuildRequest, Built, Client, Engine, Job, Outcome};
+use crate::engine::{attrs, chain, BuildError, BuildRequest, Built, Client, Engine, Job, Outcome};
 
 /// Builds a Dockerfile and makes of it what is asked for. Dropping the future stops the build and all its processes. To
 /// be called on a tokio runtime.
@@ -21,10 +21,11 @@ pub async fn build(
 ) -> Result<Built, BuildError> {
     let job = engine.job(client, request.rights, events)?;
     job.import_caches(&request.cache_from).await;
+    job.begin_caches(&request.exports.cache_to);
     let built = async { job.export(compile(&job, request).await?, &request.exports).await }.await;
     let cached = job.export_caches(&request.exports.cache_to, built.is_err()).await;
-    let built = built.and_then(|built| cached.map(|()| built));
-    job.close(built.as_ref().err());
+    let built = built.and_then(|built| cached.map(|_| built));
+    job.close(built.as_ref().err().map(|error| chain(error)));
     built
 }
 

@@ -28,29 +28,6 @@ const GATEWAY: &[&str] = &[
     "statfile",
 ];
 
-/// Capabilities of LLB that the solver understands and the engine does not do yet.
-const NOT_YET: &[&str] = &[
-    "cache.azblob",
-    "cache.gha",
-    "cache.s3",
-    "diffop",
-    "exec.cgroup",
-    "exec.meta.cdi",
-    "exec.meta.cgroup.parent",
-    "exec.meta.linux.resources",
-    "exec.meta.network.proxy",
-    "exec.meta.security.devices.v1",
-    "exporter.session",
-    "gc.freespacefilter",
-    "source.buildop.llbfilename",
-    "source.image.checksum",
-    "source.image.layerlimit",
-    "source.imageblob",
-    "source.local.metadatatransfer",
-    "source.policy",
-    "source.policy.session",
-];
-
 /// The version of BuildKit whose API this is: clients compare it.
 const VERSION: &str = "v0.29.0";
 
@@ -65,7 +42,7 @@ pub fn of_gateway() -> Vec<ApiCap> {
 
 /// What definitions may have.
 pub fn of_llb() -> Vec<ApiCap> {
-    solver::llb::caps::CAPS.iter().filter(|id| !NOT_YET.contains(id)).map(|id| cap(id)).collect()
+    solver::llb::caps::CAPS.iter().map(|id| cap(id)).collect()
 }
 
 /// What we are. Clients compare the version with BuildKit's.
@@ -98,19 +75,4 @@ pub(crate) fn platform(of: &Platform) -> pb::Platform {
 pub(crate) fn read_platform(of: &pb::Platform) -> Platform {
     let pb::Platform { architecture, os, variant, os_version, os_features } = of.clone();
     Platform { architecture, os, variant, os_version, os_features }.normalized()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_done_is_known_to_the_solver_and_not_told() {
-        let told = of_llb();
-        for id in NOT_YET {
-            assert!(solver::llb::caps::is_known(id), "{id}");
-            assert!(!told.iter().any(|cap| cap.id == *id), "{id}");
-        }
-        assert!(told.iter().any(|cap| cap.id == "exec.meta.base" && cap.enabled));
-    }
 }

@@ -13,7 +13,12 @@ use crate::wire::proto::errdefs;
 
 /// What is told of a failed build.
 pub fn of_build(error: &BuildError) -> Failure {
-    let mut failure = Failure::new(code(error), chain(error));
+    let text = match error {
+        // Clients know the sentence by its beginning.
+        error if is_not_entitled(error) => format!("failed to load LLB: {}", chain(error)),
+        error => chain(error),
+    };
+    let mut failure = Failure::new(code(error), text);
     match error {
         BuildError::Dockerfile { text, findings } => {
             for finding in findings.iter().filter(|finding| finding.is_error()) {
@@ -31,12 +36,17 @@ pub fn of_build(error: &BuildError) -> Failure {
     failure
 }
 
+fn is_not_entitled(error: &BuildError) -> bool {
+    let BuildError::Step { failure, .. } = error else { return false };
+    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_)))
+}
+
 /// Clients print the text of `Unknown` alone, and put the code before that of others.
 fn code(error: &BuildError) -> Code {
     match error {
         BuildError::Step { failure, .. } => match failure.downcast_ref::<StepFailure>() {
-            Some(StepFailure::NotEntitled(_)) => Code::PermissionDenied,
             Some(StepFailure::Unsupported(_)) => Code::Unimplemented,
+            Some(StepFailure::UnknownScheme { .. }) => Code::InvalidArgument,
             Some(StepFailure::Store(e)) => of_store(e),
             _ => Code::Unknown,
         },
@@ -67,8 +77,9 @@ fn lines(text: &Source, finding: &Diagnostic) -> errdefs::Source {
         line: i32::try_from(text.line_of(offset)).unwrap_or(0),
         character: i32::try_from(text.column_of(offset)).unwrap_or(0),
     };
-    let ranges =
-        finding.labels.iter().map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
+    // Clients show neither remarks nor which of several places is meant.
+    let meant = finding.labels.iter().take(1);
+    let ranges = meant.map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
     let info = pb::SourceInfo {
         filename: text.name().to_string(),
         data: text.text().as_bytes().to_vec(),

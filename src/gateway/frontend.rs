@@ -45,6 +45,10 @@ pub(super) async fn run(
         (DOCKERFILE, _) | (GATEWAY, Some(DOCKERFILE)) => dockerfile(bridge, &options, inputs).await,
         (GATEWAY, None | Some("")) => Err(Failure::new(Code::InvalidArgument, "no source specified for gateway")),
         (GATEWAY, Some(source)) => {
+            if options.contains_key(&format!("context:{source}")) {
+                let text = format!("a context in place of the frontend's image {source} is not supported");
+                return Err(Failure::new(Code::Unimplemented, text));
+            }
             if options.contains_key("gateway-devel") {
                 let text = "development gateway is no longer supported";
                 return Err(Failure::new(Code::InvalidArgument, text));
@@ -81,6 +85,12 @@ async fn dockerfile(
         return image::run(bridge, &source, &options, inputs).await;
     }
     check_caps(options.get("frontend.caps").map(String::as_str).unwrap_or_default())?;
+    for key in &read.unused {
+        bridge.warn(format!("option {key} is not known here and changes nothing"));
+    }
+    for (kind, attributes) in caches(options)? {
+        bridge.import(&kind, &attributes).await;
+    }
     match options.get("requestid").filter(|id| !id.is_empty()) {
         Some(id) => {
             let request = frontend::Request::named(id).ok_or_else(|| unknown_request(id))?;
@@ -96,6 +106,28 @@ async fn dockerfile(
         }
         None => job.lower(&loaded).await.map_err(built),
     }
+}
+
+/// The caches that options name: `cache-imports` lists types and attributes, `cache-from` references in registries.
+fn caches(options: &Options) -> Result<Vec<(String, Options)>, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(rename = "Type")]
+        kind: String,
+        #[serde(rename = "Attrs")]
+        attrs: Option<Options>,
+    }
+    let given = |key: &str| options.get(key).filter(|value| !value.is_empty());
+    let entries: Vec<Entry> = match given("cache-imports") {
+        None => Vec::new(),
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            Failure::new(Code::InvalidArgument, format!("failed to unmarshal cache-imports ({text:?}): {error}"))
+        })?,
+    };
+    let older = given("cache-from").into_iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
+    let older = older.map(|name| ("registry".to_owned(), Options::from([("ref".to_owned(), name.to_owned())])));
+    let entries = entries.into_iter().map(|entry| (entry.kind, entry.attrs.unwrap_or_default()));
+    Ok(entries.chain(older).collect())
 }
 
 /// What came with a build, as graphs. A definition of nothing is a tree without files.
@@ -176,6 +208,15 @@ mod tests {
         ] {
             assert_eq!(other_frontend(line), Some((source, line)));
         }
+        let listed = [("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"r/a"}},{"Type":"gha","Attrs":null}]"#)];
+        let options = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let found = caches(&options(&listed)).unwrap();
+        assert_eq!(
+            found.iter().map(|(kind, attrs)| (&**kind, attrs.len())).collect::<Vec<_>>(),
+            [("registry", 1), ("gha", 0)]
+        );
+        assert_eq!(caches(&options(&[("cache-from", "r/a,r/b")])).unwrap().len(), 2);
+        assert_eq!(caches(&options(&[("cache-imports", "{")])).unwrap_err().code, Code::InvalidArgument);
         let missing = check_caps("moby.buildkit.frontend.contexts+forward,x.y+forward").unwrap_err();
         assert!(matches!(missing.details.as_slice(), [Detail::FrontendCap(cap)] if cap.name == "x.y"));
     }

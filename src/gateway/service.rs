@@ -8,6 +8,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::{caps, Bridge};
+use crate::engine::Ask;
 use crate::wire::failure::Failure;
 use crate::wire::proto::gateway::llb_bridge_server::LlbBridge;
 use crate::wire::proto::gateway::{
@@ -61,6 +62,18 @@ impl<L: Lines> Service<L> {
 
 type Answer<T> = Result<Response<T>, Status>;
 
+/// Who is to be asked for an image, where a frontend has a wish.
+fn resolve_mode(mode: &str) -> Result<Option<Ask>, Failure> {
+    match mode {
+        "" | "default" => Ok(None),
+        "pull" | "local" => Ok(Ask::by_mode(Some(mode))),
+        other => {
+            let shown: String = other.chars().take(100).collect();
+            Err(Failure::new(tonic::Code::InvalidArgument, format!("invalid resolve mode: {shown}")))
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl<L: Lines> LlbBridge for Service<L> {
     async fn ping(&self, call: Request<PingRequest>) -> Answer<PongResponse> {
@@ -87,7 +100,9 @@ impl<L: Lines> LlbBridge for Service<L> {
                 let text = "image configs come from registries and the store, without source policies";
                 return Err(Failure::new(tonic::Code::Unimplemented, text));
             }
-            let (digest, config) = bridge.image(&request.r#ref, request.platform.as_ref(), &request.log_name).await?;
+            let mode = resolve_mode(&request.resolve_mode)?;
+            let platform = request.platform.as_ref();
+            let (digest, config) = bridge.image(&request.r#ref, platform, &request.log_name, mode).await?;
             Ok(ResolveImageConfigResponse { digest, config, r#ref: request.r#ref })
         };
         self.answer(call, resolve).await
@@ -105,8 +120,21 @@ impl<L: Lines> LlbBridge for Service<L> {
                 };
                 return Err(Failure::new(code, format!("metadata of a source {scheme:?} is not supported yet")));
             };
-            let (digest, config) = bridge.image(reference, request.platform.as_ref(), &request.log_name).await?;
-            let with_config = request.image.as_ref().is_none_or(|image| !image.no_config);
+            let wanted = request.image.unwrap_or_default();
+            if wanted.attestation_chain || !wanted.resolve_attestations.is_empty() {
+                let text = "attestations of images are not looked up yet";
+                return Err(Failure::new(tonic::Code::Unimplemented, text));
+            }
+            if !request.source_policies.is_empty() {
+                return Err(Failure::new(tonic::Code::Unimplemented, "source policies are not supported"));
+            }
+            // What the source says of itself is as good.
+            let said = source.attrs.iter().find(|attr| attr.key.as_deref() == Some("image.resolvemode"));
+            let said = said.and_then(|attr| attr.value.as_deref()).unwrap_or_default();
+            let mode = resolve_mode(&request.resolve_mode)?.or(resolve_mode(said)?);
+            let platform = request.platform.as_ref();
+            let (digest, config) = bridge.image(reference, platform, &request.log_name, mode).await?;
+            let with_config = !wanted.no_config;
             let config = if with_config { config } else { Vec::new() };
             let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
             Ok(ResolveSourceMetaResponse {

@@ -6,6 +6,7 @@
 //! ```text
 //! history/<build>/build.json          what it was and how it ended; replaced by rename
 //!                 events.jsonl.zst    its events, one JSON line each, as whole frames one after the other
+//!                 blob-<hex>          documents that a daemon's clients ask for, by their SHA-256
 //! ```
 //! A process that is killed leaves the frames it had written. Its lock on the events file is gone then, which is how a
 //! build that runs is told from one that was killed.
@@ -13,9 +14,11 @@
 mod record;
 mod recorder;
 mod replay;
+mod told;
 mod trace;
 
-pub use record::{is_id, new_id, BuildRecord, History, Limits, Status};
-pub use recorder::{About, Recorder};
+pub use record::{is_id, meant, new_id, BuildRecord, History, Limits, Status};
+pub use recorder::{About, Finished, Held, Recorder};
 pub use replay::{events, steps, Ending, Step};
+pub use told::{Asked, Document, Exporter, Subject, Told};
 pub use trace::chrome_trace;

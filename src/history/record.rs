@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use solver::event::Timestamp;
 
-/// The number of the form of `build.json`.
+use super::told::{Asked, Document, Told};
+
+/// The number of the form of `build.json`. What is only added has a default, and leaves the number as it is.
 pub(super) const VERSION: u32 = 1;
 
 pub(super) const ABOUT: &str = "build.json";
@@ -45,6 +47,22 @@ pub struct BuildRecord {
     /// What was made: `containerimage.digest` and the like.
     #[serde(default)]
     pub result: BTreeMap<String, String>,
+    /// How often it was changed after its end.
+    #[serde(default)]
+    pub changes: u32,
+    /// What a daemon's client asked for besides; none of builds of the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+    /// What a daemon's client was told besides, once it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
+}
+
+impl BuildRecord {
+    /// What its asker calls it.
+    pub fn reference(&self) -> &str {
+        self.asked.as_ref().map_or(&self.id, |asked| &asked.reference)
+    }
 }
 
 /// How a build ended.
@@ -158,20 +176,10 @@ impl History {
     /// # Errors
     /// The directory cannot be read.
     pub fn find(&self, word: Option<&str>) -> io::Result<Option<BuildRecord>> {
-        let back = match word {
-            None | Some("") => Some(0),
-            Some(word) => word.strip_prefix('^').and_then(|n| if n.is_empty() { Some(1) } else { n.parse().ok() }),
-        };
-        if let Some(back) = back {
-            return Ok(self.list()?.into_iter().nth(back));
+        match word.and_then(|word| self.get(word)) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(meant(&self.list()?, word).cloned()),
         }
-        let word = word.unwrap_or_default();
-        if let Some(found) = self.get(word) {
-            return Ok(Some(found));
-        }
-        let mut fitting = self.ids()?.into_iter().filter(|id| id.starts_with(word));
-        let only = fitting.next().filter(|_| fitting.next().is_none());
-        Ok(only.and_then(|id| self.get(&id)))
     }
 
     /// Keeps a build whatever the limits say, or not any longer.
@@ -180,7 +188,30 @@ impl History {
     /// It is not here, or cannot be written.
     pub fn pin(&self, id: &str, pinned: bool) -> io::Result<()> {
         let record = self.get(id).ok_or(io::ErrorKind::NotFound)?;
-        write(&self.place(id), &BuildRecord { pinned, ..record })
+        let changes = record.changes.saturating_add(1);
+        write(&self.place(id), &BuildRecord { pinned, changes, ..record })
+    }
+
+    /// The build that its asker calls so.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn called(&self, reference: &str) -> io::Result<Option<BuildRecord>> {
+        if is_id(reference) {
+            return Ok(self.get(reference));
+        }
+        Ok(self.list()?.into_iter().find(|record| record.reference() == reference))
+    }
+
+    /// A document that belongs to a build.
+    ///
+    /// # Errors
+    /// It is not here, or cannot be read.
+    pub fn document(&self, id: &str, document: &Document) -> io::Result<Vec<u8>> {
+        if !is_id(id) || !is_id(&document.hex) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        fs::read(self.place(id).join(document.file()))
     }
 
     /// Forgets a build.
@@ -195,10 +226,13 @@ impl History {
         fs::remove_dir_all(self.place(id))
     }
 
-    /// Forgets the oldest builds until the limits hold; `weigh` says whether bytes are counted, which takes longer.
-    pub(super) fn trim(&self, limits: &Limits, weigh: bool) -> io::Result<()> {
-        if self.ids()?.len() <= limits.builds && !weigh {
-            return Ok(());
+    /// Forgets the oldest builds until the limits hold, and says which; `weigh` says whether bytes are counted, which
+    /// takes longer.
+    pub(super) fn trim(&self, limits: &Limits, weigh: bool) -> io::Result<Vec<BuildRecord>> {
+        let mut forgotten = Vec::new();
+        // Looking at all of them for each build that is one too many would cost more than they do.
+        if self.ids()?.len() <= limits.builds + limits.builds / 10 && !weigh {
+            return Ok(forgotten);
         }
         let now = Timestamp::now();
         let (mut kept, mut bytes) = (0, 0);
@@ -208,11 +242,33 @@ impl History {
             (kept, bytes) = (kept + 1, bytes + size);
             // The newest one stays, however large it is.
             if kept > limits.builds || age > limits.age || (bytes > limits.bytes && kept > 1) {
-                fs::remove_dir_all(self.place(&build.id))?;
+                match fs::remove_dir_all(self.place(&build.id)) {
+                    // Another process did it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    removed => removed?,
+                }
+                forgotten.push(build);
             }
         }
-        Ok(())
+        Ok(forgotten)
     }
+}
+
+/// The build that a person means, of `builds`, the newest first: see [`History::find`].
+pub fn meant<'b>(builds: &'b [BuildRecord], word: Option<&str>) -> Option<&'b BuildRecord> {
+    let word = word.unwrap_or_default();
+    let back = match word.strip_prefix('^') {
+        None if word.is_empty() => Some(0),
+        None => None,
+        Some("") => Some(1),
+        Some(number) => number.parse().ok(),
+    };
+    if let Some(back) = back {
+        return builds.get::<usize>(back);
+    }
+    let exact = builds.iter().find(|build| build.id == word);
+    let mut fitting = builds.iter().filter(|build| build.id.starts_with(word));
+    exact.or_else(|| fitting.next().filter(|_| fitting.next().is_none()))
 }
 
 /// A name for a build that nobody has.

@@ -13,6 +13,7 @@ use solver::graph::VertexId;
 
 use super::record::{self, write, BuildRecord, History, Limits, Status, EVENTS};
 use super::replay::{Ending, Tally};
+use super::told::{Asked, Document, Told};
 
 /// Events are compressed in pieces of this many bytes.
 const PIECE: usize = 256 << 10;
@@ -30,31 +31,50 @@ pub struct About {
     pub name: String,
     /// See [`BuildRecord::request`].
     pub request: BTreeMap<String, String>,
+    /// See [`BuildRecord::asked`].
+    pub asked: Option<Asked>,
 }
+
+/// What is known of a build when it has ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How.
+    pub ending: Ending,
+    /// See [`BuildRecord::result`].
+    pub result: BTreeMap<String, String>,
+    /// See [`Told::code`].
+    pub code: i32,
+    /// See [`Told::documents`], with what is in them.
+    pub documents: Vec<(Document, Vec<u8>)>,
+}
+
+impl From<Ending> for Finished {
+    fn from(ending: Ending) -> Finished {
+        Finished { ending, result: BTreeMap::new(), code: 0, documents: Vec::new() }
+    }
+}
+
+/// Held while an event waits to be recorded, and dropped then.
+pub type Held = Option<Box<dyn Send>>;
 
 /// The recording of one build. Dropped without an end, the build counts as given up.
 pub struct Recorder {
     id: String,
     messages: Option<Sender<Message>>,
-    thread: Option<JoinHandle<io::Result<()>>>,
+    thread: Option<JoinHandle<io::Result<Vec<BuildRecord>>>>,
 }
 
 enum Message {
-    Event(Box<Event>),
-    End(Ending, BTreeMap<String, String>),
+    Event(Box<Event>, Held),
+    End(Box<Finished>),
 }
 
 impl Recorder {
-    /// Begins to record. `taken` is told of every piece of output that no longer waits to be recorded.
+    /// Begins to record.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn begin(
-        history: &History,
-        limits: Limits,
-        about: About,
-        taken: impl Fn(usize) + Send + 'static,
-    ) -> io::Result<Recorder> {
+    pub fn begin(history: &History, limits: Limits, about: About) -> io::Result<Recorder> {
         let id = if record::is_id(&about.id) { about.id } else { record::new_id() };
         let record = BuildRecord {
             version: record::VERSION,
@@ -69,12 +89,15 @@ impl Recorder {
             pinned: false,
             request: about.request,
             result: BTreeMap::new(),
+            changes: 0,
+            asked: about.asked,
+            told: None,
         };
         let (messages, inbox) = channel();
         let history = history.clone();
         let work = move || {
             let writing = Writing::begin(&history, record, limits.log);
-            keep(writing, &inbox, &taken, &history, &limits)
+            keep(writing, &inbox, &history, &limits)
         };
         let thread = std::thread::Builder::new().name("history".into()).spawn(work)?;
         Ok(Recorder { id, messages: Some(messages), thread: Some(thread) })
@@ -85,28 +108,28 @@ impl Recorder {
         &self.id
     }
 
-    /// Where its events go.
-    pub fn sink(&self) -> impl Fn(Event) + Send + Sync + Clone + 'static {
+    /// Where its events go, each with what is held until it is recorded.
+    pub fn sink(&self) -> impl Fn(Event, Held) + Send + Sync + Clone + 'static {
         let messages = self.messages.clone();
-        move |event| {
-            // The thread outlives all senders, unless the disk is full.
-            let _ = messages.as_ref().map(|messages| messages.send(Message::Event(Box::new(event))));
+        move |event, held| {
+            // What comes after the end is not recorded, and nothing is held for it.
+            let _ = messages.as_ref().map(|messages| messages.send(Message::Event(Box::new(event), held)));
         }
     }
 
-    /// Ends the recording, and waits until it is written.
+    /// Ends the recording, and waits until it is written; says which builds were forgotten for it.
     ///
     /// # Errors
     /// The history cannot be written.
-    pub fn finish(mut self, ending: Ending, result: BTreeMap<String, String>) -> io::Result<()> {
+    pub fn finish(mut self, finished: Finished) -> io::Result<Vec<BuildRecord>> {
         if let Some(messages) = self.messages.take() {
-            let _ = messages.send(Message::End(ending, result));
+            let _ = messages.send(Message::End(Box::new(finished)));
         }
         self.join()
     }
 
-    fn join(&mut self) -> io::Result<()> {
-        let Some(thread) = self.thread.take() else { return Ok(()) };
+    fn join(&mut self) -> io::Result<Vec<BuildRecord>> {
+        let Some(thread) = self.thread.take() else { return Ok(Vec::new()) };
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the history's thread panicked")))
     }
 }
@@ -114,7 +137,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         if let Some(messages) = self.messages.take() {
-            let _ = messages.send(Message::End(Ending::Canceled, BTreeMap::new()));
+            let _ = messages.send(Message::End(Box::new(Ending::Canceled.into())));
         }
         let _ = self.join();
     }
@@ -123,31 +146,27 @@ impl Drop for Recorder {
 fn keep(
     writing: io::Result<Writing>,
     inbox: &Receiver<Message>,
-    taken: &dyn Fn(usize),
     history: &History,
     limits: &Limits,
-) -> io::Result<()> {
+) -> io::Result<Vec<BuildRecord>> {
     let mut writing = writing;
     let mut written = Instant::now();
     loop {
         let message = match inbox.recv_timeout(EVERY) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Vec::new()),
         };
         match message {
-            Some(Message::Event(event)) => {
-                if let EventKind::Log { data, .. } = &event.kind {
-                    taken(data.len());
-                }
+            Some(Message::Event(event, _held)) => {
                 // Who cannot write goes on listening: the build must not wait for what is never taken.
                 if let Ok(open) = &mut writing {
                     let kept = open.event(&event);
                     writing = writing.and_then(|open| kept.map(|()| open));
                 }
             }
-            Some(Message::End(ending, result)) => {
-                let heavy = writing?.end(ending, result)?;
+            Some(Message::End(finished)) => {
+                let heavy = writing?.end(*finished)?;
                 return history.trim(limits, heavy);
             }
             None => {}
@@ -246,14 +265,20 @@ impl Writing {
     }
 
     /// Answers whether it grew so large that others may have to go.
-    fn end(mut self, ending: Ending, result: BTreeMap<String, String>) -> io::Result<bool> {
+    fn end(mut self, finished: Finished) -> io::Result<bool> {
         let open: Vec<VertexId> = self.logs.keys().copied().collect();
         open.into_iter().try_for_each(|vertex| self.tail_of(vertex))?;
         self.flush()?;
         let (steps, cached) = self.tally.counts();
+        let Finished { ending, result, code, documents } = finished;
+        for (document, bytes) in &documents {
+            fs::write(self.place.join(document.file()), bytes)?;
+        }
+        let documents = documents.into_iter().map(|(document, _)| document).collect();
+        let told = self.record.asked.is_some().then_some(Told { code, documents });
         let (status, error) = ending.told();
         let finished = Some(Timestamp::now());
-        write(&self.place, &BuildRecord { finished, status, error, steps, cached, result, ..self.record })?;
+        write(&self.place, &BuildRecord { finished, status, error, steps, cached, result, told, ..self.record })?;
         Ok(self.bytes > 1 << 20)
     }
 }

@@ -29,14 +29,13 @@ pub struct Attestation {
 
 impl Attestation {
     /// The whole statement about what has these names and digests.
-    fn statement(&self, subjects: &[Value]) -> Vec<u8> {
-        let statement = json!({
+    pub fn statement(&self, subjects: &[Value]) -> Value {
+        json!({
             "_type": "https://in-toto.io/Statement/v1",
             "predicateType": self.predicate_type,
             "subject": subjects,
             "predicate": self.predicate,
-        });
-        statement.to_string().into_bytes()
+        })
     }
 }
 
@@ -68,7 +67,7 @@ pub fn attest(
     }
     let mut blobs = Vec::new();
     for attestation in attestations {
-        let statement = attestation.statement(&subjects);
+        let statement = attestation.statement(&subjects).to_string().into_bytes();
         let mut descriptor = Descriptor::of(STATEMENT, &statement);
         descriptor.annotations.insert("in-toto.io/predicate-type".into(), attestation.predicate_type.clone());
         blobs.push((descriptor, statement));

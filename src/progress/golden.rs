@@ -59,14 +59,20 @@ fn agrees(path: &Path, with: &str, got: &str) {
     assert_eq!(got, want, "{}", golden.display());
 }
 
-/// Plays a stream as it happened, with the ticks of a clock between events.
 fn play(display: &mut Display, events: &[Event]) {
-    let tick = Duration::from_millis(150);
+    for event in events {
+        display.event(event).unwrap();
+    }
+    display.finish().unwrap();
+}
+
+/// Plays a stream as it happened, with looks at a clock between events.
+fn play_live(display: &mut Display, events: &[Event], look: Duration) {
     let mut clock = events[0].at.0;
     for event in events {
-        while clock + tick < event.at.0 {
-            clock += tick;
-            display.tick(Timestamp(clock)).unwrap();
+        while clock + look < event.at.0 {
+            clock += look;
+            display.pass(Timestamp(clock)).unwrap();
         }
         clock = event.at.0;
         display.event(event).unwrap();
@@ -80,6 +86,29 @@ fn lines_are_as_recorded() {
         let out = Shared::default();
         play(&mut Display::plain(Box::new(out.clone())), &events);
         agrees(&path, "plain.txt", &out.text());
+    }
+}
+
+#[test]
+fn how_often_the_clock_is_looked_at_changes_no_line() {
+    for (path, events) in recorded() {
+        for millis in [7, 150, 151, 400, 60_000] {
+            let out = Shared::default();
+            play_live(&mut Display::plain(Box::new(out.clone())), &events, Duration::from_millis(millis));
+            agrees(&path, "plain.txt", &out.text());
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_leaps_stops_nothing() {
+    let out = Shared::default();
+    let mut display = Display::plain(Box::new(out.clone()));
+    for (_, mut events) in recorded() {
+        events.iter_mut().for_each(|event| event.at.0 *= 3);
+        let end = Timestamp(Duration::MAX);
+        events.push(Event { at: end, ..events[events.len() - 1].clone() });
+        play(&mut display, &events);
     }
 }
 
@@ -121,7 +150,7 @@ fn screens_are_as_recorded() {
                 next = event.at.0 + Duration::from_secs(1).max(elapsed / 2);
             }
         }
-        photograph(display.view(), display.last, Extent::All);
+        photograph(display.view(), display.clock.unwrap(), Extent::All);
         agrees(&path, "tty.txt", &text);
     }
 }
@@ -172,7 +201,7 @@ fn a_screen_is_drawn_over_itself() {
         play(&mut display, &events);
         let mut terminal = Terminal::default();
         terminal.feed(&out.text());
-        let want = frame(display.view(), display.last, SIZE, Extent::All);
+        let want = frame(display.view(), display.clock.unwrap(), SIZE, Extent::All);
         let want: Vec<&str> = want.iter().map(|row| row.text.as_str()).collect();
         assert_eq!(terminal.rows, want, "{}", path.display());
     }

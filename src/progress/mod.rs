@@ -16,6 +16,7 @@ mod golden;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
+use std::time::Duration;
 
 use solver::event::{Event, Timestamp};
 
@@ -61,11 +62,17 @@ impl FromStr for Mode {
 /// Where a display writes.
 pub type Output = Box<dyn Write + Send>;
 
+/// Without events, what is shown is looked at this often: time passes on a screen, and lines that were held back come due.
+pub const TICK: Duration = Duration::from_millis(150);
+
 /// A view of one build, and one way to show it.
+///
+/// Its clock is that of the events: it ticks at every [`TICK`] after the last one. So a stream shows the same, whether
+/// its events come when they happen or all at once.
 pub struct Display {
     view: View,
     screen: Screen,
-    last: Timestamp,
+    clock: Option<Timestamp>,
 }
 
 enum Screen {
@@ -129,34 +136,51 @@ impl Display {
     }
 
     fn with(screen: Screen) -> Display {
-        Display { view: View::default(), screen, last: Timestamp(std::time::Duration::ZERO) }
+        Display { view: View::default(), screen, clock: None }
     }
 
-    /// Takes in one event and shows what is due.
+    /// Takes in one event and shows what is due, and before that what was due since the last one.
     ///
     /// # Errors
     /// When writing fails. The view has taken in the event all the same.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        let passed = self.pass(event.at);
+        self.clock = self.clock.max(Some(event.at));
         let step = self.view.apply(event);
-        self.last = self.last.max(event.at);
-        match &mut self.screen {
+        let shown = match &mut self.screen {
             Screen::Plain(plain) => plain.event(&self.view, step, event),
             Screen::Tty(tty) => tty.show(&self.view, event.at),
             Screen::RawJson(rawjson) => rawjson.event(event),
             Screen::Quiet => Ok(()),
-        }
+        };
+        passed.and(shown)
     }
 
-    /// Shows what is due by now. To be called about every 150 ms: without events too, time passes on a screen, and
-    /// lines that were held back come due.
+    /// The last tick before now, if any is due. What comes later and happened earlier is not shown as a recording of it
+    /// would be.
+    pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        let clock = self.clock?;
+        let ticks = now.0.saturating_sub(clock.0).as_nanos().saturating_sub(1) / TICK.as_nanos();
+        (ticks > 0).then(|| Timestamp(clock.0 + TICK * u32::try_from(ticks).unwrap_or(u32::MAX)))
+    }
+
+    /// Shows what is due by now. To be called about every [`TICK`].
     ///
     /// # Errors
     /// When writing fails.
-    pub fn tick(&mut self, now: Timestamp) -> io::Result<()> {
-        self.last = self.last.max(now);
+    pub fn pass(&mut self, now: Timestamp) -> io::Result<()> {
+        let Some(until) = self.due(now) else { return Ok(()) };
+        let Some(clock) = self.clock.replace(until) else { return Ok(()) };
         match &mut self.screen {
-            Screen::Plain(plain) => plain.show(&self.view, now),
-            Screen::Tty(tty) => tty.show(&self.view, now),
+            Screen::Plain(plain) => {
+                let mut tick = clock;
+                while tick < until {
+                    tick = if plain.is_quiet(&self.view) { until } else { Timestamp(tick.0 + TICK) };
+                    plain.show(&self.view, tick)?;
+                }
+                Ok(())
+            }
+            Screen::Tty(tty) => tty.show(&self.view, until),
             Screen::RawJson(_) | Screen::Quiet => Ok(()),
         }
     }
@@ -168,7 +192,7 @@ impl Display {
     pub fn finish(&mut self) -> io::Result<()> {
         match &mut self.screen {
             Screen::Plain(plain) => plain.finish(&self.view),
-            Screen::Tty(tty) => tty.finish(&self.view, self.last),
+            Screen::Tty(tty) => tty.finish(&self.view, self.clock.unwrap_or(Timestamp(Duration::ZERO))),
             Screen::RawJson(_) | Screen::Quiet => Ok(()),
         }
     }

@@ -120,7 +120,7 @@ impl<W: Write> Plain<W> {
             self.turns.resize_with(view.steps().len(), Turn::default);
             self.note(&view.steps()[step], step, event);
         }
-        if self.last.is_some_and(|last| event.at.0 < last.0 + INTERVAL) {
+        if self.last.is_some_and(|last| event.at.0.saturating_sub(last.0) < INTERVAL) {
             return Ok(());
         }
         // The first events of a build come in a bunch.
@@ -167,6 +167,12 @@ impl<W: Write> Plain<W> {
         self.last = Some(now);
         self.take_turns(view, now)?;
         self.out.flush()
+    }
+
+    /// Time alone brings nothing to light.
+    pub(super) fn is_quiet(&self, view: &View) -> bool {
+        let has_turn = self.current.is_some() || view.steps().iter().all(|step| step.completed.is_some());
+        has_turn && !self.turns.iter().any(|turn| turn.news)
     }
 
     /// Shows all that is left.

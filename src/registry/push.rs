@@ -114,6 +114,21 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Brings one blob to a repository, before the documents that name it. What the registry has is not sent again.
+    ///
+    /// # Errors
+    /// As [`Registry::push`].
+    pub async fn push_blob(&self, reference: &Reference, blob: &Blob) -> Result<()> {
+        if is_foreign(&blob.descriptor) {
+            return Ok(());
+        }
+        let (host, need) = (self.host(reference.domain())?, Need::push(reference.repository()));
+        let on: OnPush = Arc::new(|_| {});
+        Push { registry: self, host, reference, need, on: &on }.blob(blob).await.map(drop)
+    }
+}
+
 impl Push<'_> {
     fn path(&self, rest: &str) -> Target {
         Target::Path(format!("v2/{}/{rest}", self.reference.repository()))

@@ -93,7 +93,7 @@ fn become_user(order: &Order) -> io::Result<()> {
     match groups {
         // A user namespace made without privilege may not change groups, see user_namespaces(7); those it keeps are the
         // user's own. Root needs no others.
-        Err(_) if (order.groups.is_empty() || order.uid == 0) && groups_are_fixed() => {}
+        Err(_) if (order.groups == [order.gid] || order.uid == 0) && groups_are_fixed() => {}
         other => _ = other?,
     }
     // SAFETY: plain numbers.

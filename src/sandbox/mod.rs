@@ -19,6 +19,7 @@ mod cgroup;
 mod device;
 mod error;
 mod identity;
+mod inside;
 mod keeper;
 mod kernel_files;
 mod limits;
@@ -41,6 +42,7 @@ mod user;
 mod wire;
 
 pub use error::Error;
+pub use inside::open_inside;
 pub use keeper::enter_if_asked;
 pub use mounting::{bind_source, private_mount_namespace};
 pub use network::default_network;

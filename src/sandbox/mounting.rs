@@ -6,8 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -15,6 +14,7 @@ use rustix::mount::{
 use rustix::path::Arg;
 
 use super::error::{check, Error};
+use super::inside;
 
 /// No set-user-id programs, no devices, no programs at all.
 pub(super) const NO_SUID_DEV_EXEC: MountAttrFlags =
@@ -45,17 +45,8 @@ pub fn private_mount_namespace() -> Result<(), Error> {
 /// # Errors
 /// [`Error::Setup`] with the path: it does not exist, or it may not be mounted.
 pub fn bind_source(tree: BorrowedFd, path: &Path) -> Result<OwnedFd, Error> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let mut opened = Err(Errno::AGAIN);
-    // The kernel answers EAGAIN when a rename ran at the same time and it cannot tell whether `..` escaped.
-    for _ in 0..1000 {
-        opened = rustix::fs::openat2(tree, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
-        if !matches!(opened, Err(Errno::AGAIN)) {
-            break;
-        }
-    }
-    let found = opened.map_err(|errno| Error::setup_at("open", path)(errno.into()))?;
+    let found = inside::open(tree, path, OFlags::PATH, ResolveFlags::NO_MAGICLINKS)
+        .map_err(|errno| Error::setup_at("open", path)(errno.into()))?;
     clone_mount(found, c"").map_err(Error::setup_at("clone", path))
 }
 

@@ -22,7 +22,7 @@ use super::error::Error;
 use super::mounting::{restrict, Reach};
 use super::running::{read_report, Running};
 use super::seccomp;
-use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio};
+use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio, User};
 use super::wire::{forget, Kind, Mount, Order, Report};
 
 /// Compiled once.
@@ -88,7 +88,7 @@ impl Sandbox {
         let groups = Groups::make(spec.limits)?;
         let mut order = order(&spec, &groups, child_report.as_raw_fd())?;
         let mut bytes = order.encode();
-        let file = memory_file(&bytes).map_err(Error::setup("write the order"))?;
+        let file = memory_file(|file| file.write_all(&bytes)).map_err(Error::setup("write the order"))?;
         forget(&mut bytes);
         order.forget_secrets();
         spec.forget_secrets();
@@ -136,21 +136,29 @@ impl Sandbox {
 /// that is not allowed, a sealed copy in memory.
 fn read_only_image(path: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if let Ok(mount) = open_tree(CWD, path, flags) {
+    let file = rustix::fs::stat(path)?;
+    // The link in /proc leads into the mount namespace that the program was started in, of which nothing can be cloned
+    // here: the same file by its name can.
+    let named = std::fs::read_link(path).ok();
+    let names = named.iter().map(PathBuf::as_path).chain([path]);
+    let is_it = |mount: &OwnedFd| {
+        rustix::fs::fstat(mount).is_ok_and(|found| (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino))
+    };
+    for mount in names.filter_map(|name| open_tree(CWD, name, flags).ok()).filter(is_it) {
         let attributes =
             MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         if restrict(mount.as_fd(), attributes, Reach::One).is_ok() {
             return Ok(mount);
         }
     }
-    memory_file(&std::fs::read(path)?)
+    memory_file(|copy| io::copy(&mut File::open(path)?, copy).map(drop))
 }
 
 /// A file in memory that nobody can change any more.
-fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
+fn memory_file(write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd> {
     let mut file =
         File::from(rustix::fs::memfd_create("rbuild-init", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    file.write_all(content)?;
+    write(&mut file)?;
     rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file.into())
 }
@@ -189,6 +197,13 @@ fn connect(stdio: &mut Stdio, direction: Direction) -> Result<(Option<OwnedFd>, 
     }
 }
 
+/// The supplementary groups of a user's process, the primary one among them: permissions that deny it something must hold
+/// when it has given the primary one up, too.
+fn groups_of(user: &User) -> Vec<u32> {
+    let others = user.groups.iter().copied().filter(|group| *group != user.gid);
+    std::iter::once(user.gid).chain(others).collect()
+}
+
 /// The spec as the child can read it.
 fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Error> {
     let invalid = |what: String| Error::Invalid { what };
@@ -222,7 +237,7 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
         cwd: spec.cwd.clone(),
         uid: spec.user.uid,
         gid: spec.user.gid,
-        groups: spec.user.groups.clone(),
+        groups: groups_of(&spec.user),
         hostname: spec.hostname.clone(),
         own_network: spec.network == Network::None,
         insecure: spec.security == Security::Insecure,

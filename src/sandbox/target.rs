@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timest
 use rustix::io::Errno;
 
 use super::error::Error;
+use super::inside;
 
 /// More links than this in one path are a loop; the kernel's own limit.
 const MOST_LINKS: usize = 40;
@@ -103,16 +104,7 @@ pub(super) fn open(root: impl AsFd, path: &Path, shape: Shape, made: &mut Vec<St
 
 /// Opens a path that holds no links; one that was put there meanwhile is an error.
 pub(super) fn open_real(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-    // The kernel answers EAGAIN when a rename ran at the same time and it cannot tell whether `..` escaped.
-    for _ in 0..100 {
-        match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve) {
-            Err(Errno::AGAIN) => {}
-            result => return result,
-        }
-    }
-    Err(Errno::AGAIN)
+    inside::open(root, path, flags | OFlags::NOFOLLOW, ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS)
 }
 
 fn names(path: &Path) -> VecDeque<OsString> {

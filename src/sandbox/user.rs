@@ -7,10 +7,11 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::error::Error;
+use super::inside;
 use super::spec::User;
 
 /// More than this no passwd file has; a larger one is an attack on our memory.
@@ -133,9 +134,8 @@ fn read(root: BorrowedFd, path: &'static str) -> Result<String, Error> {
     let refused = |reason: &str| Error::Refused { path: Path::new("/").join(path), reason: reason.to_owned() };
     let failed = |step: &'static str| Error::setup_at(step, Path::new("/").join(path));
     // Without O_NONBLOCK opening a named pipe would wait for a writer that never comes.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match inside::open(root, Path::new(path), flags, ResolveFlags::NO_MAGICLINKS) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
         Err(Errno::LOOP) => return Err(refused("is a loop of links")),

@@ -21,7 +21,7 @@ use tonic::{Code, Request};
 use super::fixture::Daemon;
 
 /// A definition that makes one file.
-fn one_file(path: &str, data: &str) -> pb::Definition {
+pub fn one_file(path: &str, data: &str) -> pb::Definition {
     let mkfile =
         pb::FileActionMkFile { path: path.into(), mode: 0o644, data: data.into(), timestamp: -1, ..Default::default() };
     let action =

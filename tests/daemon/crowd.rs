@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::buildx::Buildx;
+use super::client::Buildx;
 use super::fixture::Daemon;
 use super::support::{leases, mounts, processes, signal, text, until};
 

@@ -27,11 +27,26 @@ impl Daemon {
 
     /// The same with more words on its command line.
     pub fn start_with(words: &[&str]) -> Option<Daemon> {
+        can_build().then(|| Daemon::of(Rbuild::new(), words))
+    }
+
+    /// A daemon on this store, of its user.
+    pub fn of(rbuild: Rbuild, words: &[&str]) -> Daemon {
+        let process = logged(&rbuild, words).spawn().unwrap();
+        let daemon = Daemon { rbuild, process };
+        daemon.answers();
+        daemon
+    }
+
+    /// The same with a configuration file.
+    pub fn start_configured(config: &str) -> Option<Daemon> {
         if !can_build() {
             return None;
         }
         let rbuild = Rbuild::new();
-        let process = logged(&rbuild, words).spawn().unwrap();
+        let file = rbuild.path("buildkitd.toml");
+        std::fs::write(&file, config).unwrap();
+        let process = logged(&rbuild, &["--config", file.to_str().unwrap()]).spawn().unwrap();
         let daemon = Daemon { rbuild, process };
         daemon.answers();
         Some(daemon)

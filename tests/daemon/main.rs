@@ -2,12 +2,19 @@
 
 mod api;
 mod buildx;
+mod client;
+mod compose;
 mod contexts;
 mod crowd;
+mod doors;
 mod fixture;
 mod forged;
+mod freshness;
 mod frontend;
+mod history;
 mod life;
 mod mutants;
+mod refused;
+mod stores;
 #[path = "../support/mod.rs"]
 mod support;

@@ -38,7 +38,7 @@ fn its_state_is_clean() {
     let lines = "^(Cap...|NoNewPrivs|Seccomp|SigBlk|SigIgn|Groups|Umask):";
     spec.args = ["/bin/grep", "-E", lines, "/proc/self/status"].map(Into::into).to_vec();
     let status = output(spec).expect("it starts");
-    let expected = "Umask:\t0022\nGroups:\t \nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n\
+    let expected = "Umask:\t0022\nGroups:\t0 \nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n\
         CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n\
         CapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n";
     assert_eq!(status.stdout, expected);

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod agent;
+pub mod certificates;
 pub mod registry;
 pub mod served;
 
@@ -50,9 +51,9 @@ pub fn have(program: &str) -> bool {
     found
 }
 
-/// Where docker-buildx is, which is fetched if need be; says why not. In CI its absence fails the test.
-pub fn buildx() -> Option<String> {
-    let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/buildx.sh")).output().unwrap();
+/// Where docker-buildx or docker-compose is, which is fetched if need be; says why not. In CI its absence fails the test.
+pub fn client(name: &str) -> Option<String> {
+    let found = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/client.sh")).arg(name).output().unwrap();
     if found.status.success() {
         return Some(text(&found.stdout).trim().to_string());
     }

@@ -250,6 +250,13 @@ impl Mount {
     pub fn from(&self) -> Option<&str> {
         self.fields.iter().rev().find(|field| field.key == "from").and_then(|field| field.value.as_deref())
     }
+
+    /// Where its files are shown, as it is written.
+    pub fn target(&self) -> Option<&str> {
+        let names = ["target", "dst", "destination"];
+        let named = self.fields.iter().rev().find(|field| names.contains(&field.key.as_str()));
+        named.and_then(|field| field.value.as_deref())
+    }
 }
 
 /// `COPY` or `ADD`.

@@ -12,6 +12,7 @@ use super::workdir::joined;
 use crate::config::ImageConfig;
 use crate::context::{git_name, git_source, web_file, Context, Files, MainContext};
 use crate::diagnostic::Diagnostic;
+use crate::options::Options;
 use crate::source::Span;
 
 /// Paths of trees that are read from clients; `/` is all of a tree.
@@ -48,7 +49,7 @@ fn make_main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
     let options = build.scene.options;
     match &options.context {
         MainContext::Local => {
-            let source = local(&options.context_name, options.context_name.clone(), &options.ignore_patterns);
+            let source = local(options, &options.context_name, options.context_name.clone(), &options.ignore_patterns);
             let about = About::internal("load build context");
             Ok(build.add_reader(Op::Source(source), Vec::new(), None, about, Wants::OfContext))
         }
@@ -82,8 +83,11 @@ fn within(build: &mut Build, context: OutputRef) -> OutputRef {
 }
 
 /// A directory of the client's.
-fn local(name: &str, hint: String, ignore: &[String]) -> SourceOp {
+fn local(options: &Options, name: &str, hint: String, ignore: &[String]) -> SourceOp {
     let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_string(), hint)]);
+    if let Some(session) = options.local_sessions.get(name) {
+        attrs.insert("local.session".into(), session.clone());
+    }
     if !ignore.is_empty() {
         attrs.insert("local.excludepatterns".into(), json_list(ignore.iter()));
     }
@@ -121,7 +125,7 @@ pub(super) fn files(
         }
         Files::Local(name) => {
             let ignore = build.scene.answers.ignores.get(name).cloned().unwrap_or_default();
-            let mut source = local(name, format!("context:{}", context.name), &ignore);
+            let mut source = local(build.scene.options, name, format!("context:{}", context.name), &ignore);
             let wants = match reads {
                 Reads::OfStage(index) => Wants::OfStage(index),
                 Reads::All | Reads::Paths(_) => Wants::AsSaid,

@@ -90,7 +90,7 @@ pub(super) fn mount(
         "ssh" => {
             let dest = match fields.target.as_str() {
                 "" => format!("/run/buildkit/ssh_agent.{}", mounts.agents.len()),
-                target => joined(&state.cwd, target),
+                target => target.to_owned(),
             };
             let id = if fields.id.is_empty() { "default".to_string() } else { fields.id.clone() };
             let kind = MountKind::Ssh(options(&fields, id, 0o600));
@@ -259,7 +259,8 @@ fn secret(fields: &Fields, mounts: &mut Mounts) -> Result<(), String> {
     }
     let dest = match fields.target.as_str() {
         "" => format!("/run/secrets/{}", base(&id)),
-        target => joined("/run/secrets", target),
+        // Relative ones count from the step's directory, when it runs.
+        target => target.to_owned(),
     };
     let kind = MountKind::Secret(options(fields, id, 0o400));
     mounts.secrets.push(Mount { kind, ..read_write(None, &dest) });

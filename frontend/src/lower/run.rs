@@ -87,7 +87,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
             .cloned()
             .unwrap_or_default(),
         ulimits: options.ulimits.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
+        cgroup_parent: String::new(),
         remove_mount_stubs_recursive: true,
         valid_exit_codes: Vec::new(),
     };

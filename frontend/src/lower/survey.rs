@@ -114,14 +114,15 @@ impl Walk<'_> {
         match &command.instruction.kind {
             Some(Kind::Copy(copy)) => {
                 if let Some(from) = &copy.from {
-                    self.source(index, &from.text, command.place(from.span), true);
+                    self.source(index, &from.text, command.place(from.span), None);
                 }
             }
             Some(Kind::Run(run)) => {
                 for mount in &run.mounts {
                     let has_files = !matches!(mount.kind(), Some("secret" | "ssh" | "tmpfs"));
                     if let Some(from) = mount.from().filter(|from| has_files && !from.is_empty()) {
-                        self.source(index, from, command.place(mount.span), false);
+                        let target = mount.target().unwrap_or_default();
+                        self.source(index, from, command.place(mount.span), Some(target));
                     }
                 }
             }
@@ -129,8 +130,9 @@ impl Walk<'_> {
         }
     }
 
-    fn source(&mut self, index: usize, from: &str, span: Span, is_copy: bool) {
-        match self.stages.source(from, index, span, is_copy) {
+    /// Visits what a COPY takes files from, or a mount at `target`.
+    fn source(&mut self, index: usize, from: &str, span: Span, target: Option<&str>) {
+        match self.stages.source(from, index, span, target.is_none()) {
             Err(error) => self.errors.push(error),
             Ok(Base::Scratch) => {}
             Ok(Base::Context(named)) => _ = self.context(&named, self.options.platform().clone(), span),
@@ -143,12 +145,13 @@ impl Walk<'_> {
             }
             Ok(Base::Stage(later)) if later > index => {
                 let current = self.stages.title(index);
-                let message = if is_copy {
-                    format!("cannot copy from stage {from:?}, it needs to be defined before current stage {current:?}")
-                } else {
-                    format!(
-                        "cannot mount from stage {from:?} to {current:?}, stage needs to be defined before current command"
-                    )
+                let message = match target {
+                    None => format!(
+                        "cannot copy from stage {from:?}, it needs to be defined before current stage {current:?}"
+                    ),
+                    Some(target) => format!(
+                        "cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command"
+                    ),
                 };
                 let error = Diagnostic::error("forward-reference", span, message);
                 self.errors.push(error.with_label(self.stages.all[later].span, "defined here"));

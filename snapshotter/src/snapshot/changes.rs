@@ -16,21 +16,23 @@ use crate::tree::listing::{by_components, half, unlike_any, xattrs_digest, NewFi
 use crate::tree::{Difference, Listing};
 
 /// Deltas with more files than this are not compared file by file.
-const MOST_ENTRIES: u64 = 200_000;
+const MOST_ENTRIES: u64 = 100_000;
 /// More bytes than this are not read to find out which of the files of equal size are equal.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// How one tree came to differ from another.
+/// How one tree came to differ from another, as far as that shows without a look at files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
     /// The lowest snapshot of the new tree that the old one does not have the like of.
     pub since: Option<SnapshotId>,
     /// The old tree had nothing in its place.
     pub is_addition: bool,
-    /// The files, in order, each with the snapshot of the new tree that has it so; `None` when they are too many to be
-    /// compared, or gone.
-    pub files: Option<Vec<(Difference, Option<SnapshotId>)>>,
+    /// The snapshots of the old tree that the new one does not have the like of, and the other way round, bottom first.
+    pub parted: (Vec<SnapshotId>, Vec<SnapshotId>),
 }
+
+/// Files by which trees differ, in order, each with the snapshot of the new tree that has it so.
+pub type ChangedFiles = Vec<(Difference, Option<SnapshotId>)>;
 
 impl Store {
     /// Compares two trees, each named by its topmost snapshot; `None` is an empty tree.
@@ -46,14 +48,22 @@ impl Store {
         let is_addition = old.len() < new.len() && is_subsequence(&old, &new);
         // Equal deltas do not make the trees differ.
         without_common(&mut old, &mut new);
-        let files = match old.iter().chain(&new).map(|info| info.entries).sum::<u64>() <= MOST_ENTRIES {
-            true => self.compare(&old, &new).ok(),
-            false => None,
-        };
-        Ok(Changes { since, is_addition, files })
+        let ids = |infos: &[SnapshotInfo]| infos.iter().map(|info| info.id).collect();
+        Ok(Changes { since, is_addition, parted: (ids(&old), ids(&new)) })
     }
 
-    fn compare(&self, old: &[SnapshotInfo], chain: &[SnapshotInfo]) -> Result<Vec<(Difference, Option<SnapshotId>)>> {
+    /// The files by which snapshots that [parted](Changes::parted) differ; `None` when they are too many to be compared,
+    /// or gone. All of them are looked at, so it takes its time.
+    pub fn changed_files(&self, (old, new): &(Vec<SnapshotId>, Vec<SnapshotId>)) -> Option<ChangedFiles> {
+        let infos = |ids: &[SnapshotId]| ids.iter().map(|id| self.snapshot(id).ok()).collect::<Option<Vec<_>>>();
+        let (old, new) = (infos(old)?, infos(new)?);
+        match old.iter().chain(&new).map(|info| info.entries).sum::<u64>() <= MOST_ENTRIES {
+            true => self.compare(&old, &new).ok(),
+            false => None,
+        }
+    }
+
+    fn compare(&self, old: &[SnapshotInfo], chain: &[SnapshotInfo]) -> Result<ChangedFiles> {
         let (old, new) = (self.files_of(old)?, self.files_of(chain)?);
         let mut budget = MOST_BYTES;
         let (mut listed_old, mut listed_new) = (Listing::default(), Listing::default());
@@ -198,7 +208,8 @@ mod tests {
         let (above_one, above_two) = (commit(Some(&one), &[("top", "1")]), commit(Some(&two), &[("top", "1")]));
         let changes = store.changes(Some(&above_one), Some(&above_two)).unwrap();
         assert_eq!((changes.since, changes.is_addition), (Some(two), false));
-        let told = changes.files.unwrap();
+        assert_eq!(changes.parted, (vec![one], vec![two]), "what lies above both says nothing");
+        let told = store.changed_files(&changes.parted).unwrap();
         let told: Vec<_> = told.into_iter().map(|(d, by)| (String::from_utf8(d.path).unwrap(), d.change, by)).collect();
         assert_eq!(
             told,

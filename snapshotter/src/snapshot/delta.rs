@@ -169,14 +169,14 @@ fn drop_unchanged_files(upper: BorrowedFd<'_>, entries: &mut Vec<Entry>, below: 
 ///
 /// A file with several names is the same if its names are names of one file below.
 pub(crate) fn unchanged_files(tree: BorrowedFd<'_>, entries: &[Entry], below: &mut Below) -> Result<Vec<bool>> {
-    let mut alike: Vec<Option<Found>> = Vec::with_capacity(entries.len());
+    let mut alike: Vec<Option<Box<Found>>> = Vec::with_capacity(entries.len());
     for entry in entries {
         let is_file = entry.kind() != FileType::Directory && !entry.is_whiteout();
         let found = match is_file {
             true => below.get(&entry.path).map_err(|error| unreadable("look below", &entry.path, error))?,
             false => None,
         };
-        alike.push(found.filter(|found| is_described_alike(entry, &found.entry)));
+        alike.push(found.filter(|found| is_described_alike(entry, &found.entry)).map(Box::new));
     }
     let below = &*below;
     let mut is_unchanged: Vec<bool> = entries

@@ -32,7 +32,7 @@ use crate::store::gc::weight;
 use crate::store::layout::{ensure_directory, write_json};
 use crate::store::lease::{Held, Lease};
 use crate::store::{now, Store};
-pub use changes::Changes;
+pub use changes::{ChangedFiles, Changes};
 pub use driver::{Driver, Wish};
 pub use info::{SnapshotInfo, WholeTree};
 

@@ -32,7 +32,14 @@ pub struct CacheMount {
     store: Store,
     home: PathBuf,
     id: String,
-    _lock: Lock,
+    lock: Lock,
+}
+
+impl Drop for CacheMount {
+    fn drop(&mut self) {
+        // What it takes is another figure now.
+        let _ = self.lock.file().set_modified(std::time::SystemTime::now());
+    }
 }
 
 impl CacheMount {
@@ -165,7 +172,7 @@ impl Store {
             }
             // Collection goes by the age of this file.
             lock.file().set_modified(std::time::SystemTime::now()).doing("touch", &lock_path)?;
-            return Ok(Some(CacheMount { store: self.clone(), home, id, _lock: lock }));
+            return Ok(Some(CacheMount { store: self.clone(), home, id, lock }));
         }
     }
 }

@@ -248,7 +248,7 @@ impl Check<'_> {
         for build in names_in(&self.directory("history"))? {
             let home = self.directory("history").join(build);
             for name in names_in(&home)?.iter().filter(|name| !matches!(&***name, "build.json" | "events.jsonl.zst")) {
-                if !name.starts_with('.') {
+                if !name.starts_with('.') && !name.starts_with("blob-") {
                     self.problem(&home.join(name), "it is not part of a recorded build");
                 }
             }
@@ -259,7 +259,7 @@ impl Check<'_> {
     fn cache_mounts(&mut self) -> Result<()> {
         for id in names_in(&self.directory("mounts"))? {
             let home = self.directory("mounts").join(id);
-            for name in names_in(&home)?.iter().filter(|name| !matches!(&***name, "lock" | "fs" | "name")) {
+            for name in names_in(&home)?.iter().filter(|name| !matches!(&***name, "lock" | "fs" | "name" | "size")) {
                 if !name.starts_with(UNFINISHED) {
                     self.problem(&home.join(name), "it is not part of a cache mount");
                 }

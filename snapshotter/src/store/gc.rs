@@ -3,17 +3,18 @@
 //! Under exclusive `gc.lock` everything reachable from tags, live leases and kept records is marked; the rest is
 //! renamed to `trash/`, which is deleted after the lock is released.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::inventory::{Cut, Inventory, KnownMount, KnownRecord, Marked};
 use super::layout::{fanned_names, names_in, read_if_there, read_json, readable, UNFINISHED};
 use super::lease::{look_at, Found, Held};
 use super::lock::{Lock, Sharing};
-use super::record::{id_in, RecordId, RecordKey};
-use super::tags::TagEntry;
+use super::record::{id_in, RecordId};
+use super::things::{Thing, ThingKind};
 use super::Store;
-use crate::digest::{DiffId, Digest, SnapshotId};
+use crate::digest::SnapshotId;
 use crate::error::{Doing, Error, Result};
 use crate::snapshot::SnapshotInfo;
 use crate::store::diffs::PackedDiff;
@@ -30,7 +31,7 @@ pub enum Keep {
 }
 
 impl Keep {
-    fn allows(self, last_used: SystemTime) -> bool {
+    pub(super) fn allows(self, last_used: SystemTime) -> bool {
         match self {
             Self::All => true,
             // A time in the future is a clock that was set back; such a thing is not old.
@@ -49,21 +50,48 @@ pub struct PrunePolicy {
     pub nameless_images: Keep,
     /// Cache mounts nobody uses.
     pub cache_mounts: Keep,
-    /// How much may stay, cache mounts aside; the records used longest ago go first.
+    /// How much may stay; the records used longest ago go first.
     pub most_bytes: Option<u64>,
+    /// Cache mounts count among those bytes, and go in one order with the records.
+    pub limits_mounts: bool,
 }
 
 impl Default for PrunePolicy {
     /// Throws away only what cannot be found any more.
     fn default() -> Self {
-        Self { records: Keep::All, nameless_images: Keep::All, cache_mounts: Keep::All, most_bytes: None }
+        let (records, nameless_images, cache_mounts) = (Keep::All, Keep::All, Keep::All);
+        Self { records, nameless_images, cache_mounts, most_bytes: None, limits_mounts: false }
     }
 }
 
+impl PrunePolicy {
+    fn is_about_mounts(&self) -> bool {
+        self.limits_mounts || self.cache_mounts != Keep::All
+    }
+}
+
+/// So many of the things that went are told.
+const MOST_TOLD: usize = 1000;
+
+/// Something that a policy threw away; what it took along is not told one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its name: of a record, or of a cache mount's directory.
+    pub id: String,
+    /// What it was.
+    pub kind: ThingKind,
+    /// As in [`Thing::name`].
+    pub name: Option<String>,
+    /// What of it nothing else needs.
+    pub bytes: u64,
+    /// When it was last used, by the hour.
+    pub last_used: SystemTime,
+}
+
 /// What a collection threw away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Bytes of snapshots and blobs, as far as their own figures tell.
+    /// Bytes of snapshots and blobs, as far as their own figures tell, and of cache mounts.
     pub bytes: u64,
     /// File trees.
     pub snapshots: u64,
@@ -75,39 +103,12 @@ pub struct Collected {
     pub leases: u64,
     /// Cache mounts.
     pub cache_mounts: u64,
+    /// Steps and cache mounts among them, those used longest ago last.
+    pub gone: Vec<Gone>,
 }
 
 /// Files being written are left alone this long; nobody takes longer between making and renaming one.
 const UNFINISHED_FOR: Duration = Duration::from_secs(3600);
-
-/// All there is, as far as collection cares.
-struct Inventory {
-    snapshots: HashMap<SnapshotId, SnapshotInfo>,
-    blobs: HashMap<Digest, u64>,
-    tags: Vec<TagEntry>,
-    held: HashSet<Held>,
-    /// Most recently used first.
-    records: Vec<KnownRecord>,
-    /// Which diff each snapshot packs to.
-    packs: Vec<(SnapshotId, DiffId)>,
-    packed: Vec<PackedDiff>,
-}
-
-struct KnownRecord {
-    key: RecordKey,
-    id: RecordId,
-    snapshots: Vec<SnapshotId>,
-    last_used: SystemTime,
-}
-
-/// What stays.
-#[derive(Default)]
-struct Marked {
-    snapshots: HashSet<SnapshotId>,
-    blobs: HashSet<Digest>,
-    diffs: HashSet<DiffId>,
-    bytes: u64,
-}
 
 impl Store {
     /// Throws away what the policy does not keep, and deletes it. Others may use the store meanwhile.
@@ -116,6 +117,19 @@ impl Store {
     /// A directory cannot be read or renamed; what was thrown away before that stays so.
     pub fn prune(&self, policy: &PrunePolicy) -> Result<Collected> {
         let collected = self.collect(policy)?;
+        self.empty_trash()?;
+        Ok(collected)
+    }
+
+    /// As [`prune`](Self::prune), but of results and cache mounts only those go that `which` selects.
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune).
+    pub fn prune_some(&self, policy: &PrunePolicy, which: &dyn Fn(&Thing) -> bool) -> Result<Collected> {
+        self.measure_mounts(policy)?;
+        let lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
+        let collected = self.collect_locked(&lock, policy, Some(which), &|| true)?.unwrap_or_default();
+        drop(lock);
         self.empty_trash()?;
         Ok(collected)
     }
@@ -134,8 +148,16 @@ impl Store {
     /// # Errors
     /// As [`prune`](Self::prune).
     pub fn collect(&self, policy: &PrunePolicy) -> Result<Collected> {
+        self.measure_mounts(policy)?;
         let lock = Lock::acquire(&self.layout().gc_lock(), Sharing::Exclusive)?;
-        Ok(self.collect_locked(&lock, policy, &|| true)?.unwrap_or_default())
+        Ok(self.collect_locked(&lock, policy, None, &|| true)?.unwrap_or_default())
+    }
+
+    fn measure_mounts(&self, policy: &PrunePolicy) -> Result<()> {
+        match policy.is_about_mounts() {
+            true => self.mounts(&|| true).map(drop),
+            false => Ok(()),
+        }
     }
 
     /// As [`collect`](Self::collect), if what may go can be found out in time; else nothing goes.
@@ -143,7 +165,7 @@ impl Store {
         let in_time = || Instant::now() < deadline;
         let lock = Lock::acquire_polling(&self.layout().gc_lock(), Sharing::Exclusive, &|| !in_time())?;
         match lock.filter(|_| in_time()) {
-            Some(lock) => self.collect_locked(&lock, policy, &in_time),
+            Some(lock) => self.collect_locked(&lock, policy, None, &in_time),
             None => Ok(None),
         }
     }
@@ -152,29 +174,36 @@ impl Store {
         &self,
         _lock: &Lock,
         policy: &PrunePolicy,
+        which: Option<&dyn Fn(&Thing) -> bool>,
         in_time: &dyn Fn() -> bool,
     ) -> Result<Option<Collected>> {
         let mut collected = Collected::default();
         let held = self.sweep_leases(&mut collected)?;
         self.sweep_nameless(policy)?;
-        let Some(inventory) = self.take_stock(held, in_time)? else { return Ok(None) };
-        let kept = inventory.records_to_keep(policy);
-        let with_packed = policy.most_bytes.is_none_or(|most| inventory.mark(kept, true).bytes <= most);
+        let Some(mut inventory) = self.take_stock(held, in_time)? else { return Ok(None) };
+        // Nobody can work meanwhile, so nothing is measured now.
+        inventory.mounts = if policy.is_about_mounts() { self.mounts(&|| false)? } else { Vec::new() };
+        inventory.order(which);
+        let Cut { records: kept, mounts: kept_mounts } = inventory.cut(policy);
+        let mount_bytes: u64 = inventory.mounts[..kept_mounts].iter().map(|mount| mount.bytes).sum();
+        let left = |bytes: u64| if policy.limits_mounts { bytes.saturating_add(mount_bytes) } else { bytes };
+        let with_packed = policy.most_bytes.is_none_or(|most| left(inventory.mark(kept, true).bytes) <= most);
         let marked = inventory.mark(kept, with_packed);
+        tell_records(&inventory, kept, &marked, &mut collected);
         // Before any blob goes: what the view names is here at all times.
         self.show_all()?;
         self.sweep_snapshots(&inventory, &marked, &mut collected)?;
         self.sweep_blobs(&inventory, &marked, &mut collected)?;
         self.sweep_records(&inventory, &inventory.records[..kept], &mut collected)?;
         self.sweep_diffs(&marked, with_packed)?;
-        self.sweep_cache_mounts(policy, &mut collected)?;
-        if policy.records == Keep::Nothing {
+        self.sweep_cache_mounts(&inventory.mounts[kept_mounts..], &mut collected)?;
+        if which.is_none() && policy.records == Keep::Nothing {
             self.discard(&self.layout().directory("seen"))?;
             super::layout::ensure_directory(&self.layout().directory("seen"))?;
         }
         self.sweep_step_locks()?;
         self.sweep_unfinished()?;
-        self.set_figure(marked.bytes)?;
+        self.set_figure(marked.bytes, if policy.limits_mounts { mount_bytes } else { 0 })?;
         Ok(Some(collected))
     }
 
@@ -188,6 +217,17 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// What live leases hold; the caller keeps collection away.
+    pub(super) fn held_by_leases(&self) -> Result<HashSet<Held>> {
+        let mut held = HashSet::new();
+        for lease in names_in(&self.layout().directory("leases"))? {
+            if let Found::Live(things) = look_at(self, &lease)? {
+                held.extend(things);
+            }
+        }
+        Ok(held)
     }
 
     /// What live leases hold. The directories of dead ones go.
@@ -223,48 +263,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// None if it takes too long.
-    fn take_stock(&self, held: HashSet<Held>, in_time: &dyn Fn() -> bool) -> Result<Option<Inventory>> {
-        let mut snapshots = HashMap::new();
-        let visit = &mut |info: SnapshotInfo| {
-            snapshots.insert(info.id, info);
-            Ok(())
-        };
-        if !self.walk_while(in_time, visit)? {
-            return Ok(None);
-        }
-        let mut blobs = HashMap::new();
-        for blob in self.blobs()? {
-            blobs.insert(blob, self.blob_size(&blob)?);
-        }
-        let mut records = Vec::new();
-        for key in fanned_names(&self.layout().directory("records"))?.iter().filter_map(|name| name.parse().ok()) {
-            if !in_time() {
-                return Ok(None);
-            }
-            let path = self.pointer_path(&key);
-            let Some(id) = read_if_there(&path)?.and_then(id_in) else { continue };
-            let Some(record) = self.record(&id)? else { continue };
-            let snapshots = record.outputs.iter().filter_map(|output| output.snapshot).collect();
-            records.push(KnownRecord { key, id, snapshots, last_used: last_used(&path) });
-        }
-        records.sort_by_key(|record| (std::cmp::Reverse(record.last_used), record.key));
-        let (mut packs, mut packed) = (Vec::new(), Vec::new());
-        let diffs = self.layout().directory("diffs");
-        for fan in names_in(&diffs)? {
-            for name in names_in(&diffs.join(&fan))? {
-                let path = diffs.join(&fan).join(&name);
-                if let Some((snapshot, _)) = name.split_once('@') {
-                    let diff = readable(read_json(&path))?;
-                    packs.extend(snapshot.parse().ok().zip(diff));
-                } else {
-                    packed.extend(readable(read_json::<PackedDiff>(&path))?);
-                }
-            }
-        }
-        Ok(Some(Inventory { snapshots, blobs, tags: self.tags()?, held, records, packs, packed }))
     }
 
     fn sweep_snapshots(&self, inventory: &Inventory, marked: &Marked, collected: &mut Collected) -> Result<()> {
@@ -342,18 +340,17 @@ impl Store {
         Ok(())
     }
 
-    fn sweep_cache_mounts(&self, policy: &PrunePolicy, collected: &mut Collected) -> Result<()> {
-        let mounts = self.layout().directory("mounts");
-        for name in names_in(&mounts)? {
-            let home = mounts.join(name);
-            let lock = home.join("lock");
-            if policy.cache_mounts.allows(last_used(&lock)) {
-                continue;
-            }
+    fn sweep_cache_mounts(&self, mounts: &[KnownMount], collected: &mut Collected) -> Result<()> {
+        for mount in mounts {
+            let home = self.layout().directory("mounts").join(&mount.id);
             // Renamed with its lock still held: who waits for it finds another file in its place.
-            if let Some(_lock) = Lock::try_acquire(&lock, Sharing::Exclusive)? {
+            if let Some(_lock) = Lock::try_acquire(&home.join("lock"), Sharing::Exclusive)? {
                 self.discard_if_there(&home)?;
                 collected.cache_mounts += 1;
+                collected.bytes += mount.bytes;
+                let (kind, name) = (ThingKind::Directory, Some(mount.name.clone()));
+                let (id, bytes) = (mount.id.clone(), mount.bytes);
+                tell(collected, Gone { id, kind, name, bytes, last_used: mount.last_used });
             }
         }
         Ok(())
@@ -396,60 +393,22 @@ impl Store {
     }
 }
 
-impl Inventory {
-    /// How many records stay, most recently used first: as many as the policy's ages allow and its bytes suffice for.
-    fn records_to_keep(&self, policy: &PrunePolicy) -> usize {
-        let young = self.records.partition_point(|record| policy.records.allows(record.last_used));
-        let Some(most) = policy.most_bytes else { return young };
-        if self.mark(young, false).bytes <= most {
-            return young;
-        }
-        // Fewer records never need more bytes, so the limit can be found by halving.
-        let (mut fits, mut too_many) = (0, young);
-        while fits + 1 < too_many {
-            let middle = (fits + too_many) / 2;
-            if self.mark(middle, false).bytes <= most {
-                fits = middle;
-            } else {
-                too_many = middle;
-            }
-        }
-        fits
+/// Notes which results go, and what goes with each.
+fn tell_records(inventory: &Inventory, kept: usize, marked: &Marked, collected: &mut Collected) {
+    let mut counted = HashSet::new();
+    let gone = inventory.records.iter().skip(kept);
+    for record in gone.filter(|record| !inventory.held.contains(&Held::Record(record.id))).take(MOST_TOLD) {
+        let own = inventory.with_all_below(record.snapshots.clone());
+        let own = own.iter().filter(|id| !marked.snapshots.contains(id) && counted.insert(**id));
+        let bytes = own.filter_map(|id| inventory.snapshots.get(id)).map(weight).sum();
+        let (kind, name) = (ThingKind::Tree, Some(record.step.clone()));
+        tell(collected, Gone { id: record.id.to_string(), kind, name, bytes, last_used: record.last_used });
     }
+}
 
-    fn mark(&self, records: usize, with_packed: bool) -> Marked {
-        let mut marked = Marked::default();
-        let mut wanted: Vec<SnapshotId> = self.tags.iter().flat_map(TagEntry::snapshots).collect();
-        marked.blobs.extend(self.tags.iter().flat_map(TagEntry::blobs));
-        for thing in &self.held {
-            match thing {
-                Held::Snapshot(id) => wanted.push(*id),
-                Held::Blob(digest) => {
-                    marked.blobs.insert(*digest);
-                }
-                Held::Record(_) => {}
-            }
-        }
-        let is_kept =
-            |(at, record): &(usize, &KnownRecord)| *at < records || self.held.contains(&Held::Record(record.id));
-        wanted.extend(self.records.iter().enumerate().filter(is_kept).flat_map(|(_, record)| &record.snapshots));
-        while let Some(id) = wanted.pop() {
-            let Some(info) = self.snapshots.get(&id) else { continue };
-            if marked.snapshots.insert(id) {
-                wanted.extend(info.parent.into_iter().chain(info.delta_of));
-                marked.diffs.extend(info.diff_id);
-                marked.bytes += weight(info);
-            }
-        }
-        marked.diffs.extend(self.packs.iter().filter(|(id, _)| marked.snapshots.contains(id)).map(|(_, diff)| *diff));
-        let tagged = self.tags.iter().flat_map(TagEntry::platforms).flat_map(|tag| &tag.layers);
-        marked.diffs.extend(tagged.map(|layer| layer.diff_id));
-        if with_packed {
-            let packed = self.packed.iter().filter(|packed| marked.diffs.contains(&packed.diff_id));
-            marked.blobs.extend(packed.map(|packed| packed.digest));
-        }
-        marked.bytes += marked.blobs.iter().filter_map(|blob| self.blobs.get(blob)).sum::<u64>();
-        marked
+fn tell(collected: &mut Collected, gone: Gone) {
+    if collected.gone.len() < MOST_TOLD {
+        collected.gone.push(gone);
     }
 }
 
@@ -465,7 +424,8 @@ pub(crate) fn weight(info: &SnapshotInfo) -> u64 {
     info.size + 512 * info.entries
 }
 
-fn last_used(path: &Path) -> SystemTime {
+/// When a file was last touched.
+pub(super) fn last_used(path: &Path) -> SystemTime {
     std::fs::metadata(path).and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 

@@ -1,6 +1,7 @@
 //! Keeps a store below its limits though nobody watches it: at the end of a build, when a figure kept beside says so.
 //!
-//! The figure is what the last collection left, and what leases have added since. A process that was killed has not
+//! The figure is what the last collection left, and what leases have added since; cache mounts are measured when somebody
+//! has used them. A process that was killed has not
 //! told what it added; then the figure is thrown away, and the store weighed once, by its own notes.
 
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ impl Size {
     }
 }
 
-/// When a store is too big. Cache mounts are not counted.
+/// When a store is too big.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpaceLimits {
     /// So much it may take.
@@ -80,7 +81,7 @@ pub enum Beyond {
 }
 
 /// What was done about a store that is too big.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relief {
     /// Why.
     pub beyond: Beyond,
@@ -120,6 +121,9 @@ struct Figure {
     /// What the last collection left: as long as little was added, another one would find nothing.
     #[serde(default)]
     left: u64,
+    /// And what cache mounts took then.
+    #[serde(default)]
+    mounts_left: u64,
 }
 
 impl Store {
@@ -139,9 +143,9 @@ impl Store {
     }
 
     /// Remembers what a collection has left.
-    pub(super) fn set_figure(&self, bytes: u64) -> Result<()> {
+    pub(super) fn set_figure(&self, bytes: u64, mounts_left: u64) -> Result<()> {
         let _no_other = self.lock_figure()?;
-        write_json(&self.figure_path(), &Figure { bytes, left: bytes })
+        write_json(&self.figure_path(), &Figure { bytes, left: bytes, mounts_left })
     }
 
     /// Forgets what is known: somebody has added what nobody has counted.
@@ -174,12 +178,12 @@ impl Store {
             bytes += self.blob_size(&blob).unwrap_or(0);
         }
         let _no_other = self.lock_figure()?;
-        let figure = Figure { bytes, left: 0 };
+        let figure = Figure { bytes, left: 0, mounts_left: 0 };
         write_json(&self.figure_path(), &figure)?;
         Ok(Some(figure))
     }
 
-    /// Collects if the store is beyond a limit: records used longest ago first, as far as no name, live lease or later
+    /// Collects if the store is beyond a limit: records and cache mounts used longest ago first, as far as no name, live lease or later
     /// record needs what they name; images without a name when they are two days old. Says what was done, if anything
     /// had to be.
     ///
@@ -191,8 +195,17 @@ impl Store {
         let disk = fstatvfs(self.root_fd()).doing("inspect", self.root())?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         let (size, free) = (bytes(disk.f_blocks), bytes(disk.f_bavail));
-        let Some((beyond, goal)) = limits.judge(Disk { size, free, used: figure.bytes }) else { return Ok(None) };
-        if figure.bytes <= figure.left.saturating_add(figure.left / 20) {
+        // Cache mounts are looked at only where what is on the disk, whosever it is, could be too much.
+        let all = Disk { size, free, used: bytes(disk.f_blocks.saturating_sub(disk.f_bfree)).max(figure.bytes) };
+        if limits.judge(all).is_none() {
+            return Ok(None);
+        }
+        let half = Instant::now() + within / 2;
+        let mounts = self.mounts(&|| Instant::now() < half)?.iter().map(|mount| mount.bytes).sum::<u64>();
+        let used = figure.bytes.saturating_add(mounts);
+        let Some((beyond, goal)) = limits.judge(Disk { size, free, used }) else { return Ok(None) };
+        let left = figure.left.saturating_add(figure.mounts_left);
+        if used <= left.saturating_add(left / 20) {
             return Ok(None);
         }
         let policy = PrunePolicy {
@@ -200,6 +213,7 @@ impl Store {
             nameless_images: Keep::UsedWithin(Duration::from_secs(2 * 86_400)),
             cache_mounts: Keep::All,
             most_bytes: Some(goal),
+            limits_mounts: true,
         };
         let collected = self.collect_before(&policy, deadline)?;
         Ok(Some(Relief { beyond, collected }))
@@ -209,6 +223,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::cache_mount::CacheSharing;
     use crate::store::Lease;
     use crate::testing::scratch_store;
 
@@ -264,6 +279,30 @@ mod tests {
         assert_eq!(relief.beyond, Beyond::Used { used: 30_000, most: 25_000 });
         assert_eq!(relief.collected.unwrap().blobs, 3);
         assert_eq!((known(), store.blobs().unwrap().len()), (0, 0));
+    }
+
+    #[test]
+    fn cache_mounts_count_and_go_in_the_order_of_their_use() {
+        let (_dir, store) = scratch_store();
+        store.relieve(&tight(), LONG).unwrap();
+        let fill = |name: &str, hours: u64| {
+            let mount = store.cache_mount(name, CacheSharing::Shared).unwrap().unwrap();
+            std::fs::write(mount.directory().unwrap().join("f"), vec![1; 20_000]).unwrap();
+            let lock = store.root().join("mounts").join(mount.id()).join("lock");
+            drop(mount);
+            let then = std::time::SystemTime::now() - Duration::from_secs(3600 * hours);
+            std::fs::File::open(lock).unwrap().set_modified(then).unwrap();
+        };
+        fill("old", 9);
+        fill("young", 1);
+        let in_use = store.cache_mount("used", CacheSharing::Shared).unwrap().unwrap();
+        let limits = SpaceLimits { most_used: Size::Bytes(60_000), ..tight() };
+        let gone = store.relieve(&limits, LONG).unwrap().unwrap().collected.unwrap();
+        let names: Vec<_> = gone.gone.iter().map(|gone| gone.name.as_deref().unwrap()).collect();
+        assert_eq!((names, gone.cache_mounts), (vec!["old"], 1), "{gone:?}");
+        assert!(gone.bytes >= 20_000);
+        assert_eq!(store.relieve(&limits, LONG).unwrap(), None);
+        drop(in_use);
     }
 
     #[test]

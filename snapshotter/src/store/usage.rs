@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{fstat, openat, statat, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::layout::{names_in, read_if_there};
+use super::layout::names_in;
 use super::Store;
 use crate::error::Result;
 use crate::snapshot::open_directory;
@@ -83,13 +83,8 @@ impl Store {
             usage.other.count += part.count;
             usage.other.bytes += part.bytes;
         }
-        let mounts = self.layout().directory("mounts");
-        for id in names_in(&mounts)? {
-            let home = mounts.join(&id);
-            let name = read_if_there(&home.join("name"))?.unwrap_or_else(|| id.clone().into_bytes());
-            let name = String::from_utf8_lossy(&name).into_owned();
-            usage.cache_mounts.push(CacheMountUsage { name, bytes: disk_usage(&home)? });
-        }
+        let mounts = self.mounts(&|| true)?.into_iter();
+        usage.cache_mounts = mounts.map(|mount| CacheMountUsage { name: mount.name, bytes: mount.bytes }).collect();
         usage.cache_mounts.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(usage)
     }
@@ -104,14 +99,22 @@ impl Store {
     }
 }
 
-/// The disk blocks of a file, or of a directory with all in it. What goes away meanwhile counts nothing.
 fn disk_usage(path: &Path) -> Result<u64> {
-    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(0) };
+    Ok(directory_usage(path, &|| true)?.0)
+}
+
+/// So many files are looked at between two looks at the clock.
+const BETWEEN: u32 = 256;
+
+/// The disk blocks of a file, or of a directory with all in it, as far as there is time; says whether that was all. What
+/// goes away meanwhile counts nothing.
+pub(super) fn directory_usage(path: &Path, in_time: &dyn Fn() -> bool) -> Result<(u64, bool)> {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok((0, true)) };
     let blocks = std::os::unix::fs::MetadataExt::blocks(&found);
     if !found.is_dir() {
-        return Ok(blocks * 512);
+        return Ok((blocks * 512, true));
     }
-    let Ok(mut current) = open_directory(path) else { return Ok(blocks * 512) };
+    let Ok(mut current) = open_directory(path) else { return Ok((blocks * 512, true)) };
     let failed = |error| unreadable("list", std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()), error);
     let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 << 10];
     let mut bytes = blocks * 512;
@@ -119,13 +122,18 @@ fn disk_usage(path: &Path) -> Result<u64> {
     // One descriptor however deep the tree; a step at work may move directories, so the way is remembered by inode.
     let mut above = Vec::new();
     let mut names = names_if_there(&current, &mut buffer).map_err(failed)?;
+    let mut looked = 0u32;
     loop {
+        looked = looked.wrapping_add(1);
+        if looked.is_multiple_of(BETWEEN) && !in_time() {
+            return Ok((bytes, false));
+        }
         let Some(name) = names.pop() else {
-            let Some((rest, device, inode)) = above.pop() else { return Ok(bytes) };
-            let Ok(parent) = openat(&current, "..", DIRECTORY, Mode::empty()) else { return Ok(bytes) };
+            let Some((rest, device, inode)) = above.pop() else { return Ok((bytes, true)) };
+            let Ok(parent) = openat(&current, "..", DIRECTORY, Mode::empty()) else { return Ok((bytes, true)) };
             let stat = fstat(&parent).map_err(failed)?;
             if (stat.st_dev, stat.st_ino) != (device, inode) {
-                return Ok(bytes);
+                return Ok((bytes, true));
             }
             (current, names) = (parent, rest);
             continue;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::Stat;
@@ -73,20 +73,22 @@ pub(super) struct Learned {
 /// Content hashes of files by their metadata. Shared by threads; processes each load and save their own.
 #[derive(Debug, Default)]
 pub struct StatCache {
-    /// Sorted by device and inode.
-    old: Vec<Record>,
+    /// The records of the file, sorted by device and inode, as they are in it: few of them may be asked for.
+    old: Vec<u8>,
+    /// Which of them were asked for and fitted, 64 in a number.
+    used: Vec<AtomicU64>,
     /// By device and inode.
     new: Mutex<HashMap<(u64, u64), Known>>,
 }
 
 type Known = (Identity, [u8; 32]);
 
+/// A record of the file.
 #[derive(Debug)]
 struct Record {
     id: Identity,
     content: [u8; 32],
     age: u8,
-    used: AtomicBool,
 }
 
 impl StatCache {
@@ -97,8 +99,9 @@ impl StatCache {
 
     /// Reads a cache file; one that is missing, damaged or of another version is an empty cache.
     pub fn load(path: &Path) -> StatCache {
-        let old = std::fs::read(path).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default();
-        StatCache { old, new: Mutex::default() }
+        let old = std::fs::read(path).ok().and_then(checked).unwrap_or_default();
+        let used = (0..(old.len() / RECORD).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        StatCache { old, used, new: Mutex::default() }
     }
 
     /// Replaces a cache file by what is known now, if anything was learned.
@@ -110,10 +113,12 @@ impl StatCache {
         if new.is_empty() {
             return Ok(());
         }
-        let kept = self.old.iter().filter(|record| !new.contains_key(&(record.id.dev, record.id.ino)));
+        let records = self.old.chunks_exact(RECORD).enumerate();
+        let records = records.filter_map(|(at, bytes)| Some((at, parse_record(bytes)?)));
+        let kept = records.filter(|(_, record)| !new.contains_key(&(record.id.dev, record.id.ino)));
         let mut all: Vec<(Identity, [u8; 32], u8)> = kept
-            .map(|record| {
-                let age = if record.used.load(Ordering::Relaxed) { 0 } else { record.age + 1 };
+            .map(|(at, record)| {
+                let age = if self.is_used(at) { 0 } else { record.age.saturating_add(1) };
                 (record.id, record.content, age)
             })
             .filter(|(.., age)| *age <= MAX_AGE)
@@ -144,15 +149,33 @@ impl StatCache {
     /// The content of a file in this state, if it is known.
     pub(super) fn look_up(&self, id: &Identity) -> Option<[u8; 32]> {
         let key = (id.dev, id.ino);
-        if let Ok(at) = self.old.binary_search_by_key(&key, |record| (record.id.dev, record.id.ino)) {
-            let record = &self.old[at];
-            if record.id == *id {
-                record.used.store(true, Ordering::Relaxed);
-                return Some(record.content);
+        if let Some((at, record)) = self.find(key).filter(|(_, record)| record.id == *id) {
+            if let Some(bits) = self.used.get(at / 64) {
+                bits.fetch_or(1 << (at % 64), Ordering::Relaxed);
             }
+            return Some(record.content);
         }
         let new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         new.get(&key).filter(|(known, _)| known == id).map(|(_, content)| *content)
+    }
+
+    /// The record of a file, by device and inode, and its place.
+    fn find(&self, key: (u64, u64)) -> Option<(usize, Record)> {
+        let (mut low, mut high) = (0, self.old.len() / RECORD);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let bytes = self.old.get(middle * RECORD..(middle + 1) * RECORD)?;
+            match (long(bytes, 0)?, long(bytes, 8)?).cmp(&key) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Some((middle, parse_record(bytes)?)),
+            }
+        }
+        None
+    }
+
+    fn is_used(&self, at: usize) -> bool {
+        self.used.get(at / 64).is_some_and(|bits| bits.load(Ordering::Relaxed) >> (at % 64) & 1 == 1)
     }
 
     /// Remembers what was read, but for files too young to be trusted.
@@ -173,17 +196,24 @@ fn write_record(out: &mut Vec<u8>, id: &Identity, content: &[u8; 32], age: u8) {
     out.extend_from_slice(content);
 }
 
-fn parse(bytes: &[u8]) -> Option<Vec<Record>> {
+/// The records in a file's bytes, if they are as they were written.
+fn checked(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-    let records = body.strip_prefix(MAGIC)?;
-    if blake3::hash(body).as_bytes() != sum || records.len() % RECORD != 0 {
+    let records = body.strip_prefix(MAGIC)?.len();
+    if blake3::hash(body).as_bytes() != sum || records % RECORD != 0 {
         return None;
     }
-    records.chunks_exact(RECORD).map(parse_record).collect()
+    bytes.truncate(MAGIC.len() + records);
+    bytes.drain(..MAGIC.len());
+    Some(bytes)
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 fn parse_record(bytes: &[u8]) -> Option<Record> {
-    let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let long = |at: usize| long(bytes, at);
     let short = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     Some(Record {
         id: Identity {
@@ -196,14 +226,13 @@ fn parse_record(bytes: &[u8]) -> Option<Record> {
         },
         age: u8::try_from(short(52)?).ok()?,
         content: bytes.get(56..88)?.try_into().ok()?,
-        used: AtomicBool::new(false),
     })
 }
 
 #[cfg(test)]
 impl StatCache {
     pub(super) fn len(&self) -> usize {
-        self.old.len()
+        self.old.len() / RECORD
     }
 
     pub(super) fn learned(&self) -> usize {

@@ -15,7 +15,7 @@ pub(super) struct Content {
     pub node: u32,
     pub hash: [u8; 32],
     /// For the cache, unless that knew it.
-    pub learned: Option<Learned>,
+    pub learned: Option<Box<Learned>>,
 }
 
 /// Large enough that a system call costs little, small enough to stay in a core's cache.
@@ -49,7 +49,7 @@ pub(super) fn hash(scan: &mut Scan, cache: Option<&StatCache>) -> Result<(), Err
                 Ok(())
             })?;
             let hash = *hasher.finalize().as_bytes();
-            let learned = Some(Learned { id: node.id, content: hash, began });
+            let learned = Some(Box::new(Learned { id: node.id, content: hash, began }));
             found.push(Content { node: index, hash, learned });
         }
         Ok(found)
@@ -64,7 +64,7 @@ pub(super) fn record(scan: &mut Scan, contents: Vec<Vec<Content>>, cache: Option
     let mut learned = Vec::new();
     for content in contents.into_iter().flatten() {
         scan.nodes[content.node as usize].content = Some(content.hash);
-        learned.extend(content.learned);
+        learned.extend(content.learned.map(|learned| *learned));
     }
     if let Some(cache) = cache {
         cache.learn(learned);

@@ -149,6 +149,12 @@ struct State {
     exclude: Matched,
 }
 
+/// So many directories are listed before what was found is put in order: more would only take memory twice.
+const AT_ONCE: usize = 128;
+
+/// An entry, and what the patterns said of it if it is a directory that is entered.
+type Listed = (Node, Option<Box<State>>);
+
 /// Lists what is wanted of `entry`; `None` if nothing is left of it.
 ///
 /// # Errors
@@ -171,21 +177,23 @@ pub(super) fn walk(
         level.push(Pending { node: 0, path: scan.entry.real.clone(), below: Vec::new(), state });
     }
     while !level.is_empty() {
-        let top = scan.entry.fd.as_fd();
-        let lists = level.par_iter().map(|dir| list(tree, top, dir, include, exclude));
-        let lists: Vec<_> = lists.collect::<Result<_, Error>>()?;
         let mut next = Vec::new();
-        for (dir, list) in level.iter().zip(lists) {
-            let first = scan.nodes.len() as u32;
-            scan.nodes[dir.node as usize].first = first;
-            scan.nodes[dir.node as usize].count = list.len() as u32;
-            for (mut node, enter) in list {
-                node.parent = dir.node;
-                if let Some(state) = enter {
-                    let (path, below) = (join(&dir.path, &node.name), join(&dir.below, &node.name));
-                    next.push(Pending { node: scan.nodes.len() as u32, path, below, state });
+        for part in level.chunks(AT_ONCE) {
+            let top = scan.entry.fd.as_fd();
+            let lists = part.par_iter().map(|dir| list(tree, top, dir, include, exclude));
+            let lists: Vec<_> = lists.collect::<Result<_, Error>>()?;
+            for (dir, list) in part.iter().zip(lists) {
+                let first = scan.nodes.len() as u32;
+                scan.nodes[dir.node as usize].first = first;
+                scan.nodes[dir.node as usize].count = list.len() as u32;
+                for (mut node, enter) in list {
+                    node.parent = dir.node;
+                    if let Some(state) = enter {
+                        let (path, below) = (join(&dir.path, &node.name), join(&dir.below, &node.name));
+                        next.push(Pending { node: scan.nodes.len() as u32, path, below, state: *state });
+                    }
+                    scan.nodes.push(node);
                 }
-                scan.nodes.push(node);
             }
         }
         level = next;
@@ -201,11 +209,11 @@ fn list(
     dir: &Pending,
     include: &Patterns,
     exclude: &Patterns,
-) -> Result<Vec<(Node, Option<State>)>, Error> {
+) -> Result<Vec<Listed>, Error> {
     let unreadable = |errno: Errno| Error::unreadable(&dir.path, errno);
     let fd = open_beneath(top, &dir.below).map_err(unreadable)?;
     let names = read_names(&fd).map_err(unreadable)?;
-    let judge = |(name, kind): Name| -> Result<Option<(Node, Option<State>)>, Error> {
+    let judge = |(name, kind): Name| -> Result<Option<Listed>, Error> {
         let path = || join(&dir.path, &name);
         let below = || join(&dir.below, &name);
         let step = |patterns: &Patterns, parent: &Matched, path: &dyn Fn() -> Vec<u8>| match patterns.is_empty() {
@@ -247,7 +255,7 @@ fn list(
         node.selected = selected;
         complete(tree, &mut node, fd.as_fd(), &name, &path)?;
         node.name = name;
-        Ok(Some((node, (kind == Kind::Dir).then_some(state))))
+        Ok(Some((node, (kind == Kind::Dir).then(|| Box::new(state)))))
     };
     names.into_par_iter().with_min_len(128).filter_map(|name| judge(name).transpose()).collect()
 }

@@ -3,6 +3,7 @@
 //! One task owns everything the solver knows, so there is no order of locks to get wrong. What it asks runs beside it.
 //! Start at [`Solver`]; the loop is in `state`, what a build is told of its vertices in `lifecycle`.
 
+mod asked;
 mod asking;
 mod lifecycle;
 mod state;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, Notify};
-use tokio::task::AbortHandle;
 
+use super::asked::{AllAsked, Asked};
 use super::asking::{ask, order, Asking, Reply};
 use super::lifecycle::{input_names, End, Lifecycle, Work};
 use super::{SolveError, Solved, Target};
@@ -18,7 +18,7 @@ use crate::facts::Files;
 use crate::graph::OutputRef;
 use crate::key::{KeyParts, ResultRef};
 use crate::name::name;
-use crate::plan::{local_questions, plan_on, Failure, Need, Wanted};
+use crate::plan::{local_questions, only_waits, plan_on, Failure, Need, Plan, Wanted};
 use crate::port::{Host, Missed, StepError};
 use crate::question::{Answer, Answers, Class, Question, SubmitNumber};
 use crate::sheet::FactSheet;
@@ -34,8 +34,16 @@ pub(super) enum Message {
     Missed { submit: SubmitNumber, vertex: usize, reasons: Vec<String> },
 }
 
-/// So often answers of local state are followed without a whole plan.
-const WITHOUT_PLAN: u32 = 64;
+/// So often answers of local state are followed without a whole plan, or, in large graphs, one time in
+/// [`PLANS_A_BUILD`] for each vertex: a plan takes as long as the graph is large, so there may be only so many of them.
+const WITHOUT_PLAN: usize = 64;
+const PLANS_A_BUILD: usize = 16;
+
+#[cfg(test)]
+thread_local! {
+    /// How often it was planned on this thread.
+    pub(super) static PLANS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
 
 /// A submit that is being solved.
 struct Live {
@@ -44,6 +52,7 @@ struct Live {
     lifecycle: Lifecycle,
     /// For each vertex the cost from its begin to the end.
     remaining: Vec<u64>,
+    is_target: Vec<bool>,
     /// What the last plan wanted of each vertex.
     needs: Vec<Need>,
     /// Whose facts changed since it was last asked what follows.
@@ -52,20 +61,9 @@ struct Live {
     weighed: bool,
     /// Misses whose reasons are being looked for: the build does not end, and they do not, before these are told.
     unexplained: BTreeSet<usize>,
+    /// The first failure, which nothing changes any more.
+    failed: Option<(usize, StepError)>,
     reply: oneshot::Sender<Result<Solved, SolveError>>,
-}
-
-/// A question under way. Dropping it gives it up.
-struct Asked {
-    number: u64,
-    at: AskCx,
-    task: AbortHandle,
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Who wants a question.
@@ -89,11 +87,13 @@ pub(super) struct State<H: Host> {
     /// Why answers are failures.
     errors: HashMap<Question, StepError>,
     live: BTreeMap<SubmitNumber, Live>,
-    asked: HashMap<Question, Asked>,
+    asked: AllAsked,
     asks: u64,
     newest: SubmitNumber,
+    /// Something happened that only a plan can judge: anything but an answer of local state.
+    is_plan_due: bool,
     /// How often no plan was made since the last one.
-    without_plan: u32,
+    without_plan: usize,
 }
 
 impl<H: Host> State<H> {
@@ -106,9 +106,10 @@ impl<H: Host> State<H> {
             known: Answers::default(),
             errors: HashMap::new(),
             live: BTreeMap::new(),
-            asked: HashMap::new(),
+            asked: AllAsked::default(),
             asks: 0,
             newest: SubmitNumber::default(),
+            is_plan_due: true,
             without_plan: 0,
         }
     }
@@ -121,7 +122,7 @@ impl<H: Host> State<H> {
                     Some(message) => self.hear(message),
                     None => return,
                 },
-                () = wake.notified() => {}
+                () = wake.notified() => self.is_plan_due = true,
             }
             // All that is known by now goes into one plan.
             while let Ok(message) = inbox.try_recv() {
@@ -132,6 +133,8 @@ impl<H: Host> State<H> {
     }
 
     fn hear(&mut self, message: Message) {
+        let is_local = matches!(&message, Message::Reply { question, .. } if question.class() == Class::Local);
+        self.is_plan_due |= !is_local;
         match message {
             Message::Submit { submit, events, reply } => self.begin(*submit, events, reply),
             Message::Leave(number) => {
@@ -143,7 +146,7 @@ impl<H: Host> State<H> {
             Message::Budget(budget) => self.budget = budget.at_least_one(),
             Message::Reply { question, ask, reply } => {
                 // What was given up may have been answered just before.
-                if self.asked.get(&question).is_some_and(|asked| asked.number == ask) {
+                if self.asked.is_asked_as(&question, ask) {
                     self.asked.remove(&question);
                     self.learn(question, reply);
                 }
@@ -172,7 +175,10 @@ impl<H: Host> State<H> {
             live.sheet.touch_all();
         }
         self.newest = self.newest.max(submit.number);
+        let mut is_target = vec![false; submit.steps.len()];
+        submit.targets.iter().for_each(|target| is_target[*target] = true);
         let live = Live {
+            is_target,
             sheet: FactSheet::new(&submit),
             lifecycle: Lifecycle::begin(&submit, events),
             remaining: submit.graph.remaining(|_| 1),
@@ -180,6 +186,7 @@ impl<H: Host> State<H> {
             changed: Vec::new(),
             weighed: false,
             unexplained: BTreeSet::new(),
+            failed: None,
             submit: Arc::new(submit),
             reply,
         };
@@ -211,18 +218,20 @@ impl<H: Host> State<H> {
 
     /// Plans, asks and gives up. Answers whether something became known at once.
     fn reconcile(&mut self) -> bool {
-        if self.follow() && self.without_plan < WITHOUT_PLAN {
+        let vertices: usize = self.live.values().map(|live| live.submit.steps.len()).sum();
+        let is_early = self.without_plan < WITHOUT_PLAN.max(vertices / PLANS_A_BUILD);
+        if self.follow() && is_early && !self.is_plan_due {
             self.without_plan += 1;
             return false;
         }
-        self.without_plan = 0;
+        (self.without_plan, self.is_plan_due) = (0, false);
         let (wanted, ended) = self.plan();
-        for (number, failure) in ended {
-            self.end(number, failure);
+        for number in ended {
+            self.end(number);
         }
-        self.asked.retain(|question, _| wanted.contains_key(question));
+        self.asked.retain(|question| wanted.contains_key(question));
         let mut restart = Vec::new();
-        for (question, asked) in &self.asked {
+        for (question, asked) in self.asked.iter() {
             let watchers = self.watchers(&wanted[question]);
             if !asked.at.watch(watchers) {
                 restart.push(question.clone());
@@ -231,7 +240,7 @@ impl<H: Host> State<H> {
         for question in restart {
             self.asked.remove(&question);
         }
-        let waiting = wanted.keys().filter(|question| !self.asked.contains_key(question)).cloned();
+        let waiting = wanted.keys().filter(|question| !self.asked.contains(question)).cloned();
         let (local, work): (Vec<_>, Vec<_>) = waiting.partition(|question| question.class() == Class::Local);
         // What local state knows comes first: it may make work needless.
         let mut learned = false;
@@ -253,9 +262,10 @@ impl<H: Host> State<H> {
     /// Follows answers of local state from vertex to vertex. Answers whether all there is to do now is to wait for more
     /// of them.
     fn follow(&mut self) -> bool {
+        let mut is_quiet = true;
         loop {
             self.refresh();
-            let (mut next, mut is_all) = (Vec::new(), true);
+            let mut next = Vec::new();
             for (number, live) in &mut self.live {
                 for at in std::mem::take(&mut live.changed) {
                     let is_needed = live.needs.get(at).is_some_and(|need| *need >= Need::Result);
@@ -264,20 +274,19 @@ impl<H: Host> State<H> {
                         false => Vec::new(),
                     };
                     // A hit leads on to its users; whatever else changed may be a reason to do more than to ask.
-                    let is_hit = live.sheet.all()[at].hit && !live.submit.targets.contains(&at);
-                    is_all &= is_hit || !questions.is_empty();
+                    let is_hit = live.sheet.all()[at].hit && !live.is_target[at];
+                    is_quiet &= is_hit || !questions.is_empty() || only_waits(&live.submit, live.sheet.all(), at);
                     next.extend(questions.into_iter().map(|question| (question, (*number, at), live.remaining[at])));
                 }
             }
-            next.retain(|(question, ..)| !self.asked.contains_key(question) && !self.known.knows(question));
-            let (mut learned, is_any) = (false, !next.is_empty());
+            let mut learned = false;
             for (question, by, remaining) in next {
-                if !self.known.knows(&question) && !self.asked.contains_key(&question) {
+                if !self.known.knows(&question) && !self.asked.contains(&question) {
                     learned |= self.ask(question, &Wanting { by: vec![by], anew: false, remaining });
                 }
             }
             if !learned {
-                return is_any && is_all;
+                return is_quiet && self.asked.waits_for_local_state();
             }
         }
     }
@@ -289,7 +298,7 @@ impl<H: Host> State<H> {
             for at in live.sheet.refresh(&live.submit, &self.known) {
                 live.changed.push(at);
                 let facts = &live.sheet.all()[at];
-                if !live.submit.no_cache[at] && live.lifecycle.misses(at, facts) {
+                if live.failed.is_none() && !live.submit.no_cache[at] && live.lifecycle.misses(at, facts) {
                     live.unexplained.insert(at);
                     missed.push((live.submit.clone(), at, order(&live.submit, live.sheet.all(), at)));
                 }
@@ -305,20 +314,27 @@ impl<H: Host> State<H> {
     }
 
     /// Everything that is wanted by builds that go on, and the builds that do not.
-    fn plan(&mut self) -> (AllWanted, Vec<(SubmitNumber, Option<Failure>)>) {
+    fn plan(&mut self) -> (AllWanted, Vec<SubmitNumber>) {
+        #[cfg(test)]
+        PLANS.set(PLANS.get() + 1);
         let mut wanted = AllWanted::new();
         let mut ended = Vec::new();
         self.refresh();
         for (number, live) in &mut self.live {
             live.changed.clear();
-            let plan = plan_on(&live.submit, live.sheet.all(), &self.known);
-            live.needs = plan.needs;
-            if plan.failed.is_some() || plan.wanted.is_empty() {
+            let mut plan = Plan::default();
+            if live.failed.is_none() {
+                plan = plan_on(&live.submit, live.sheet.all(), &self.known);
+                live.failed = plan.failed.map(|failure| (failure.vertex, error(&self.errors, &failure)));
+            }
+            if live.failed.is_some() || plan.wanted.is_empty() {
+                live.needs.clear();
                 if live.unexplained.is_empty() {
-                    ended.push((*number, plan.failed));
+                    ended.push(*number);
                 }
                 continue;
             }
+            live.needs = plan.needs;
             for Wanted { question, vertex, anew } in plan.wanted {
                 let wanting =
                     wanted.entry(question).or_insert_with(|| Wanting { by: vec![], anew: false, remaining: 0 });
@@ -337,8 +353,12 @@ impl<H: Host> State<H> {
         let Some(live) = self.live.get(&number) else { return false };
         let submit = live.submit.clone();
         let order = matches!(question, Question::Run(..)).then(|| {
-            let facts = &live.sheet.all()[vertex];
-            let lost = facts.record.iter().filter(|_| facts.files == Files::Lost).map(|record| record.id).collect();
+            // What was found and does not make the run needless has lost its files, or lacks outputs.
+            let found = live.sheet.all()[vertex].key.and_then(|key| self.known.get(&Question::LookUp(key)));
+            let lost = match found {
+                Some(Answer::Found(record)) => vec![record.id],
+                _ => Vec::new(),
+            };
             let (parts, inputs) = order(&submit, live.sheet.all(), vertex);
             (parts, inputs, lost)
         });
@@ -390,7 +410,7 @@ impl<H: Host> State<H> {
         let mut worked_on: BTreeMap<SubmitNumber, BTreeSet<usize>> = BTreeMap::new();
         for (question, wanting) in wanted {
             if matches!(question.class(), Class::Transfer | Class::Run) {
-                if self.asked.contains_key(question) {
+                if self.asked.contains(question) {
                     self.announce(question, wanting);
                 }
                 for (number, at) in &wanting.by {
@@ -418,12 +438,12 @@ impl<H: Host> State<H> {
         wanting.by.iter().filter_map(watcher).collect()
     }
 
-    fn end(&mut self, number: SubmitNumber, failure: Option<Failure>) {
+    fn end(&mut self, number: SubmitNumber) {
         let Some(mut live) = self.live.remove(&number) else { return };
         let facts = live.sheet.all();
         let definitions =
             facts.iter().filter(|facts| facts.record.is_some()).filter_map(|facts| facts.definition).collect();
-        let failed = failure.map(|failure| (failure.vertex, self.error(&failure)));
+        let failed = live.failed.take();
         let end = failed.as_ref().map_or(End::Well, |(at, error)| End::Failed(*at, error.chain()));
         live.lifecycle.end(&live.submit, facts, end);
         let result = match failed {
@@ -441,16 +461,12 @@ impl<H: Host> State<H> {
         };
         let (host, reply) = (self.host.clone(), live.reply);
         tokio::spawn(async move {
-            host.mark_seen(definitions).await;
+            // A lost mark costs time, nothing else.
+            let _ = AssertUnwindSafe(host.mark_seen(definitions)).catch_unwind().await;
             // Whoever submitted may have left.
             let _ = reply.send(result);
         });
         self.forget();
-    }
-
-    fn error(&self, failure: &Failure) -> StepError {
-        let unknown = || StepError::new(format!("no answer to {:?}", failure.question));
-        self.errors.get(&failure.question).cloned().unwrap_or_else(unknown)
     }
 
     /// Forgets what no live submit depends on.
@@ -514,6 +530,11 @@ impl<H: Host> State<H> {
             let _ = messages.send(Message::Missed { submit: submit.number, vertex: at, reasons });
         });
     }
+}
+
+fn error(errors: &HashMap<Question, StepError>, failure: &Failure) -> StepError {
+    let unknown = || StepError::new(format!("no answer to {:?}", failure.question));
+    errors.get(&failure.question).cloned().unwrap_or_else(unknown)
 }
 
 /// The targets, if all are there as they are wanted.

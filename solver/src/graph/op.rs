@@ -98,7 +98,8 @@ pub struct Meta {
     pub ulimits: Vec<Ulimit>,
     /// Parent control group.
     pub cgroup_parent: String,
-    /// Remove also the parents that were made for mount points.
+    /// Remove also the parents that were made for mount points. They are removed in any case: clients that do not say so
+    /// are older than the choice, and nobody means to keep empty directories.
     pub remove_mount_stubs_recursive: bool,
     /// Exit codes that count as success; empty means only 0.
     pub valid_exit_codes: Vec<i32>,

@@ -41,7 +41,7 @@ pub struct Op {
     /// For which platform.
     #[prost(message, optional, tag = "10")]
     pub platform: Option<Platform>,
-    /// On which workers.
+    /// On which workers. There is one, and BuildKit does not look at it either.
     #[prost(message, optional, tag = "11")]
     pub constraints: Option<WorkerConstraints>,
 }
@@ -148,6 +148,7 @@ messages! {
     SourceInfo {
         #[prost(string, tag = "1")] filename: String,
         #[prost(bytes = "vec", tag = "2")] #[serde(serialize_with = "bytes")] data: Vec<u8>,
+        // How the file is made: for those who look at a graph, not for those who solve it.
         #[prost(message, optional, tag = "3")] definition: Option<Definition>,
         #[prost(string, tag = "4")] language: String,
     }
@@ -226,6 +227,7 @@ messages! {
         #[prost(message, optional, tag = "20")] cache_opt: Option<CacheOpt>,
         #[prost(message, optional, tag = "21")] secret_opt: Option<SecretOpt>,
         #[prost(message, optional, tag = "22")] ssh_opt: Option<SecretOpt>,
+        // Of containers that frontends open, which there are none of here.
         #[prost(string, tag = "23")] result_id: String,
         #[prost(enumeration = "MountContentCache", tag = "24")] content_cache: i32,
     }

@@ -3,16 +3,17 @@
 //! `RBUILD_PLAN_GRAPHS` says how many random graphs are tried.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::drive::{drive, record_of, Outcome, Prices, Weather};
-use super::ops::{is_context, is_step, truth, Sources};
+use super::ops::{is_context, is_step, truth, Output, Sources};
 use super::random::{Kinds, Project};
 use super::world::World;
 use crate::dice::Dice;
 use crate::event::BuildId;
-use crate::graph::{Graph, Vertex, Via};
+use crate::graph::{Graph, Input, Vertex, Via};
 use crate::key::{CacheKey, RecordId, ResultRef};
 use crate::plan::{plan, plan_on, Wanted};
 use crate::question::{Answer, Answers, Question, SubmitNumber};
@@ -302,48 +303,152 @@ fn price_with_pins(world: &World, question: &Question, vertex: &Vertex) -> u64 {
     }
 }
 
-/// The least makespan when every fetch begins as soon as its record can be known. `before` is the world before the
-/// build, `ran` what has to run.
-fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Prices) -> u64 {
-    let graph = &submit.graph;
-    let truth = truth(graph, &before.sources);
-    let old_record = |at: usize| match truth[at].0 {
-        Some(key) => before.look_up(key, &nobody()),
-        None => Some(before.source_record(&graph.vertices()[at])),
-    };
-    let runs = |at: usize| truth[at].0.is_some_and(|key| ran.contains(&key));
-    let (mut known, mut here) = (vec![0; truth.len()], vec![0; truth.len()]);
-    for (at, vertex) in graph.vertices().iter().enumerate() {
-        if !is_step(vertex) {
-            known[at] = prices(before, &Question::Pin(submit.build, vertex.id), vertex);
-        }
-        for (from, input) in graph.inputs_of(at).iter().zip(&vertex.inputs) {
-            let mut ready = if runs(at) { here[*from] } else { known[*from] };
-            if let (Via::Content(what), false) = (&input.via, is_context(&graph.vertices()[*from])) {
-                let result = |record| ResultRef { record, output: input.from.output };
-                let what = Arc::new(what.clone());
-                let measured = |record| before.measured.contains_key(&(result(record), what.clone()));
-                if runs(*from) || !old_record(*from).is_some_and(measured) {
-                    let hash = Question::Hash(result(RecordId([0; 16])), what.clone());
-                    ready = here[*from] + prices(before, &hash, vertex);
-                }
+/// A build in virtual time, as if there were room for everything at once, by someone who does not know the future.
+/// `before` is the world before the build, `ran` what has to run.
+///
+/// A fetch begins once its record is known and there is a reason for it: it is a target, a digest of it is unknown, or a
+/// step on it misses or has an input that misses. Without the last part an earlier step that runs and makes the same as
+/// before would seem to cost time: all between it and the next miss hits at once, and what that miss needs besides could
+/// have been fetched meanwhile, by who knew of the miss. To fetch for all that stands above a running step does not
+/// reach that either, and every tenth fetch after an edit would be for nothing instead of every sixteenth.
+///
+/// An input that runs is no reason any more once it made what was known before. What it was a reason for until then is
+/// not reckoned: a build takes at least as long as if it always were one, and at most as if it never were.
+struct Ideal<'i> {
+    submit: &'i Submit,
+    before: &'i World,
+    ran: &'i BTreeSet<CacheKey>,
+    prices: Prices,
+    truth: Vec<(Option<CacheKey>, Vec<Output>)>,
+    /// Whether an input that runs and makes what was known before is a reason to fetch others.
+    by_any_run: bool,
+}
+
+/// When something comes to be, vertex by vertex.
+#[derive(Clone, Default, PartialEq)]
+struct Times {
+    /// Its record is known.
+    known: Vec<u64>,
+    /// Its files are here.
+    here: Vec<u64>,
+    /// It is known that no cache has it.
+    missed: Vec<u64>,
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// The least and the most that a build may take.
+fn ideal(submit: &Submit, before: &World, ran: &BTreeSet<CacheKey>, prices: Prices) -> RangeInclusive<u64> {
+    let [least, most] = [true, false].map(|by_any_run| {
+        let truth = truth(&submit.graph, &before.sources);
+        Ideal { submit, before, ran, prices, truth, by_any_run }.makespan()
+    });
+    least..=most
+}
+
+impl Ideal<'_> {
+    fn makespan(&self) -> u64 {
+        let count = self.truth.len();
+        let mut times = Times { known: vec![0; count], here: vec![0; count], missed: vec![0; count] };
+        // A reason may come from further up, so the times are made better until they are right. They only grow.
+        loop {
+            let next = self.times(&self.reasons(&times));
+            if next == times {
+                return times.here[self.submit.targets[0]];
             }
-            known[at] = ready.max(known[at]);
-        }
-        if runs(at) {
-            known[at] += prices(before, &Question::Run(CacheKey([0; 32]), None), vertex);
-            here[at] = known[at];
-        } else {
-            let fetch = |record| prices(before, &Question::Fetch(record), vertex);
-            here[at] = known[at] + old_record(at).map_or(0, fetch);
+            times = next;
         }
     }
-    here[submit.targets[0]]
+
+    /// Whether a vertex makes what nobody ever made before.
+    fn makes_new(&self, at: usize) -> bool {
+        let others = self.truth.iter().enumerate().filter(|(other, _)| *other != at).flat_map(|(_, (_, made))| made);
+        let others: BTreeSet<_> = others.map(|output| output.identity).collect();
+        let is_new = |output: &Output| !self.before.knows(&output.identity) && !others.contains(&output.identity);
+        self.truth[at].1.iter().any(is_new)
+    }
+
+    fn runs(&self, at: usize) -> bool {
+        self.truth[at].0.is_some_and(|key| self.ran.contains(&key))
+    }
+
+    fn old_record(&self, at: usize) -> Option<RecordId> {
+        match self.truth[at].0 {
+            Some(key) => self.before.look_up(key, &nobody()),
+            None => Some(self.before.source_record(&self.submit.graph.vertices()[at])),
+        }
+    }
+
+    /// Whether only the files of this input can tell by which digest it counts.
+    fn is_unmeasured(&self, from: usize, input: &Input) -> bool {
+        let Via::Content(what) = &input.via else { return false };
+        let what = Arc::new(what.clone());
+        let is_measured = |record| {
+            self.before.measured.contains_key(&(ResultRef { record, output: input.from.output }, what.clone()))
+        };
+        !is_context(&self.submit.graph.vertices()[from])
+            && (self.runs(from) || !self.old_record(from).is_some_and(is_measured))
+    }
+
+    /// From when on there is a reason to fetch each vertex.
+    fn reasons(&self, times: &Times) -> Vec<u64> {
+        let graph = &self.submit.graph;
+        let mut reasons = vec![NEVER; self.truth.len()];
+        self.submit.targets.iter().for_each(|target| reasons[*target] = 0);
+        for (at, vertex) in graph.vertices().iter().enumerate() {
+            let inputs = graph.inputs_of(at);
+            let is_new = self.before.seen.is_empty() || self.submit.no_cache[at];
+            let moves = inputs
+                .iter()
+                .filter(|input| times.missed[**input] < NEVER && (self.by_any_run || self.makes_new(**input)));
+            let misses = moves.chain([&at]).map(|at| times.missed[*at]).min();
+            let likely = if is_new { 0 } else { misses.unwrap_or(NEVER) };
+            for (from, input) in inputs.iter().zip(&vertex.inputs) {
+                let reason = if self.is_unmeasured(*from, input) { 0 } else { likely };
+                reasons[*from] = reasons[*from].min(reason);
+            }
+        }
+        reasons
+    }
+
+    fn times(&self, reasons: &[u64]) -> Times {
+        let (graph, price) =
+            (&self.submit.graph, |question: &Question, vertex| (self.prices)(self.before, question, vertex));
+        let mut times = Times::default();
+        for (at, vertex) in graph.vertices().iter().enumerate() {
+            let pin = Question::Pin(self.submit.build, vertex.id);
+            let mut known = if is_step(vertex) { 0 } else { price(&pin, vertex) };
+            let mut ready = 0;
+            for (from, input) in graph.inputs_of(at).iter().zip(&vertex.inputs) {
+                ready = times.here[*from].max(ready);
+                known = known.max(times.known[*from]);
+                if self.is_unmeasured(*from, input) {
+                    let result = ResultRef { record: RecordId([0; 16]), output: input.from.output };
+                    known = known.max(times.here[*from] + price(&Question::Hash(result, Arc::default()), vertex));
+                }
+            }
+            let runs = self.runs(at);
+            times.missed.push(if runs { known } else { NEVER });
+            if runs {
+                known = known.max(ready) + price(&Question::Run(CacheKey([0; 32]), None), vertex);
+            }
+            let fetch = |record| known.max(reasons[at]).saturating_add(price(&Question::Fetch(record), vertex));
+            let found = self.old_record(at).filter(|_| !runs);
+            times.here.push(found.map_or(known, fetch));
+            times.known.push(known);
+        }
+        times
+    }
 }
 
 #[test]
 fn a_build_takes_no_longer_than_its_critical_path() {
-    let mut tried = 0;
+    let (mut tried, mut checked, mut loose) = (0, 0, 0);
+    let mut check = |took: u64, ideal: RangeInclusive<u64>, what: &str, seed: u64| {
+        assert!(ideal.contains(&took), "{what}, seed {seed}: {took} is not in {ideal:?}");
+        checked += 1;
+        loose += usize::from(ideal.start() != ideal.end());
+    };
     // What goes wrong here does so seldom, and each try is short.
     for seed in seeds().flat_map(|seed| (0..8).map(move |part| seed * 8 + part)) {
         let dice = &mut Dice::new(seed ^ 0xABCD);
@@ -364,7 +469,7 @@ fn a_build_takes_no_longer_than_its_critical_path() {
             let empty = World::with(&project.sources);
             world = empty.clone();
             let out = drive(vec![submit.clone()], &mut world, dice, Weather { prices: Some(prices), ..calm() });
-            assert_eq!(out.makespan, ideal(&submit, &empty, &out.ran(), prices), "cold");
+            check(out.makespan, ideal(&submit, &empty, &out.ran(), prices), "cold", seed);
         }
         // An edit on a fresh machine with a remote cache: fetches overlap runs.
         let mut fresh = world.imported();
@@ -374,7 +479,7 @@ fn a_build_takes_no_longer_than_its_critical_path() {
         for vertex in submit.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
             before.pin(vertex);
         }
-        assert_eq!(out.makespan, ideal(&submit, &before, &out.ran(), price), "after an edit");
+        check(out.makespan, ideal(&submit, &before, &out.ran(), price), "after an edit", seed);
         // Some steps anew on a fresh machine, in the middle of what hits.
         let some: Vec<bool> = (0..size).map(|_| dice.one_in(6)).collect();
         let anew = Submit::new(BuildId(0), SubmitNumber(0), project.graph(&[size - 1], |at| some[at]));
@@ -384,9 +489,10 @@ fn a_build_takes_no_longer_than_its_critical_path() {
         for vertex in anew.graph.vertices().iter().filter(|vertex| !is_step(vertex)) {
             before.pin(vertex);
         }
-        assert_eq!(out.makespan, ideal(&anew, &before, &out.ran(), price), "some steps anew");
+        check(out.makespan, ideal(&anew, &before, &out.ran(), price), "some steps anew", seed);
     }
     assert!(tried > 5, "{tried}");
+    assert!(loose * 20 < checked, "{loose} of {checked} are not exact");
 }
 
 /// Ten thousand vertices are planned in milliseconds, and far less than that where only one answer is new.

@@ -48,6 +48,11 @@ impl World {
         Record { id, identities: self.archive[&id].outputs.iter().map(|output| output.identity).collect() }
     }
 
+    /// Whether a result of this identity was ever made.
+    pub fn knows(&self, identity: &ContentDigest) -> bool {
+        self.identities.contains(identity)
+    }
+
     /// The record a source has today.
     pub fn source_record(&self, vertex: &Vertex) -> RecordId {
         let Op::Source(source) = &vertex.op else { unreachable!("a source") };

@@ -6,10 +6,11 @@
 mod agents;
 mod auth;
 mod directories;
-mod layouts;
+mod ingest;
 mod place;
 mod places;
 mod secrets;
+mod stores;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +36,11 @@ use crate::wire::proto::ssh::ssh_server::SshServer;
 use crate::wire::session::services;
 use crate::wire::MAX_MESSAGE;
 
+use stores::BlobStore;
+
+/// Directories by the names that daemons have for them.
+pub(super) type Directories = BTreeMap<String, PathBuf>;
+
 /// What a daemon may ask of us while it builds.
 #[derive(Clone, Default)]
 pub struct Offer {
@@ -57,21 +63,25 @@ impl std::fmt::Debug for Offer {
 }
 
 impl Offer {
-    /// What is served, for the session's headers.
-    pub(super) fn methods(&self) -> Vec<&'static str> {
+    /// What is served, for the session's headers; `blobs` are directories that blobs come from and go to.
+    pub(super) fn methods(&self, blobs: &Directories) -> Vec<&'static str> {
         let always = [services::HEALTH, services::FILE_SYNC, services::FILE_SEND, services::AUTH];
         let secrets = (!self.secrets.is_empty()).then_some(services::SECRETS);
         let agents = (!self.agents.is_empty()).then_some(services::SSH);
-        let layouts = (!self.layouts.is_empty()).then_some(services::CONTENT);
-        always.into_iter().chain(secrets).chain(agents).chain(layouts).flatten().copied().collect()
+        let stores = !self.layouts.is_empty() || !blobs.is_empty();
+        let stores = stores.then_some(services::CONTENT);
+        always.into_iter().chain(secrets).chain(agents).chain(stores).flatten().copied().collect()
     }
 
     /// The services, and what is known of what they received.
     ///
     /// # Errors
     /// No random numbers.
-    pub(super) fn serve(self, shipments: Vec<Shipment>) -> Result<(Routes, Arrivals), Error> {
+    pub(super) fn serve(self, shipments: Vec<Shipment>, blobs: Directories) -> Result<(Routes, Arrivals), Error> {
         let Offer { directories, secrets, agents, layouts, credentials } = self;
+        let layouts = layouts.into_iter().map(|(name, layout)| (format!("oci:{name}"), BlobStore::Layout(layout)));
+        let others = blobs.into_iter().map(|(name, path)| (name, BlobStore::Directory(path)));
+        let stores: BTreeMap<String, BlobStore> = layouts.chain(others).collect();
         let (places, arrivals) = places::Places::new(shipments);
         let directories = FileSyncServer::new(directories::Directories(Arc::new(directories)));
         let mut routes = Routes::new(healthy())
@@ -84,8 +94,9 @@ impl Offer {
         if !agents.is_empty() {
             routes = routes.add_service(SshServer::new(agents::Agents(agents)));
         }
-        if !layouts.is_empty() {
-            routes = routes.add_service(ContentServer::new(layouts::Layouts(layouts)));
+        if !stores.is_empty() {
+            let stores = ContentServer::new(stores::Stores(stores));
+            routes = routes.add_service(stores.max_decoding_message_size(MAX_MESSAGE));
         }
         Ok((routes, arrivals))
     }

@@ -62,7 +62,8 @@ impl Places {
 impl Arrivals {
     /// What was to come and did not.
     pub(in crate::courier) fn missing(&self) -> Option<String> {
-        let missing = self.0.iter().find(|slot| slot.place.is_some() && !slot.is_filled.load(Ordering::Acquire))?;
+        let comes = |slot: &&Slot| matches!(slot.place, Some(Place::File(_) | Place::Directory(_)));
+        let missing = self.0.iter().filter(comes).find(|slot| !slot.is_filled.load(Ordering::Acquire))?;
         Some(format!("the output of type {}", missing.kind))
     }
 }
@@ -82,6 +83,7 @@ impl FileSend for Places {
                 }
                 place::file(call.into_inner(), dest.clone(), filled)
             }
+            Place::Layout(..) => return Err(Status::failed_precondition("this output is blobs")),
             // A call for each platform, each with a directory of its own.
             Place::Directory(path) => place::directory(call.into_inner(), path.clone(), filled),
         };

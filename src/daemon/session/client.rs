@@ -26,6 +26,11 @@ impl SessionClient {
         SessionClient { sessions, live }
     }
 
+    /// The way to the client's services.
+    pub(super) fn channel(&self) -> tonic::transport::Channel {
+        self.live.channel()
+    }
+
     /// The session's id.
     pub fn id(&self) -> &str {
         self.live.id()
@@ -105,6 +110,10 @@ impl Client for SessionClient {
 
     fn read_blob<'a>(&'a self, blob: &'a ClientBlob, offset: u64) -> Answer<'a, Box<dyn Bytes>> {
         Box::pin(async move { content::read(&*self.other(blob.session.as_deref()).await?, blob, offset) })
+    }
+
+    fn take_blob<'a>(&'a self, blob: &'a ClientBlob, size: u64, content: FileContent) -> Answer<'a, ()> {
+        Box::pin(async move { content::write(&*self.other(blob.session.as_deref()).await?, blob, size, content).await })
     }
 
     fn take_file<'a>(&'a self, delivery: &'a Delivery, content: FileContent) -> Answer<'a, ()> {

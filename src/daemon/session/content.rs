@@ -1,22 +1,23 @@
-//! What comes from a client as bytes: blobs of its image layouts, and what it was given on its standard input.
+//! Bytes from a client and to it: blobs of its content stores, and what it was given on its standard input.
 
-use futures_util::{Stream, StreamExt};
+use std::io;
+
+use futures_util::{stream, Stream, StreamExt};
+use tokio::sync::oneshot;
 use tokio_util::io::StreamReader;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Request, Status};
 
 use super::live::{Live, Said};
-use crate::engine::{Bytes, ClientBlob, ClientError};
+use crate::engine::{Bytes, ClientBlob, ClientError, ClientStore, FileContent};
 use crate::wire::proto::content::content_client::ContentClient;
-use crate::wire::proto::content::{InfoRequest, ReadContentRequest};
+use crate::wire::proto::content::{InfoRequest, ReadContentRequest, WriteAction, WriteContentRequest};
 use crate::wire::proto::upload::upload_client::UploadClient;
 use crate::wire::proto::upload::BytesMessage;
 use crate::wire::MAX_MESSAGE;
 
 /// Under which key a call says which of the client's stores is meant.
 const STORE: &str = "buildkit-attachable-store-id";
-/// What the names of image layouts begin with, among the client's stores.
-const LAYOUT: &str = "oci:";
 /// Under which keys a call says which upload is meant.
 const UPLOAD_PATH: &str = "urlpath";
 const UPLOAD_HOST: &str = "urlhost";
@@ -46,10 +47,78 @@ pub(super) fn read(live: &Live, blob: &ClientBlob, offset: u64) -> Result<Box<dy
     Ok(bytes(parts.map(|part| part.map(|part| part.data))))
 }
 
-fn name_store(metadata: &mut MetadataMap, store: &str) -> Result<(), ClientError> {
-    let name = AsciiMetadataValue::try_from(format!("{LAYOUT}{store}"));
-    let name = name.map_err(|_| ClientError::failed("name an image layout", format!("{store:?} is no name of one")))?;
-    metadata.insert(STORE, name);
+/// Gives a store a blob. It is taken once all of it came and it has the right digest.
+pub(super) async fn write(live: &Live, blob: &ClientBlob, size: u64, content: FileContent) -> Result<(), ClientError> {
+    let asking = format!("write blob {} to {}", blob.digest, blob.store);
+    let total = i64::try_from(size).map_err(|_| ClientError::failed(&*asking, "no blob is that long"))?;
+    let about = WriteContentRequest {
+        // Nobody else's, so that nobody holds it up and nothing is there of it.
+        r#ref: format!("rbuild-{}-{}", blob.digest, hex::encode(&snapshotter::SnapshotId::random().0[..8])),
+        total,
+        expected: blob.digest.to_string(),
+        ..WriteContentRequest::default()
+    };
+    let (broken, is_broken) = oneshot::channel::<io::Error>();
+    let mut call = Request::new(said(about, content, broken));
+    name_store(call.metadata_mut(), &blob.store)?;
+    let mut client = ContentClient::new(live.channel());
+    let mut answers = live.messages(async move { client.write(call).await });
+    let taking = async {
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(answer) if answer.action == WriteAction::Commit as i32 => return Ok(()),
+                Ok(_) => {}
+                // It has it already.
+                Err(status) if status.code() == Code::AlreadyExists => return Ok(()),
+                Err(status) => return Err(live.refused(&asking, status).await),
+            }
+        }
+        Err(ClientError::failed(&*asking, "the client ended the call before it had the blob"))
+    };
+    tokio::select! {
+        taken = taking => taken,
+        Ok(error) = is_broken => Err(ClientError::failed(&*asking, error)),
+    }
+}
+
+/// All that is said when a blob is written: what comes, its pieces, and that this was all.
+fn said(
+    about: WriteContentRequest,
+    content: FileContent,
+    broken: oneshot::Sender<io::Error>,
+) -> impl Stream<Item = WriteContentRequest> + Send + 'static {
+    let first = WriteContentRequest { action: WriteAction::Stat as i32, ..about.clone() };
+    let rest = stream::unfold(Some((content, 0_i64, about, broken)), |state| async {
+        let (mut content, offset, about, broken) = state?;
+        match content.next().await {
+            Ok(Some(data)) => {
+                let next = offset.saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
+                let piece = WriteContentRequest { action: WriteAction::Write as i32, offset, data, ..about.clone() };
+                Some((piece, Some((content, next, about, broken))))
+            }
+            Ok(None) => {
+                let last = WriteContentRequest { action: WriteAction::Commit as i32, offset, ..about };
+                Some((last, None))
+            }
+            Err(error) => {
+                let _ = broken.send(error);
+                // Ending the stream would say that this was all.
+                std::future::pending().await
+            }
+        }
+    });
+    tokio_stream::once(first).chain(rest)
+}
+
+fn name_store(metadata: &mut MetadataMap, store: &ClientStore) -> Result<(), ClientError> {
+    let name = match store {
+        ClientStore::Layout(name) => format!("oci:{name}"),
+        ClientStore::Cache(dir) => format!("local:{dir}"),
+        ClientStore::Result => "export".to_owned(),
+    };
+    let value = AsciiMetadataValue::try_from(&name);
+    let value = value.map_err(|_| ClientError::failed("name a store", format!("{name:?} cannot be told")))?;
+    metadata.insert(STORE, value);
     Ok(())
 }
 

@@ -15,10 +15,15 @@ use super::client::SessionClient;
 use super::live::Live;
 use crate::engine::{chain, ClientError};
 use crate::wire::proto::control::BytesMessage;
+use crate::wire::proto::health::health_client::HealthClient;
+use crate::wire::proto::health::HealthCheckRequest;
 use crate::wire::session::{accept, Ended, Pulse, Session};
 
 /// How long a session is waited for: a client opens it beside its first request, and either may be first.
 const TO_COME: Duration = Duration::from_secs(5);
+
+/// The same for a request that is answered already.
+const TO_OPEN: Duration = Duration::from_secs(2);
 
 /// The sessions that clients have with this daemon. Clones share them.
 #[derive(Clone)]
@@ -90,6 +95,31 @@ impl Sessions {
         let live = found.ok().and_then(Result::ok).and_then(|all| all.get(id).cloned());
         let live = live.ok_or_else(|| ClientError::NoSession(id.to_owned()))?;
         Ok(SessionClient::new(self.clone(), live))
+    }
+
+    /// What tells a client's builds from those of others, as a person may read it, if its session is open.
+    pub fn project(&self, id: &str) -> Option<String> {
+        let live = self.live.borrow().get(id).cloned()?;
+        let name = live.headers().shared_key.split(':').next().unwrap_or_default().to_owned();
+        Some(name).filter(|name| !name.is_empty())
+    }
+
+    /// Waits a moment until the client has taken up all that it was sent, before it is told something that makes it close
+    /// the session.
+    ///
+    /// BuildKit's client reads a message that comes while it closes together with what its buffer has behind it, takes
+    /// that for frames, and prints a protocol error. A build may be over while its session is still being opened.
+    pub async fn settle(&self, id: &str) {
+        if id.is_empty() {
+            return;
+        }
+        let Ok(Ok(client)) = timeout(TO_OPEN, self.client(id)).await else { return };
+        // Whatever is answered: answers come after all that was sent before the question.
+        let asked = async { HealthClient::new(client.channel()).check(HealthCheckRequest::default()).await };
+        tokio::select! {
+            _ = timeout(TO_COME, asked) => {}
+            _ = client.gone() => {}
+        }
     }
 
     pub(super) fn store(&self) -> &Store {

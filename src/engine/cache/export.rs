@@ -1,34 +1,32 @@
 //! Results on their way to a registry or a directory: their layers, and the document that says what they are.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use serde_json::json;
 use snapshotter::layer::{pack, Compression, PackOptions, Pulled};
 use snapshotter::store::record::{RecordId as StoredId, StoredRecord};
-use snapshotter::{DiffId, Digest, Lease, SnapshotId, SnapshotInfo, Store};
+use snapshotter::{DiffId, Lease, SnapshotId, SnapshotInfo, Store};
 use solver::key::RecordId;
 
+use super::client::give;
 use super::import::reference;
+use super::layout::write_layout;
 use super::{Error, Import};
 use crate::cache::{
     cache_manifest, CacheConfig, CacheTo, CachedLayer, CachedOutput, CachedRecord, CompressAs, Measured, Mode, Place,
     CACHE_CONFIG,
 };
 use crate::engine::blocking::blocking;
+use crate::engine::client::ClientStore;
 use crate::engine::finish::GZIP_LEVEL;
 use crate::engine::job::Job;
 use crate::engine::notes::Note;
-use crate::image::{media_type, Codec, Descriptor, Document};
+use crate::image::{Codec, Descriptor};
 use crate::registry::{Blob, Content, OnPush, Opener};
 use crate::rfc3339::Time;
-
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// A result that may leave.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +39,8 @@ pub(crate) struct ToExport {
 /// Results that were found in an imported cache and whose files nobody needed.
 pub(crate) type Unfetched = HashMap<RecordId, (Arc<Import>, [u8; 32])>;
 
-/// Writes the results of a build to one place.
-pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<(), Error> {
+/// Writes the results of a build to one place; gives what names them there.
+pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<Descriptor, Error> {
     let (store, lease) = (job.host().store().clone(), Arc::clone(job.host().lease()));
     let wanted: Vec<RecordId> =
         job.results().into_iter().filter(|one| to.mode == Mode::Max || one.in_image).map(|one| one.record).collect();
@@ -59,19 +57,8 @@ pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<(
     match &to.place {
         Place::Registry(name) => {
             let reference = reference(name)?;
-            let opener = |digest: Digest| -> Opener {
-                let (store, lease) = (store.clone(), Arc::clone(&lease));
-                Arc::new(move || Ok(Box::new(store.open_blob(&lease, &digest).map_err(io::Error::other)?)))
-            };
-            let layers = config.layers.iter().map(|layer| &layer.blob);
-            let mut blobs: Vec<Blob> = layers
-                .map(|blob| Blob {
-                    descriptor: blob.clone(),
-                    open: opener(blob.digest),
-                    also_in: Vec::new(),
-                    bring: None,
-                })
-                .collect();
+            let mut blobs: Vec<Blob> =
+                config.layers.iter().map(|layer| blob_of(&store, &lease, layer.blob.clone())).collect();
             let own = bytes.clone();
             let open: Opener = Arc::new(move || Ok(Box::new(io::Cursor::new(own.clone()))));
             blobs.push(Blob { descriptor: about.clone(), open, also_in: Vec::new(), bring: None });
@@ -88,11 +75,27 @@ pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<(
             })
             .await?;
         }
+        Place::Client(there) => {
+            let client = &**job.client();
+            let into = ClientStore::Cache(there.dir.clone());
+            for layer in &config.layers {
+                let (store, lease, digest) = (store.clone(), Arc::clone(&lease), layer.blob.digest);
+                give(client, &into, digest, layer.blob.size, move |to| {
+                    let mut from = store.open_blob(&lease, &digest).map_err(io::Error::other)?;
+                    io::copy(&mut from, to).map(drop)
+                })
+                .await?;
+                note.part(&format!("writing layer {digest}"));
+            }
+            for (what, bytes) in [(&about, bytes.clone()), (&descriptor, document)] {
+                give(client, &into, what.digest, what.size, move |to| to.write_all(&bytes)).await?;
+            }
+        }
         Place::Inline => {}
     }
     note.part(&format!("writing config {}", about.digest));
     note.part(&format!("writing cache image manifest {}", descriptor.digest));
-    Ok(())
+    Ok(descriptor)
 }
 
 /// Layers and records that are being gathered.
@@ -158,14 +161,8 @@ impl Gathering<'_> {
                 parent = Some(*known);
                 continue;
             }
-            let options = PackOptions {
-                compression: compression(self.compress),
-                epoch: None,
-                pulled: if self.compress.force { Pulled::Converted } else { Pulled::AsItCame },
-            };
-            let layer = pack(self.store, self.lease, &snapshot.id, &options)?;
-            let blob = Descriptor::new(layer.compression.media_type(), layer.digest, layer.size);
-            let at = self.layer(blob, layer.diff_id, parent, Some(created(&snapshot)));
+            let (blob, diff_id) = packed(self.store, self.lease, &snapshot.id, self.compress)?;
+            let at = self.layer(blob, diff_id, parent, Some(created(&snapshot)));
             self.snapshots.insert(snapshot.id, at);
             parent = Some(at);
         }
@@ -192,6 +189,29 @@ impl Gathering<'_> {
         }
         self.config.records.push(CachedRecord { outputs, ..record.clone() });
     }
+}
+
+/// The layer of a snapshot, as an export has it.
+pub(super) fn packed(
+    store: &Store,
+    lease: &Lease,
+    snapshot: &SnapshotId,
+    compress: CompressAs,
+) -> Result<(Descriptor, DiffId), Error> {
+    let options = PackOptions {
+        compression: compression(compress),
+        epoch: None,
+        pulled: if compress.force { Pulled::Converted } else { Pulled::AsItCame },
+    };
+    let layer = pack(store, lease, snapshot, &options)?;
+    Ok((Descriptor::new(layer.compression.media_type(), layer.digest, layer.size), layer.diff_id))
+}
+
+/// A blob of the store, to be sent.
+pub(super) fn blob_of(store: &Store, lease: &Arc<Lease>, descriptor: Descriptor) -> Blob {
+    let (store, lease, digest) = (store.clone(), Arc::clone(lease), descriptor.digest);
+    let open: Opener = Arc::new(move || Ok(Box::new(store.open_blob(&lease, &digest).map_err(io::Error::other)?)));
+    Blob { descriptor, open, also_in: Vec::new(), bring: None }
 }
 
 fn cached(record: &StoredRecord, outputs: Vec<CachedOutput>) -> CachedRecord {
@@ -229,64 +249,4 @@ pub(crate) fn inline(store: &Store, layers: &[SnapshotInfo], results: &[ToExport
         config.records.extend(outputs.map(|outputs| cached(&record, outputs)));
     }
     Ok(base64::engine::general_purpose::STANDARD.encode(config.write(true)))
-}
-
-pub(super) fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
-    dir.join("blobs/sha256").join(digest.hex())
-}
-
-/// Writes an OCI layout, or adds to one; the index comes last.
-fn write_layout(
-    store: &Store,
-    lease: &Lease,
-    dir: &Path,
-    tag: &str,
-    config: &CacheConfig,
-    documents: [(&Descriptor, &Vec<u8>); 2],
-    top: &Descriptor,
-) -> Result<(), Error> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| Error::File { path, source }
-    };
-    let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(failed(&blobs))?;
-    for layer in &config.layers {
-        let path = blob_path(dir, &layer.blob.digest);
-        if fs::metadata(&path).is_ok_and(|there| there.len() == layer.blob.size) {
-            continue;
-        }
-        let mut from = store.open_blob(lease, &layer.blob.digest)?;
-        replace(&path, &mut from).map_err(failed(&path))?;
-    }
-    for (descriptor, bytes) in documents {
-        let path = blob_path(dir, &descriptor.digest);
-        replace(&path, &mut &bytes[..]).map_err(failed(&path))?;
-    }
-    let layout = dir.join("oci-layout");
-    replace(&layout, &mut &br#"{"imageLayoutVersion":"1.0.0"}"#[..]).map_err(failed(&layout))?;
-    let index = dir.join("index.json");
-    let others = match fs::read(&index).ok().and_then(|bytes| Document::parse(&bytes, None).ok()) {
-        Some(Document::Index(index)) => index.manifests,
-        _ => Vec::new(),
-    };
-    let is_other = |entry: &Descriptor| entry.annotations.get(REF_NAME).is_none_or(|name| name != tag);
-    let mut entries: Vec<Descriptor> = others.into_iter().filter(is_other).collect();
-    let mut entry = top.clone();
-    entry.annotations.insert(REF_NAME.into(), tag.to_owned());
-    entries.push(entry);
-    let document = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": entries });
-    let bytes = serde_json::to_vec(&document).unwrap_or_default();
-    replace(&index, &mut &bytes[..]).map_err(failed(&index))
-}
-
-/// Writes a file so that it is there whole or not at all.
-fn replace(path: &Path, from: &mut dyn io::Read) -> io::Result<()> {
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
-    let written = fs::File::create(&beside).and_then(|mut file| io::copy(from, &mut file));
-    let renamed = written.and_then(|_| fs::rename(&beside, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    renamed
 }

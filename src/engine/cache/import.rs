@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use base64::Engine as _;
 use snapshotter::layer::{apply_layer, remember_pulled};
 use snapshotter::{chain_id, DiffId, Digest, Lease, SnapshotId, Store};
 use solver::graph::Platform;
 
-use super::Error;
+use super::layout::{blob_path, REF_NAME};
+use super::{client, Error};
 use crate::cache::{config_of, CacheConfig, CacheFrom, CachedRecord, Place, INLINE_KEY, MOST_BYTES};
 use crate::engine::arrival::OnLayer;
 use crate::engine::blocking::blocking;
+use crate::engine::client::{Client, ClientStore};
 use crate::engine::images;
 use crate::engine::remote::Remote;
 use crate::image::{manifest, Descriptor, Document, ImageConfig};
@@ -33,6 +35,8 @@ pub(crate) struct Import {
 enum Source {
     Registry(Arc<Remote>, Reference),
     Directory(PathBuf),
+    /// It serves the client's own build: when that is over, nobody is there to ask.
+    Client(Weak<dyn Client>, ClientStore),
 }
 
 impl Import {
@@ -40,7 +44,7 @@ impl Import {
     ///
     /// # Errors
     /// It is not there, or is not one.
-    pub async fn open(remote: &Arc<Remote>, from: &CacheFrom) -> Result<Import, Error> {
+    pub async fn open(remote: &Arc<Remote>, asker: &Arc<dyn Client>, from: &CacheFrom) -> Result<Import, Error> {
         let (config, source, digest) = match &from.place {
             Place::Registry(name) => {
                 let reference = reference(name)?;
@@ -52,11 +56,25 @@ impl Import {
                 let (config, digest) = blocking(move || of_directory(&own, &tag)).await?;
                 (config, Source::Directory(dir.clone()), digest)
             }
+            Place::Client(there) => {
+                let (digest, store) = (from.digest, ClientStore::Cache(there.dir.clone()));
+                let digest = digest.ok_or_else(|| crate::cache::Error::Invalid("a cache without a digest".into()))?;
+                let config = of_client(&**asker, &store, &digest).await?;
+                (config, Source::Client(Arc::downgrade(asker), store), digest)
+            }
             // Nobody can ask for it: an image is imported by its reference.
             Place::Inline => return Err(crate::cache::Error::Foreign.into()),
         };
         let by_key = config.records.iter().enumerate().map(|(at, record)| (record.key, at)).collect();
         Ok(Import { place: from.place.clone(), config, by_key, source, digest })
+    }
+
+    /// Whether what it has can be asked for.
+    pub fn is_there(&self) -> bool {
+        match &self.source {
+            Source::Client(asker, _) => asker.strong_count() > 0,
+            Source::Registry(..) | Source::Directory(_) => true,
+        }
     }
 
     /// The result under a key.
@@ -97,7 +115,19 @@ impl Import {
             }
             Source::Directory(dir) => {
                 let (store, lease, dir) = (store.clone(), Arc::clone(lease), dir.clone());
-                blocking(move || unpack(&store, &lease, &dir, parent, &wanted)).await
+                blocking(move || {
+                    wanted.iter().try_for_each(|(layer, _)| keep_file(&store, &lease, &dir, layer))?;
+                    unpack(&store, &lease, parent, &wanted)
+                })
+                .await
+            }
+            Source::Client(asker, from) => {
+                let asker = asker.upgrade().ok_or_else(|| Error::Left(from.to_string()))?;
+                for (layer, _) in &wanted {
+                    client::fetch(&*asker, from, layer, (store, lease), on_layer).await?;
+                }
+                let (store, lease) = (store.clone(), Arc::clone(lease));
+                blocking(move || unpack(&store, &lease, parent, &wanted)).await
             }
         }
     }
@@ -151,7 +181,7 @@ fn of_directory(dir: &Path, tag: &str) -> Result<(CacheConfig, Digest), Error> {
     let Document::Index(entries) = parsed else {
         return Err(crate::cache::Error::Malformed("index.json is no index".into()).into());
     };
-    let is_wanted = |entry: &Descriptor| entry.annotations.get(super::export::REF_NAME).is_some_and(|name| name == tag);
+    let is_wanted = |entry: &Descriptor| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag);
     let entry = entries.manifests.into_iter().find(is_wanted);
     let entry = entry.ok_or_else(|| Error::NoTag { dir: dir.to_owned(), tag: tag.to_owned() })?;
     let document = verified(dir, &entry)?;
@@ -159,9 +189,17 @@ fn of_directory(dir: &Path, tag: &str) -> Result<(CacheConfig, Digest), Error> {
     Ok((CacheConfig::read(&verified(dir, &refuse_large(config)?)?, None)?, entry.digest))
 }
 
+/// The cache in a directory of a client's, of which the client says which document it is.
+async fn of_client(asker: &dyn Client, store: &ClientStore, digest: &Digest) -> Result<CacheConfig, Error> {
+    let document = client::document(asker, store, digest).await?;
+    let config = config_of(&document, None)?.ok_or(crate::cache::Error::Foreign)?;
+    let config = client::document(asker, store, &refuse_large(config)?.digest).await?;
+    Ok(CacheConfig::read(&config, None)?)
+}
+
 /// A document of a layout, as its descriptor says.
 fn verified(dir: &Path, what: &Descriptor) -> Result<Vec<u8>, Error> {
-    let bytes = read_file(&super::export::blob_path(dir, &what.digest), MOST_BYTES)?;
+    let bytes = read_file(&blob_path(dir, &what.digest), MOST_BYTES)?;
     match Digest::of(&bytes) == what.digest {
         true => Ok(bytes),
         false => Err(crate::cache::Error::Malformed(format!("{} has another content", what.digest)).into()),
@@ -189,22 +227,28 @@ fn refuse_large(what: Descriptor) -> Result<Descriptor, Error> {
     }
 }
 
+/// Copies a layer's blob into the store, unless it is there.
+fn keep_file(store: &Store, lease: &Lease, dir: &Path, layer: &Descriptor) -> Result<(), Error> {
+    if lease.hold_blob(&layer.digest).is_ok() {
+        return Ok(());
+    }
+    let path = blob_path(dir, &layer.digest);
+    let failed = |source: io::Error| Error::File { path: path.clone(), source };
+    let mut file = File::open(&path).map_err(failed)?;
+    let mut writer = store.blob_writer(lease)?;
+    io::copy(&mut file, &mut writer).map_err(failed)?;
+    writer.commit(Some((&layer.digest, layer.size)))?;
+    Ok(())
+}
+
+/// Makes snapshots of layers whose blobs are here.
 fn unpack(
     store: &Store,
     lease: &Lease,
-    dir: &Path,
     mut parent: Option<SnapshotId>,
     layers: &[(Descriptor, DiffId)],
 ) -> Result<(), Error> {
     for (layer, diff_id) in layers {
-        if lease.hold_blob(&layer.digest).is_err() {
-            let path = super::export::blob_path(dir, &layer.digest);
-            let failed = |source: io::Error| Error::File { path: path.clone(), source };
-            let mut file = File::open(&path).map_err(failed)?;
-            let mut writer = store.blob_writer(lease)?;
-            io::copy(&mut file, &mut writer).map_err(failed)?;
-            writer.commit(Some((&layer.digest, layer.size)))?;
-        }
         let made = apply_layer(store, lease, parent.as_ref(), store.open_blob(lease, &layer.digest)?, diff_id)?;
         remember_pulled(store, lease, diff_id, &layer.digest)?;
         parent = Some(made);

@@ -2,20 +2,26 @@
 //!
 //! *Job*: fetch a cache's document and, when files are needed, its layers; send results and their layers. *Not its job*:
 //! the documents themselves (`crate::cache`), and when results are asked for (the solver's). *Start reading at*
-//! [`Import`], then `export`.
+//! [`Import`], then `export`; `stream` sends layers ahead while the build goes on.
 //!
 //! An imported cache is trusted with what it says of results, as the images are that a Dockerfile names. Its documents
 //! are read with suspicion all the same, and layers are verified when they come: what is wrong with a cache is warned
 //! of, and the steps run.
 
+mod client;
 mod export;
 mod import;
+mod layout;
+mod stream;
 
 use std::path::PathBuf;
 
+pub(crate) use client::give;
 pub(crate) use export::{export, inline, ToExport, Unfetched};
 pub(crate) use import::Import;
+pub(crate) use stream::{Feed, Stream};
 
+use super::client::ClientError;
 use super::images;
 use crate::cache;
 use crate::registry;
@@ -52,4 +58,10 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] snapshotter::Error),
+    /// The client whose cache it is.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The client whose cache it is has no build here any more.
+    #[error("the client whose cache {0} is has left")]
+    Left(String),
 }

@@ -54,6 +54,12 @@ impl LocalDirectory {
         LocalDirectory { follow, shared_key_hint, differ: Differ::Nothing, ..LocalDirectory::named(name) }
     }
 
+    /// The same of another session, if there is one.
+    #[must_use]
+    pub fn of_session(self, session: Option<&String>) -> LocalDirectory {
+        LocalDirectory { session: session.cloned(), ..self }
+    }
+
     /// What a source asks for.
     ///
     /// # Errors

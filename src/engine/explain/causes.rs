@@ -11,7 +11,7 @@ use solver::graph::{Graph, Selector, Via};
 use solver::key::{InputPart, KeyParts, Part, ResultRef};
 
 use super::place::has_text;
-use super::{files, Base, Kept, Origin, Place};
+use super::{files, Base, Compared, Kept, Origin, Place};
 use crate::engine::context::UsedContext;
 use crate::engine::results::Files;
 use std::os::fd::AsFd;
@@ -25,6 +25,8 @@ pub(crate) struct Now<'n> {
     pub names: &'n [String],
     /// The files of each input.
     pub files: Vec<Option<Files>>,
+    /// What was compared for steps of the same graph.
+    pub compared: &'n Compared,
     /// Which step of this build made a snapshot, if one did.
     pub made_by: &'n (dyn Fn(&SnapshotId) -> Option<Place> + Sync),
 }
@@ -185,7 +187,7 @@ fn of_step(
         Files::Context(_) => return None,
     };
     let changes = store.changes(before.as_ref(), after.as_ref()).ok()?;
-    let all = changes.files.unwrap_or_default();
+    let all = now.compared.files(store, &changes.parted);
     let read: Vec<_> = match selector {
         Some(what) => all.iter().filter(|(changed, _)| is_read(what, &changed.path)).cloned().collect(),
         None => Vec::new(),
@@ -198,7 +200,8 @@ fn of_step(
         return Some(format!("because {who} is new"));
     }
     let verb = if place.is_some() { "ran again and its files changed" } else { "has other files" };
-    let named: Vec<_> = if read.is_empty() { all } else { read }.into_iter().map(|(changed, _)| changed).collect();
+    let named = if read.is_empty() { &all[..] } else { &read[..] };
+    let named: Vec<_> = named.iter().map(|(changed, _)| changed.clone()).collect();
     Some(match named.is_empty() {
         true => format!("because {who} {verb}"),
         false => format!("because {who} {verb}: {}", files::in_a_row(&named)),

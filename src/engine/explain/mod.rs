@@ -5,17 +5,19 @@
 //!
 //! - `place`: which step is the same step, across edits of the Dockerfile.
 //! - `kept`: what a record keeps beside its key.
-//! - `causes`: the comparison.
+//! - `causes`: the comparison. - `compared`: what of it need not be done twice.
 //! - `files`: files that changed, in words.
 //! - `secrets`: whether a cached result was made with other secrets.
 
 mod causes;
+mod compared;
 mod files;
 mod kept;
 mod place;
 mod secrets;
 
 pub(super) use causes::{causes, pack, Now};
+pub(super) use compared::Compared;
 pub(super) use kept::{Base, Kept, Origin};
 pub(super) use place::Place;
 pub(super) use secrets::{changed, given, ids as secret_ids, Marked};

@@ -56,6 +56,11 @@ impl Place {
         format!("step\0{project}\0{file}\0{platform}\0{stage}\0{text}\0{nth}")
     }
 
+    /// The instruction in a [`name`](Place::name).
+    pub fn text_in(name: &str) -> Option<&str> {
+        name.strip_prefix("step\0")?.split('\0').nth(4)
+    }
+
     /// Other words by which it is found when nothing has its name.
     pub fn aliases(&self) -> Vec<String> {
         vec![self.nearby(self.keyword_nth), self.elsewhere()]
@@ -168,6 +173,7 @@ mod tests {
             (places[0].seen_from(&places[1]), places[3].seen_from(&places[1])),
             ("step 2".into(), "step 2 of stage-1".into())
         );
+        assert_eq!(Place::text_in(&places[1].name()), Some("RUN test"));
         assert!(places[2].search().nth(2).unwrap() == places[1].aliases()[0], "the nearest of the keyword comes next");
     }
 }

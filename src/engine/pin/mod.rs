@@ -1,10 +1,12 @@
-//! What the sources of a graph stand for: downloads, commits, images in an OCI layout.
+//! What the sources of a graph stand for: images, directories, downloads, commits.
 //!
 //! *Job*: from a source to a record of its files, asking as little as possible again. *Not its job*: how the outside is
-//! spoken to (`source`). *Start reading at* [`EngineHost::pin_http`](super::host::EngineHost), `http.rs`.
+//! spoken to (`source`). *Start reading at* [`EngineHost::pin_image`](super::host::EngineHost), `image.rs`.
 
 mod git;
 mod http;
+mod image;
+mod local;
 mod oci_layout;
 mod upload;
 

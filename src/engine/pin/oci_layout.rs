@@ -11,9 +11,10 @@ use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 use tokio::io::AsyncReadExt;
 
+use super::image::identity_of_layers;
 use crate::engine::blocking::blocking;
-use crate::engine::client::{Client, ClientBlob, ClientError};
-use crate::engine::host::{identity_of_layers, EngineHost};
+use crate::engine::client::{Client, ClientBlob, ClientError, ClientStore};
+use crate::engine::host::EngineHost;
 use crate::engine::results::{Files, Output};
 use crate::engine::steps::{hashed, StepFailure};
 use crate::image::manifest::MAX_BYTES;
@@ -38,7 +39,11 @@ impl LayoutImage {
         reference: &str,
         platform: &Platform,
     ) -> Result<LayoutImage, StepFailure> {
-        let blob = |digest| ClientBlob { session: session.map(str::to_owned), store: store.to_owned(), digest };
+        let blob = |digest| ClientBlob {
+            session: session.map(str::to_owned),
+            store: ClientStore::Layout(store.to_owned()),
+            digest,
+        };
         let mut walk = Walk::new(platform);
         let (mut digest, mut media_type) = (digest_of(reference)?, None);
         let manifest = loop {
@@ -61,7 +66,7 @@ async fn read(client: &dyn Client, blob: &ClientBlob) -> Result<Vec<u8>, StepFai
     let limit = MAX_BYTES as u64;
     let mut bytes = Vec::new();
     let read = client.read_blob(blob, 0).await?.take(limit + 1).read_to_end(&mut bytes).await;
-    read.map_err(|source| ClientError::failed(format!("read {} of the layout {}", blob.digest, blob.store), source))?;
+    read.map_err(|source| ClientError::failed(format!("read {} of {}", blob.digest, blob.store), source))?;
     if bytes.len() as u64 > limit {
         return Err(Error::TooLarge { digest: blob.digest, limit }.into());
     }
@@ -95,7 +100,11 @@ impl EngineHost {
         if is_here {
             at.cached();
         } else {
-            let blob = |digest| ClientBlob { session: session.map(str::to_owned), store: store.to_owned(), digest };
+            let blob = |digest| ClientBlob {
+                session: session.map(str::to_owned),
+                store: ClientStore::Layout(store.to_owned()),
+                digest,
+            };
             let mut parent = None;
             for (at_layer, (layer, diff_id)) in image.layers.iter().zip(&image.diff_ids).enumerate() {
                 let known = image.diff_ids.get(..=at_layer).and_then(chain_id);
@@ -130,7 +139,7 @@ impl EngineHost {
             return Ok(());
         }
         let failed = |source| {
-            let asking = format!("read {} of the layout {}", blob.digest, blob.store);
+            let asking = format!("read {} of {}", blob.digest, blob.store);
             StepFailure::Client(ClientError::failed(asking, source))
         };
         let mut bytes = client.read_blob(blob, 0).await?;

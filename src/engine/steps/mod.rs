@@ -8,7 +8,7 @@ pub mod file;
 mod merge;
 mod run;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use snapshotter::{Lease, Store, TreeDigest};
 use solver::graph::{Op, Vertex};
@@ -19,6 +19,7 @@ use super::backlog::Backlog;
 use super::client::Client;
 use super::request::Entitlements;
 use super::results::Output;
+use super::started::Started;
 use crate::sandbox::{self, Sandbox};
 pub(crate) use run::{Agent, Emptied, DEFAULT_PATH};
 
@@ -33,7 +34,7 @@ pub(crate) struct StepCx {
     /// What the build emptied.
     pub emptied: Arc<Emptied>,
     /// Started when the first process is.
-    pub sandbox: Arc<OnceLock<Arc<Sandbox>>>,
+    pub sandbox: Arc<Started>,
     /// Steps wait with their output while too much of it waits to be shown.
     pub backlog: Arc<Backlog>,
 }
@@ -115,6 +116,12 @@ pub enum StepFailure {
     /// The step needs an entitlement that the caller did not give.
     #[error("{0} is not allowed")]
     NotEntitled(&'static str),
+    /// A source of a kind that nobody knows.
+    #[error("unknown source scheme {scheme:?}")]
+    UnknownScheme {
+        /// What stands before `://`.
+        scheme: String,
+    },
     /// The step needs what rbuild does not have yet.
     #[error("not supported yet: {0}")]
     Unsupported(&'static str),
@@ -174,12 +181,7 @@ impl StepFailure {
 impl StepCx {
     /// The sandbox, started with the first process.
     fn sandbox(&self) -> Result<Arc<Sandbox>, StepFailure> {
-        if let Some(sandbox) = self.sandbox.get() {
-            return Ok(Arc::clone(sandbox));
-        }
-        let command = String::from("sandbox");
-        let started = Sandbox::start().map_err(|source| StepFailure::Start { command, source })?;
-        Ok(Arc::clone(self.sandbox.get_or_init(|| Arc::new(started))))
+        self.sandbox.get()
     }
 
     // The entitlements are asked where the process's spec is made, so that no way to a process goes around them.

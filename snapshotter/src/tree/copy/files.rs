@@ -101,7 +101,7 @@ fn write_file(
                 fs::ftruncate(&out, node.id.size).map_err(unwritable)?;
             }
             let hash = *hasher.finalize().as_bytes();
-            (hash, Some(Learned { id: node.id, content: hash, began }))
+            (hash, Some(Box::new(Learned { id: node.id, content: hash, began })))
         }
     };
     complete(job, node, &out).map_err(unwritable)?;

@@ -13,7 +13,7 @@ mod unpack;
 
 use std::os::fd::BorrowedFd;
 
-use crate::pattern::Patterns;
+use crate::pattern::{clean, Patterns};
 
 use super::cache::StatCache;
 use super::error::{rooted, Error};
@@ -126,7 +126,7 @@ fn copy_in_pool(
     if scans.is_empty() && !request.may_be_empty {
         return Err(Error::NotFound { path: rooted(request.what.path.as_bytes()) });
     }
-    require(&scans, request.required)?;
+    require(&scans, &request.what.path, request.required)?;
     for scan in &mut scans {
         if unpack::try_unpack(scan, dest, request)? {
             continue;
@@ -197,12 +197,17 @@ impl Job<'_> {
     }
 }
 
-fn require(scans: &[Scan], required: &[String]) -> Result<(), Error> {
+/// Whether something was selected at each of these paths, which count from the tree's root, as `selected` does.
+fn require(scans: &[Scan], selected: &str, required: &[String]) -> Result<(), Error> {
+    let selected = clean(&format!("/{selected}"));
     for pattern in required {
         let patterns = Patterns::new(&[pattern.trim_start_matches('/')])?;
+        // As it was named, or as it really is where a link or a wildcard led there.
+        let is_at = |path: &[u8]| patterns.matches(path.strip_prefix(b"/").unwrap_or(path));
         let found = scans.iter().any(|scan| {
             let kept = (0..scan.nodes.len() as u32).filter(|index| scan.nodes[*index as usize].kept);
-            kept.into_iter().any(|index| patterns.matches(scan.below(index)))
+            kept.into_iter()
+                .any(|index| is_at(&select::join(selected.as_bytes(), &scan.below(index))) || is_at(&scan.path(index)))
         });
         if !found && !patterns.is_empty() {
             return Err(Error::NotFound { path: rooted(pattern.as_bytes()) });

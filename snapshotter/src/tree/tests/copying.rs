@@ -51,7 +51,7 @@ fn a_copy_goes_where_its_destination_says() {
 
 #[test]
 fn what_cannot_be_copied_is_told_in_the_references_words() {
-    let source = Dir::with(&["f=1", "d/x/y=2"]);
+    let source = Dir::with(&["f=1", "d/x/y=2", "l->d"]);
     let cases: &[(&str, &str, &[&str], &str)] = &[
         ("nope", "g", &[], "\"/nope\": not found"),
         ("f", "g/", &["g/f/"], "cannot replace to directory /g/f with file"),
@@ -72,7 +72,10 @@ fn what_cannot_be_copied_is_told_in_the_references_words() {
     assert_eq!(no_match.run(&source, &dest).unwrap_err().to_string(), "\"/n*\": not found");
     let required = Copying { required: vec!["/y".into()], ..Copying::new("d", "g") };
     assert_eq!(required.run(&source, &dest).unwrap_err().to_string(), "\"/y\": not found");
-    Copying { required: vec!["x/*".into()], ..Copying::new("d", "g") }.run(&source, &dest).unwrap();
+    // They count from the tree's root, whether a link leads there or not.
+    for (what, path) in [("d", "d/x/*"), ("l", "/l/x"), ("l", "d/x")] {
+        Copying { required: vec![path.into()], ..Copying::new(what, "g") }.run(&source, &dest).unwrap();
+    }
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub(super) struct Memory {
     /// Records whose files are gone.
     pub gone: Mutex<Vec<RecordId>>,
     pub broken_cache: AtomicBool,
+    /// Look-ups take up to a quarter of a second, each another time.
+    pub slow_cache: AtomicBool,
+    pub broken_marks: AtomicBool,
+    /// So many seconds a miss takes to be explained.
+    pub explains: AtomicUsize,
     pub seen: Mutex<Vec<DefinitionKey>>,
     /// What began to run, by its arguments.
     pub ran: Mutex<Vec<String>>,
@@ -84,12 +89,16 @@ impl Host for Memory {
     }
 
     async fn mark_seen(&self, keys: Vec<DefinitionKey>) {
+        assert!(!self.broken_marks.load(SeqCst), "no marks");
         self.seen.lock().unwrap().extend(keys);
     }
 
     async fn look_up(&self, key: CacheKey) -> Result<Option<Record>, StepError> {
         if self.broken_cache.load(SeqCst) {
             return Err(StepError::new("connection refused"));
+        }
+        if self.slow_cache.load(SeqCst) {
+            sleep(SECOND / 1000 * (1 + u32::from(key.0[0]))).await;
         }
         Ok(self.records.lock().unwrap().get(&key).map(|(record, _)| record.clone()))
     }
@@ -119,7 +128,8 @@ impl Host for Memory {
         self.most.fetch_max(self.running.fetch_add(1, SeqCst) + 1, SeqCst);
         let mut running = Running(self, false);
         at.log(1, format!("{name} begins").as_bytes());
-        let elsewhere = self.elsewhere.lock().unwrap().remove(&name).filter(|_| !order.anew);
+        let will_do = |record: &Record| !order.anew && !order.lost.contains(&record.id);
+        let elsewhere = self.elsewhere.lock().unwrap().remove(&name).filter(will_do);
         match run.meta.args[0].as_str() {
             "panic" => panic!("no way"),
             "caller" => drop(at.caller()),
@@ -145,6 +155,7 @@ impl Host for Memory {
     }
 
     async fn explain(&self, missed: Missed<'_>) -> Vec<String> {
+        sleep(SECOND * self.explains.load(SeqCst) as u32).await;
         let Op::Run(run) = &missed.vertex.op else { return Vec::new() };
         let same = |parts: &&KeyParts| parts.op.iter().any(|p| p.name == "command" && p.value[0] == *run.meta.args[0]);
         let records = self.records.lock().unwrap();

@@ -1,6 +1,7 @@
 //! What a build does and tells, on a host that keeps everything in memory.
 
 mod memory;
+mod troubles;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::SeqCst;
@@ -14,6 +15,7 @@ use crate::graph::op::{MergeOp, Meta, Mount, MountKind, RunOp, SourceOp};
 use crate::graph::{ContentCache, GraphBuilder, Hints, NewVertex, Op, OutputIndex, OutputRef};
 use crate::key::KeyParts;
 use memory::{record, Exit, Memory, SECOND};
+use state::PLANS;
 
 const ROOMY: Budget = Budget { transfers: 16, hashes: 2, runs: 16 };
 
@@ -388,23 +390,47 @@ async fn a_step_that_waits_for_its_own_build_gives_its_slot_back() {
     assert_eq!(desk.host.ran(), ["nest", "sleep inner"]);
 }
 
+/// A graph of which everything was built before: steps side by side, or one on the other, and one that takes them all.
+fn built_before(desk: &Desk, steps: usize, is_chain: bool) -> Arc<Graph> {
+    let mut draft = Draft::default();
+    let base = draft.source("image://base");
+    let mut all = vec![base];
+    for number in 0..steps {
+        let on = if is_chain { all[number] } else { base };
+        all.push(draft.run(&format!("step {number}"), on));
+    }
+    let top = draft.merge(&all[1..]);
+    let graph = draft.finish(&[top]);
+    let mut identities = vec![record("base").identities[0]];
+    for (at, vertex) in graph.vertices().iter().enumerate().skip(1) {
+        let digests: Vec<_> = graph.inputs_of(at).iter().map(|at| identities[*at]).collect();
+        let (made, parts) = (record(&vertex.id.to_string()), KeyParts::of(vertex, &digests));
+        identities.push(made.identities[0]);
+        desk.host.records.lock().unwrap().insert(parts.key(), (made, parts));
+    }
+    graph
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_of_hits_is_solved_without_waiting() {
     let desk = desk(ROOMY);
-    let mut draft = Draft::default();
-    let mut top = draft.source("image://base");
-    for number in 0..300 {
-        top = draft.run(&format!("step {number}"), top);
-    }
-    let graph = draft.finish(&[top]);
-    // As if all of it had been built before.
-    let mut identity = record("base").identities[0];
-    for vertex in &graph.vertices()[1..] {
-        let made = record(&vertex.id.to_string());
-        let parts = KeyParts::of(vertex, &[identity]);
-        identity = made.identities[0];
-        desk.host.records.lock().unwrap().insert(parts.key(), (made, parts));
-    }
+    let graph = built_before(&desk, 300, true);
     let solved = desk.submit(1, &graph, &Story::default()).await.unwrap();
-    assert_eq!(solved.summary, Summary { ran: 0, cached: 300 });
+    assert_eq!(solved.summary, Summary { ran: 0, cached: 301 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_number_of_plans_does_not_grow_with_the_number_of_hits() {
+    for (is_slow, is_chain) in [(false, true), (false, false), (true, true), (true, false)] {
+        let desk = desk(ROOMY);
+        let graph = built_before(&desk, 3000, is_chain);
+        // From now on all of it was seen.
+        desk.submit(1, &graph, &Story::default()).await.unwrap();
+        desk.host.slow_cache.store(is_slow, SeqCst);
+        let before = PLANS.get();
+        let solved = desk.submit(1, &graph, &Story::default()).await.unwrap();
+        assert_eq!(solved.summary, Summary { ran: 0, cached: 3001 });
+        let plans = PLANS.get() - before;
+        assert!(plans < 30, "{plans} plans, slow {is_slow}, chain {is_chain}");
+    }
 }

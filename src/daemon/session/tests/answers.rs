@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::ClientBlob;
+use crate::engine::{ClientBlob, ClientStore};
 use crate::registry::{Credential, Secret, TokenRequest};
 
 #[tokio::test]
@@ -81,11 +81,11 @@ async fn uploads_and_blobs_come_as_bytes() {
     let refused = client.upload("/none").await.unwrap().read_to_string(&mut text).await.unwrap_err();
     assert_eq!(refused.to_string(), "no such upload");
 
-    let blob = ClientBlob { session: None, store: "base".into(), digest: blob_digest() };
+    let blob = ClientBlob { session: None, store: ClientStore::Layout("base".into()), digest: blob_digest() };
     assert_eq!(client.blob_size(&blob).await.unwrap(), Some(BLOB.len() as u64));
     let absent = ClientBlob { digest: snapshotter::Digest::of(b"other"), ..blob.clone() };
     assert_eq!(client.blob_size(&absent).await.unwrap(), None);
-    let unnamed = ClientBlob { store: "other".into(), ..blob.clone() };
+    let unnamed = ClientBlob { store: ClientStore::Layout("other".into()), ..blob.clone() };
     assert!(client.blob_size(&unnamed).await.is_err());
     let mut rest = Vec::new();
     client.read_blob(&blob, 2).await.unwrap().read_to_end(&mut rest).await.unwrap();

@@ -14,7 +14,8 @@ use super::{Error, Users};
 /// More than any machine has users for.
 const MAX_SIZE: u64 = 10 << 20;
 
-/// The ids of an owner. A name that its tree does not know is 0, as in the reference.
+/// The ids of an owner. A user that its tree does not know is 0, a group that it does not know is the user's, as in the
+/// reference.
 ///
 /// # Errors
 /// [`Error::InvalidId`], [`Error::OwnerFile`], [`Error::NoTree`].
@@ -36,10 +37,9 @@ pub(super) fn resolve_owner(owner: &ChownOpt, users: Users<'_>) -> Result<Owner,
         None => {}
         Some(UserOpt::Id(id)) => ids.gid = check(*id)?,
         Some(UserOpt::Name { name, input }) => {
-            ids.gid = match find(users, *input, "/etc/group", name)? {
-                Some(line) => number(&line, 2, name)?,
-                None => 0,
-            };
+            if let Some(line) = find(users, *input, "/etc/group", name)? {
+                ids.gid = number(&line, 2, name)?;
+            }
         }
     }
     Ok(ids)

@@ -232,7 +232,8 @@ fn owners_are_looked_up_in_the_tree_that_names_them() {
     assert_eq!(resolve(id(5), None), Ok((5, 5)));
     assert_eq!(resolve(id(0), None), Ok((0, 0)), "a number is never a name");
     assert_eq!(resolve(id(2_147_483_648), None), Ok((2_147_483_648, 2_147_483_648)));
-    assert_eq!(resolve(id(5), name("nobody")), Ok((5, 0)));
+    assert_eq!(resolve(id(5), name("nobody")), Ok((5, 5)));
+    assert_eq!(resolve(name("me"), name("nobody")), Ok((1001, 1002)));
     assert_eq!(resolve(None, name("staff")), Ok((0, 50)));
     assert_eq!(resolve(name("nobody"), None), Ok((0, 0)));
     assert_eq!(resolve(name("short"), None), Ok((0, 0)));

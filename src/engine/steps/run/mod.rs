@@ -37,9 +37,6 @@ pub(crate) async fn run(
     hints: &Hints,
     inputs: Vec<Output>,
 ) -> Result<Vec<Output>, StepFailure> {
-    if !op.devices.is_empty() {
-        return Err(StepFailure::Unsupported("devices: there is no CDI here"));
-    }
     // Alive until the process has ended: with it go the caches and the sockets.
     let supplies = Arc::new(Supplies::gather(cx, at, op, hints, &inputs).await?);
     let (trees, spec) = {

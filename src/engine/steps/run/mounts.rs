@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use snapshotter::pattern::clean;
 use snapshotter::{Active, Mounted, View};
 use solver::graph::op::{Mount, MountKind, RunOp};
 use solver::graph::{Hints, OutputIndex};
@@ -159,9 +160,9 @@ fn select(tree: &Mounted, selector: &str) -> Result<OwnedFd, StepFailure> {
     })
 }
 
-/// `path` below `from`, absolute.
+/// `path` below `from`, absolute and clean.
 pub(super) fn absolute(from: &str, path: &str) -> PathBuf {
-    Path::new("/").join(from).join(path)
+    clean(&Path::new("/").join(from).join(path).to_string_lossy()).into()
 }
 
 /// Commits what the process wrote.

@@ -14,8 +14,8 @@ use crate::sandbox;
 pub(super) struct Secrets {
     /// By the number of the mount.
     files: BTreeMap<usize, Secret>,
-    /// Names and values.
-    variables: Vec<(String, Secret)>,
+    /// Names and values; none for a secret that the client does not have, whose variable is empty.
+    variables: Vec<(String, Option<Secret>)>,
 }
 
 impl Secrets {
@@ -29,8 +29,8 @@ impl Secrets {
             }
         }
         for variable in &op.secret_env {
-            let Some(value) = ask(cx, &variable.id, variable.optional).await? else { continue };
-            if value.bytes().contains(&0) {
+            let value = ask(cx, &variable.id, variable.optional).await?;
+            if value.as_ref().is_some_and(|value| value.bytes().contains(&0)) {
                 return Err(StepFailure::SecretHasNul { id: variable.id.clone() });
             }
             secrets.variables.push((variable.name.clone(), value));
@@ -48,7 +48,8 @@ impl Secrets {
     /// Puts the variables into an environment; they replace others of their name.
     pub(super) fn add_to(&self, env: &mut Vec<OsString>) {
         for (name, value) in &self.variables {
-            let pair = [name.as_bytes(), b"=", value.bytes()].concat();
+            let value = value.as_ref().map(Secret::bytes).unwrap_or_default();
+            let pair = [name.as_bytes(), b"=", value].concat();
             let start = name.len() + 1;
             env.retain(|other| other.as_encoded_bytes().get(..start) != pair.get(..start));
             env.push(OsString::from_vec(pair));
@@ -70,11 +71,12 @@ mod tests {
 
     #[test]
     fn a_variable_replaces_the_one_of_its_name_only() {
-        let value = |text: &str| Secret::new(text.into()).unwrap();
-        let variables = vec![("TOKEN".to_owned(), value("t")), ("NEW".to_owned(), value("a=b"))];
+        let value = |text: &str| Some(Secret::new(text.into()).unwrap());
+        let absent = ("ABSENT".to_owned(), None);
+        let variables = vec![("TOKEN".to_owned(), value("t")), ("NEW".to_owned(), value("a=b")), absent];
         let secrets = Secrets { files: BTreeMap::new(), variables };
         let mut env = ["TOKEN=old", "TOKEN_2=kept", "TOKE=kept", "PATH=/bin"].map(OsString::from).to_vec();
         secrets.add_to(&mut env);
-        assert_eq!(env, ["TOKEN_2=kept", "TOKE=kept", "PATH=/bin", "TOKEN=t", "NEW=a=b"]);
+        assert_eq!(env, ["TOKEN_2=kept", "TOKE=kept", "PATH=/bin", "TOKEN=t", "NEW=a=b", "ABSENT="]);
     }
 }

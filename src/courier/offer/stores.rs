@@ -1,36 +1,54 @@
-//! Blobs of OCI layouts that are contexts of this build: the reading half of containerd's content service.
+//! Our content stores, as containerd's content service: OCI layouts that are contexts of this build, caches in
+//! directories, and the directory that an image goes to.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::ingest::{ingest, Taken};
 use super::told;
 use crate::source::oci_layout::Layout;
 use crate::wire::proto::content::content_server::Content;
-use crate::wire::proto::content::{Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse};
+use crate::wire::proto::content::{
+    Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse, WriteContentRequest, WriteContentResponse,
+};
 
 /// Which of our stores a call is about.
 const STORE: &str = "buildkit-attachable-store-id";
-/// What the name of a layout has before it there.
-const LAYOUT: &str = "oci:";
 /// How much goes at a time.
 const CHUNK: usize = 256 << 10;
 
-/// Layouts by the names that the build knows them by.
-pub(super) struct Layouts(pub BTreeMap<String, Layout>);
+/// A content store of ours.
+#[derive(Clone, Debug)]
+pub(super) enum BlobStore {
+    /// It is read.
+    Layout(Layout),
+    /// It is read, and written to.
+    Directory(PathBuf),
+}
 
-impl Layouts {
+/// Stores by the names that daemons have for them: `oci:NAME`, `local:DIRECTORY`, `export`.
+pub(super) struct Stores(pub BTreeMap<String, BlobStore>);
+
+impl Stores {
+    fn store(&self, call: &MetadataMap) -> Result<&BlobStore, Status> {
+        let store = call.get(STORE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        self.0.get(store).ok_or_else(|| Status::not_found(format!("unknown store {store:?}")))
+    }
+
     /// A blob, and how many bytes it has.
     async fn open(&self, call: &MetadataMap, digest: &str) -> Result<(File, u64), Status> {
-        let store = call.get(STORE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let layout = store.strip_prefix(LAYOUT).and_then(|name| self.0.get(name)).cloned();
-        let layout = layout.ok_or_else(|| Status::not_found(format!("unknown store {store:?}")))?;
+        let layout = match self.store(call)? {
+            BlobStore::Layout(layout) => layout.clone(),
+            BlobStore::Directory(directory) => Layout::at(directory),
+        };
         let wanted = digest.parse().map_err(|_| Status::invalid_argument(format!("{digest:?} is no digest")))?;
         let opened = tokio::task::spawn_blocking(move || layout.open(&wanted)).await;
         let opened = opened.map_err(|_| Status::internal("a thread died"))?.map_err(|error| told(&error))?;
@@ -39,7 +57,7 @@ impl Layouts {
 }
 
 #[tonic::async_trait]
-impl Content for Layouts {
+impl Content for Stores {
     async fn info(&self, ask: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let digest = ask.get_ref().digest.clone();
         let (_, size) = self.open(ask.metadata(), &digest).await?;
@@ -59,6 +77,23 @@ impl Content for Layouts {
         };
         let (parts, answers) = mpsc::channel(4);
         tokio::task::spawn_blocking(move || send(file, offset, length, &parts));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn write(
+        &self,
+        call: Request<Streaming<WriteContentRequest>>,
+    ) -> Result<Response<BoxStream<WriteContentResponse>>, Status> {
+        let BlobStore::Directory(directory) = self.store(call.metadata())?.clone() else {
+            return Err(Status::failed_precondition("read-only content store"));
+        };
+        let (answer, answers) = mpsc::channel(4);
+        tokio::spawn(async move {
+            if let Err(status) = ingest(call.into_inner(), Taken::new(directory), &answer).await {
+                // If nobody listens any more, the daemon is gone.
+                _ = answer.send(Err(status)).await;
+            }
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }
@@ -109,7 +144,8 @@ mod tests {
         let content: Vec<u8> = (0..CHUNK * 2 + 5).map(|number| number as u8).collect();
         let digest = crate::image::Digest::of(&content).to_string();
         std::fs::write(blobs.join(digest.strip_prefix("sha256:").unwrap()), &content).unwrap();
-        let layouts = Layouts(BTreeMap::from([("base".to_owned(), Layout::at(dir.path()))]));
+        let layout = BlobStore::Layout(Layout::at(dir.path()));
+        let layouts = Stores(BTreeMap::from([("oci:base".to_owned(), layout)]));
 
         let info = layouts.info(about("oci:base", InfoRequest { digest: digest.clone() })).await.unwrap().into_inner();
         assert_eq!(info.info.unwrap().size, content.len() as i64);
