@@ -31,6 +31,8 @@ pub(crate) struct Stages {
     pub globals: Variables,
     /// What these are without build arguments.
     defaults: Variables,
+    /// Variables of FROM that were declared without a value.
+    declared_empty: HashSet<String>,
     contexts: Contexts,
     /// For which contexts are looked up where a FROM says nothing else.
     platform: Platform,
@@ -97,16 +99,16 @@ impl Stages {
             target: 0,
             globals: options.automatic().into_iter().collect(),
             defaults: options.automatic().into_iter().collect(),
+            declared_empty: HashSet::new(),
             contexts: Contexts::new(&options.contexts),
             platform: options.platform().clone(),
         };
         let mode = Mode::words(ast.directives.escape);
-        let mut declared_empty = HashSet::new();
         let mut effort = Effort::default();
         for instruction in &ast.instructions {
             match &instruction.kind {
                 Some(Kind::From(from)) => {
-                    match stages.begin(from, instruction, options, mode, &declared_empty, &mut effort, lints) {
+                    match stages.begin(from, instruction, options, mode, &mut effort, lints) {
                         Ok(stage) => stages.push(stage),
                         Err(error) => {
                             errors.push(error);
@@ -124,7 +126,7 @@ impl Stages {
                         stage.commands.push(Command { instruction: Arc::clone(instruction), trigger: None });
                     }
                     None => {
-                        let read = stages.global(instruction, options, mode, &mut declared_empty, &mut effort);
+                        let read = stages.global(instruction, options, mode, &mut effort);
                         errors.extend(read.err());
                     }
                 },
@@ -150,7 +152,6 @@ impl Stages {
         instruction: &Instruction,
         options: &Options,
         mode: Mode,
-        declared_empty: &mut HashSet<String>,
         effort: &mut Effort,
     ) -> Result<(), Diagnostic> {
         let Some(Kind::Arg(pairs)) = &instruction.kind else { return Ok(()) };
@@ -172,7 +173,7 @@ impl Stages {
                     effort.spend(value.len(), pair.name.span)?;
                     self.globals.set(&pair.name.text, &value);
                 }
-                None => _ = declared_empty.insert(pair.name.text.clone()),
+                None => _ = self.declared_empty.insert(pair.name.text.clone()),
             }
         }
         Ok(())
@@ -185,7 +186,6 @@ impl Stages {
         instruction: &Instruction,
         options: &Options,
         mode: Mode,
-        declared_empty: &HashSet<String>,
         effort: &mut Effort,
         lints: &mut Vec<Diagnostic>,
     ) -> Result<Stage, Diagnostic> {
@@ -195,7 +195,7 @@ impl Stages {
         let mut value = |word: &Spanned| {
             let expanded = expand(&word.text, &self.globals, mode)
                 .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-            let unknown = expanded.undefined.iter().filter(|name| !declared_empty.contains(name.as_str()));
+            let unknown = expanded.undefined.iter().filter(|name| !self.declared_empty.contains(name.as_str()));
             lint::undefined_in_from(word.span, unknown, known, lints);
             Ok((expanded.text, expanded.undefined))
         };
