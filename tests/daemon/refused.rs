@@ -1,7 +1,7 @@
 //! What clients may ask for and is not done here: refused by name, before anything runs.
 
 use prost::Message;
-use rbuild::wire::proto::control::{DiskUsageRequest, PruneRequest, SolveRequest};
+use rbuild::wire::proto::control::SolveRequest;
 use rbuild::wire::proto::gateway::{self, llb_bridge_client::LlbBridgeClient};
 use solver::graph::VertexId;
 use solver::llb::pb;
@@ -85,12 +85,6 @@ async fn requests_that_ask_for_more_than_is_done_are_refused_by_name() {
     };
     let older = SolveRequest { r#ref: "older".into(), compatibility_version: 20, ..Default::default() };
     refused(control.solve(older).await.unwrap_err(), "compatibility-version 20");
-    let unused = DiskUsageRequest { age_limit: i64::MAX, ..Default::default() };
-    let kept = control.disk_usage(unused).await.unwrap().into_inner().record;
-    assert!(kept.iter().all(|kept| kept.last_used_at.is_none()), "nothing was used that long ago: {kept:?}");
-    let prune = PruneRequest { filter: vec!["owner==x".into()], all: true, ..Default::default() };
-    let status = control.prune(prune).await.unwrap_err();
-    assert!(status.code() == Code::InvalidArgument && status.message().contains("known fields are id,"), "{status}");
     let solving = {
         let mut control = control.clone();
         tokio::spawn(async move { control.solve(SolveRequest { r#ref: "meta".into(), ..Default::default() }).await })
