@@ -69,6 +69,8 @@ fn is_plain(pattern: &str) -> bool {
     pattern.len() <= 40
         && pattern != "!"
         && !pattern.contains("***")
+        // At the begin such a pattern names every end, elsewhere it does not.
+        && pattern.match_indices("**").all(|(at, _)| matches!(pattern.as_bytes().get(at + 2), None | Some(b'/')))
         && pattern.chars().all(|c| c.is_ascii_alphanumeric() || "./_-*?!".contains(c))
         && !pattern.get(1..).unwrap_or_default().contains('!')
 }
