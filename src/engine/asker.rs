@@ -1,24 +1,22 @@
 //! What one build brings along: whom to ask, what it may do, and what it has settled already.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use solver::graph::op::SourceOp;
+use solver::graph::{Graph, Op};
 use solver::port::Record;
 use tokio::sync::OnceCell;
 
 use super::bases::Bases;
 use super::cache::Feed;
 use super::client::Client;
-use super::context::UsedContext;
+use super::opened::{self, LocalName, Opened, Place};
 use super::provenance::Material;
 use super::request::Entitlements;
 use super::results::OwnRecords;
 use super::steps::Emptied;
-
-/// A local source as the build names it.
-type LocalName = (String, BTreeMap<String, String>);
 
 /// Who asks for a build.
 pub(crate) struct Asker {
@@ -30,7 +28,9 @@ pub(crate) struct Asker {
     /// Records of its contexts.
     pub own: OwnRecords,
     /// A context is taken once a build, however many graphs of it name it.
-    contexts: Mutex<HashMap<LocalName, Arc<OnceCell<Arc<UsedContext>>>>>,
+    contexts: Mutex<HashMap<LocalName, Place>>,
+    /// Those of all builds that live.
+    opened: Arc<Opened>,
     /// What a client sends can be had once.
     uploads: Mutex<HashMap<String, Arc<OnceCell<Record>>>>,
     /// What sources turned out to be.
@@ -45,10 +45,23 @@ impl Asker {
         bases: Arc<Bases>,
         entitlements: Entitlements,
         own: OwnRecords,
+        opened: Arc<Opened>,
     ) -> Asker {
         let (emptied, warned_of_network) = (Arc::default(), AtomicBool::new(false));
         let (contexts, uploads, materials, feeds) = Default::default();
-        Asker { client, bases, entitlements, emptied, warned_of_network, own, contexts, uploads, materials, feeds }
+        Asker {
+            client,
+            bases,
+            entitlements,
+            emptied,
+            warned_of_network,
+            own,
+            contexts,
+            opened,
+            uploads,
+            materials,
+            feeds,
+        }
     }
 
     /// The place of what the client sends under this path.
@@ -77,10 +90,22 @@ impl Asker {
         self.materials.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// The place of the context that a source stands for.
-    pub(crate) fn context(&self, source: &SourceOp) -> Arc<OnceCell<Arc<UsedContext>>> {
-        let name = (source.identifier.clone(), source.attrs.clone());
+    /// The place of the context that a source stands for; it is held from now on.
+    pub(crate) fn context(&self, source: &SourceOp) -> Place {
+        let name = opened::named(source, self.client.session());
         let mut contexts = self.contexts.lock().unwrap_or_else(|e| e.into_inner());
-        Arc::clone(contexts.entry(name).or_default())
+        let of_session = |name: &LocalName| name.0.as_ref().map(|_| self.opened.place(name));
+        Arc::clone(contexts.entry(name).or_insert_with_key(|name| of_session(name).unwrap_or_default()))
+    }
+
+    /// Holds the contexts of other builds' sessions that a graph reads: those sessions may end before it does.
+    pub(crate) fn hold(&self, graph: &Graph) {
+        for vertex in graph.vertices() {
+            if let Op::Source(source) = &vertex.op {
+                if opened::is_of_session(source) {
+                    self.context(source);
+                }
+            }
+        }
     }
 }

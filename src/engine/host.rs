@@ -27,6 +27,7 @@ use super::cache::{Import, Unfetched};
 use super::client::Client;
 use super::explain::Place;
 use super::images::{self, Image};
+use super::opened::Opened;
 use super::remote::Remote;
 use super::results::{Files, Output, Results};
 use super::started::Started;
@@ -46,6 +47,7 @@ pub(crate) struct EngineHost {
     images: Mutex<HashMap<SnapshotId, Image>>,
     submitted: Mutex<HashMap<BuildId, Arc<Submitted>>>,
     results: Arc<Results>,
+    opened: Arc<Opened>,
     /// Which steps made snapshots, as long as there are builds.
     made: Mutex<HashMap<SnapshotId, Arc<Place>>>,
     /// Caches from elsewhere. They serve all builds that live.
@@ -57,8 +59,21 @@ pub(crate) struct EngineHost {
 impl EngineHost {
     pub(crate) fn new(store: Store, lease: Arc<Lease>, sandbox: Arc<Started>, backlog: Arc<Backlog>) -> EngineHost {
         let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
-        let (images, submitted, results, made, imports, imported) = Default::default();
-        EngineHost { store, lease, sandbox, backlog, remote, images, submitted, results, made, imports, imported }
+        let (images, submitted, results, opened, made, imports, imported) = Default::default();
+        EngineHost {
+            store,
+            lease,
+            sandbox,
+            backlog,
+            remote,
+            images,
+            submitted,
+            results,
+            opened,
+            made,
+            imports,
+            imported,
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -71,6 +86,11 @@ impl EngineHost {
 
     pub(crate) fn results(&self) -> &Arc<Results> {
         &self.results
+    }
+
+    /// The directories of sessions that are open.
+    pub(crate) fn opened(&self) -> &Arc<Opened> {
+        &self.opened
     }
 
     /// The sandbox, started with the first process.

@@ -73,7 +73,8 @@ impl Job {
         let id = shift.number();
         let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
         let (bases, own) = (Arc::new(Bases::new(remote, rights.ask)), OwnRecords::of(shift.host.results()));
-        let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own));
+        let opened = Arc::clone(shift.host.opened());
+        let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own, opened));
         let notes = Notes::new(id, events);
         notes.emit(EventKind::BuildStarted { version: solver::event::VERSION });
         Arc::new(Job {
@@ -119,6 +120,7 @@ impl Job {
 
     /// The trees that a graph's targets stand for. Nothing runs before somebody needs one.
     pub fn trees(self: &Arc<Self>, graph: Arc<Graph>) -> Vec<Tree> {
+        self.asker.hold(&graph);
         let targets = graph.targets().len();
         let definition = Arc::new(Definition { job: Arc::clone(self), graph, solved: OnceCell::new() });
         (0..targets).map(|target| Tree { definition: Arc::clone(&definition), target }).collect()

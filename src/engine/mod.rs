@@ -24,6 +24,7 @@ mod job;
 mod layers;
 mod load;
 mod notes;
+mod opened;
 mod outcome;
 mod pin;
 mod program;

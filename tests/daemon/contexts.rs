@@ -126,8 +126,8 @@ fn buildx_bakes_targets_that_are_contexts_of_others() {
     let app = "FROM base\nRUN test \"$KEPT $PWD $(id -u) $(cat /tmp/trigger)\" = 'yes /w 5 trigger'\n\
         COPY --from=files /f /copied\nRUN --mount=from=files,target=/m cat /m/f > /tmp/mounted\n";
     daemon.rbuild.context("base", &[("Dockerfile", base)]);
-    // None of them reads a directory of its client, who may have left when another asks for what it made.
-    daemon.rbuild.context("files", &[("Dockerfile", "FROM scratch\nCOPY <<f /f\na file\nf\n")]);
+    // It reads a directory of its client, who may have left when another asks for what it made.
+    daemon.rbuild.context("files", &[("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "a file\n")]);
     daemon.rbuild.context("app", &[("Dockerfile", app)]);
     daemon.rbuild.context("last", &[("Dockerfile", "FROM middle\nUSER root\nRUN cat /tmp/base /copied > /all\n")]);
     let bake = r#"
@@ -149,7 +149,12 @@ target "last" {
 }
 "#;
     std::fs::write(daemon.rbuild.path("bake.hcl"), bake).unwrap();
-    buildx.ok(&["bake", "-f", "bake.hcl", "--allow=fs=*", "--progress=plain"]);
+    for content in ["a file\n", "another\n", "a file\n"] {
+        std::fs::write(daemon.rbuild.path("files/f"), content).unwrap();
+        buildx.ok(&["bake", "-f", "bake.hcl", "--allow=fs=*", "--progress=plain"]);
+        let read = std::fs::read_to_string(daemon.rbuild.path("last-out/tmp/mounted")).unwrap();
+        assert_eq!(read, content);
+    }
     let read = |path: &str| std::fs::read_to_string(daemon.rbuild.path(path)).unwrap();
     assert_eq!(read("last-out/all"), "base me\na file\n");
     assert_eq!(read("last-out/tmp/mounted"), "a file\n");
