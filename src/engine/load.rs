@@ -28,9 +28,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// What the Dockerfile says after `# syntax=`.
-    pub fn syntax(&self) -> Option<String> {
-        frontend::parse(&self.source).0.directives.syntax.map(|syntax| syntax.text)
+    /// What the Dockerfile says after `# syntax=`, and where.
+    pub fn syntax(&self) -> Option<(String, frontend::Span)> {
+        frontend::parse(&self.source).0.directives.syntax.map(|syntax| (syntax.text, syntax.span))
+    }
+
+    /// An error of the frontend that the Dockerfile names there.
+    pub fn of_syntax(&self, span: frontend::Span, said: String) -> BuildError {
+        wrong(self, vec![Diagnostic::error("frontend", span, said)])
     }
 }
 

@@ -7,6 +7,7 @@ use solver::event::EventSink;
 
 use super::{caps, frontend, image, Bridge, Given};
 use crate::engine::{attrs, chain, BuildError, BuildRequest, Built, Client, Engine, Job, Outcome};
+use crate::wire::failure::Detail;
 
 /// Builds a Dockerfile and makes of it what is asked for. Dropping the future stops the build and all its processes. To
 /// be called on a tokio runtime.
@@ -32,14 +33,19 @@ pub async fn build(
 async fn compile(job: &Arc<Job>, request: &BuildRequest) -> Result<Outcome, BuildError> {
     let recipe = &request.recipe;
     let loaded = job.load(recipe).await?;
-    let mut options = attrs::write(recipe);
-    let Some((source, cmdline)) = frontend::forwarded(&options, &loaded) else {
+    let options = attrs::write(recipe);
+    let Some(other) = frontend::forwarded(&options, &loaded) else {
         return job.lower(&loaded).await;
     };
-    options.insert("source".to_owned(), source.clone());
-    options.insert("cmdline".to_owned(), cmdline);
     let given = Given { workers: vec![caps::worker("local", BTreeMap::new())], ..Given::default() };
     let bridge = Bridge::new(Arc::clone(job), given);
-    let ran = image::run(&bridge, &source, &options, BTreeMap::new()).await;
-    ran.map_err(|failure| BuildError::Frontend { image: source, said: failure.message })
+    let ran = image::run(&bridge, &other.image, &other.options(&options), BTreeMap::new()).await;
+    ran.map_err(|failure| {
+        let names_a_line = failure.details.iter().any(|detail| matches!(detail, Detail::Source(_)));
+        let error = BuildError::Frontend { image: other.image, said: failure.message };
+        match other.named.filter(|_| !names_a_line) {
+            Some(span) => loaded.of_syntax(span, error.to_string()),
+            None => error,
+        }
+    })
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use frontend::Span;
 use solver::graph::{Graph, GraphBuilder};
 use solver::llb::pb;
 use tonic::Code;
@@ -78,11 +79,15 @@ async fn dockerfile(
         Failure::new(code, error.to_string())
     })?;
     let loaded = job.load(&read.recipe).await.map_err(built)?;
-    if let Some((source, cmdline)) = forwarded(options, &loaded) {
-        let mut options = options.clone();
-        options.insert("source".to_owned(), source.clone());
-        options.insert("cmdline".to_owned(), cmdline);
-        return image::run(bridge, &source, &options, inputs).await;
+    if let Some(other) = forwarded(options, &loaded) {
+        let ran = image::run(bridge, &other.image, &other.options(options), inputs).await;
+        return ran.map_err(|failure| match other.named {
+            Some(span) if !failure.details.iter().any(|detail| matches!(detail, Detail::Source(_))) => {
+                let line = failure::of_build(&loaded.of_syntax(span, failure.message.clone()));
+                line.details.into_iter().fold(failure, Failure::about)
+            }
+            _ => failure,
+        });
     }
     check_caps(options.get("frontend.caps").map(String::as_str).unwrap_or_default())?;
     for key in &read.unused {
@@ -145,13 +150,36 @@ fn graphs(inputs: &BTreeMap<String, pb::Definition>) -> Result<BTreeMap<String, 
     inputs.iter().map(graph).collect()
 }
 
-/// The image that is to compile a Dockerfile instead, with the line that names it. What was forwarded once stays.
-pub(super) fn forwarded(options: &Options, loaded: &Loaded) -> Option<(String, String)> {
+/// The image that is to compile a Dockerfile instead.
+pub(super) struct Forwarded {
+    /// Its name.
+    pub image: String,
+    /// The name with what follows it.
+    cmdline: String,
+    /// Where in the Dockerfile it is named, unless a build argument does.
+    pub named: Option<Span>,
+}
+
+impl Forwarded {
+    /// The same options for it.
+    pub fn options(&self, options: &Options) -> Options {
+        let own = [("source", &self.image), ("cmdline", &self.cmdline)];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value.clone()));
+        options.clone().into_iter().chain(own).collect()
+    }
+}
+
+/// Who compiles a Dockerfile instead of the built-in frontend. What was forwarded once stays.
+pub(super) fn forwarded(options: &Options, loaded: &Loaded) -> Option<Forwarded> {
     if options.contains_key("cmdline") {
         return None;
     }
-    let syntax = options.get(SYNTAX).cloned().or_else(|| loaded.syntax())?;
-    other_frontend(&syntax).map(|(source, line)| (source.to_owned(), line.to_owned()))
+    let (syntax, named) = match options.get(SYNTAX) {
+        Some(given) => (given.clone(), None),
+        None => loaded.syntax().map(|(syntax, span)| (syntax, Some(span)))?,
+    };
+    let (image, cmdline) = other_frontend(&syntax)?;
+    Some(Forwarded { image: image.to_owned(), cmdline: cmdline.to_owned(), named })
 }
 
 /// The image that a syntax line names, with the whole line, unless its language is ours.

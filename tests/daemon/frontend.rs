@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rbuild::wire::proto::control::SolveRequest;
 
+use super::client::Buildx;
 use super::fixture::Daemon;
 use super::support::{can_build, text, Rbuild};
 
@@ -58,7 +59,20 @@ fn the_command_line_runs_the_frontend_that_a_file_names() {
     assert!(said.contains("nobody shouts here"), "{said}");
     rbuild.context("gone", &[("Dockerfile", "# syntax=lang:1\ncrash\n")]);
     let said = rbuild.fails(1, ["build", "gone"]);
-    assert!(said.contains("exit code: 7"), "{said}");
+    assert!(said.contains("exit code: 7") && said.contains("   1 | >>> # syntax=lang:1"), "{said}");
+    rbuild.context("none", &[("Dockerfile", "# syntax=127.0.0.1:1/none:1 quickly\nFROM busybox\n")]);
+    let said = rbuild.fails(1, ["build", "none"]);
+    let line = "   1 | >>> # syntax=127.0.0.1:1/none:1 quickly";
+    assert!(said.contains(line) && said.contains("frontend 127.0.0.1:1/none:1: "), "{said}");
+}
+
+#[test]
+fn buildx_is_told_which_line_names_a_frontend_that_cannot_be_had() {
+    let Some(daemon) = Daemon::start() else { return };
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    daemon.rbuild.context("none", &[("Dockerfile", "# syntax=127.0.0.1:1/none:1\nFROM busybox\n")]);
+    let said = buildx.fails(&["build", "--progress=plain", "none"]);
+    assert!(said.contains("   1 | >>> # syntax=127.0.0.1:1/none:1"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
