@@ -10,10 +10,9 @@ use super::request::Entitlements;
 use super::steps::StepFailure;
 
 /// Attributes of sources that would change what the source is, by scheme.
-const ATTRIBUTES: [(&str, &str, &str); 3] = [
+const ATTRIBUTES: [(&str, &str, &str); 2] = [
     ("docker-image", "image.layerlimit", "some layers of an image only (image.layerlimit)"),
     ("docker-image", "image.checksum", "a digest beside an image's name (image.checksum); write NAME@DIGEST"),
-    ("oci-layout", "oci.layerlimit", "some layers of an image only (oci.layerlimit)"),
 ];
 
 /// The first vertex that cannot be served to whoever has these rights, and why not.
@@ -126,7 +125,6 @@ mod tests {
             (source("docker-image://a", "image.layerlimit", "1"), "image.layerlimit"),
             (source("docker-image://a", "image.checksum", "sha256:0"), "NAME@DIGEST"),
             (source("docker-image+blob://a@sha256:0", "", ""), "docker-image+blob"),
-            (source("oci-layout://a@sha256:0", "oci.layerlimit", "1"), "oci.layerlimit"),
             (source("oci-layout+blob://a@sha256:0", "", ""), "oci-layout+blob"),
             (source("ftp://a", "", ""), "unknown source scheme \"ftp\""),
             (source("a", "", ""), "unknown source scheme \"\""),
@@ -136,7 +134,12 @@ mod tests {
             let (_, failure) = first(&graph, Entitlements::default()).expect(want);
             assert!(failure.to_string().contains(want), "{failure}, not {want}");
         }
-        for op in [run(|_| ()), source("docker-image://a", "image.checksum", ""), source("local://a", "new", "1")] {
+        for op in [
+            run(|_| ()),
+            source("docker-image://a", "image.checksum", ""),
+            source("local://a", "new", "1"),
+            source("oci-layout://a@sha256:0", "oci.layerlimit", "1"),
+        ] {
             assert!(first(&graph(op, Hints::default()), Entitlements::default()).is_none());
         }
     }

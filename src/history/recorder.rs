@@ -35,6 +35,29 @@ pub struct About {
     pub asked: Option<Asked>,
 }
 
+impl About {
+    /// The build's record as it begins.
+    pub fn begun(self) -> BuildRecord {
+        BuildRecord {
+            version: record::VERSION,
+            id: if record::is_id(&self.id) { self.id } else { record::new_id() },
+            name: self.name,
+            started: Timestamp::now(),
+            finished: None,
+            status: Status::Running,
+            error: None,
+            steps: 0,
+            cached: 0,
+            pinned: false,
+            request: self.request,
+            result: BTreeMap::new(),
+            changes: 0,
+            asked: self.asked,
+            told: None,
+        }
+    }
+}
+
 /// What is known of a build when it has ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -75,24 +98,8 @@ impl Recorder {
     /// # Errors
     /// No thread can be started.
     pub fn begin(history: &History, limits: Limits, about: About) -> io::Result<Recorder> {
-        let id = if record::is_id(&about.id) { about.id } else { record::new_id() };
-        let record = BuildRecord {
-            version: record::VERSION,
-            id: id.clone(),
-            name: about.name,
-            started: Timestamp::now(),
-            finished: None,
-            status: Status::Running,
-            error: None,
-            steps: 0,
-            cached: 0,
-            pinned: false,
-            request: about.request,
-            result: BTreeMap::new(),
-            changes: 0,
-            asked: about.asked,
-            told: None,
-        };
+        let record = about.begun();
+        let id = record.id.clone();
         let (messages, inbox) = channel();
         let history = history.clone();
         let work = move || {

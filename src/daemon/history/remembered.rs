@@ -1,6 +1,6 @@
 //! One build while it is recorded: from a client's order to its record, also if the client gives it up.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
 use solver::event::{EventKind, EventSink};
@@ -12,8 +12,8 @@ use crate::daemon::solve::Solved;
 use crate::daemon::status::Log;
 use crate::engine::provenance::without_credentials;
 use crate::export::Kind;
-use crate::history::{is_id, new_id, About, Asked, BuildRecord, Document, Ending, Exporter, Finished, Held, Subject};
-use crate::history::{Recorder, Status};
+use crate::history::Recorder;
+use crate::history::{is_id, new_id, About, Asked, Document, Ending, Exporter, Finished, Held, Subject};
 use crate::image::Digest;
 use crate::wire::failure::Failure;
 use crate::wire::proto::rpc;
@@ -36,7 +36,7 @@ impl Remembered {
     pub fn begin(history: &Arc<History>, order: &Order, asker: Option<String>) -> Remembered {
         let about = about(order, asker);
         history.make_room_for(&about.id);
-        let record = begun(&about);
+        let record = about.clone().begun();
         let recorder = Recorder::begin(&history.kept, history.limits, about).ok();
         history.begins(&record);
         Remembered { history: Arc::clone(history), recorder, reference: order.id.clone() }
@@ -48,12 +48,15 @@ impl Remembered {
         let Some(record) = self.recorder.as_ref().map(Recorder::sink) else {
             return EventSink::new(move |event| log.event(&event));
         };
+        // Clients and the history hear of events in one order.
+        let order = Mutex::new(());
         EventSink::new(move |event| {
-            log.event(&event);
             let held: Held = match &event.kind {
                 EventKind::Log { data, .. } => Some(Box::new(backlog.hold(data.len()))),
                 _ => None,
             };
+            let _one_at_a_time = order.lock().unwrap_or_else(PoisonError::into_inner);
+            log.event(&event);
             record(event, held);
         })
     }
@@ -112,26 +115,6 @@ fn name(order: &Order, asker: Option<String>) -> String {
     let image = order.exports.outputs.iter().find_map(named);
     let context = order.attrs.get("context").map(|context| without_credentials(context));
     image.or(context).or(asker).unwrap_or_default()
-}
-
-fn begun(about: &About) -> BuildRecord {
-    BuildRecord {
-        version: 1,
-        id: about.id.clone(),
-        name: about.name.clone(),
-        started: solver::event::Timestamp::now(),
-        finished: None,
-        status: Status::Running,
-        error: None,
-        steps: 0,
-        cached: 0,
-        pinned: false,
-        request: about.request.clone(),
-        result: std::collections::BTreeMap::new(),
-        changes: 0,
-        asked: about.asked.clone(),
-        told: None,
-    }
 }
 
 fn document(bytes: Vec<u8>, media_type: &str, about: Subject) -> (Document, Vec<u8>) {
