@@ -33,6 +33,7 @@ mod past;
 mod remote;
 pub mod render;
 mod request;
+mod resources;
 mod run;
 mod screen;
 mod serve;
