@@ -12,6 +12,7 @@
 //! reads).
 
 pub mod cache;
+pub mod cdi;
 pub mod cli;
 pub mod courier;
 pub mod daemon;

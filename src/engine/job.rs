@@ -306,7 +306,7 @@ impl Job {
     }
 
     async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
-        if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
+        if let Some((vertex, why)) = refusal::first(graph, &self.asker.entitlements, self.host().devices()) {
             let name = solver::name(graph, vertex);
             let (vertex, origin) = (vertex.id, vertex.origin.clone());
             return Err(SolveError::Step { vertex, name, origin, source: StepError::new(why) });

@@ -6,6 +6,7 @@ use solver::graph::Location;
 use solver::llb::pb;
 use tonic::Code;
 
+use crate::cdi;
 use crate::engine::steps::StepFailure;
 use crate::engine::{chain, BuildError, ClientError};
 use crate::wire::failure::{Detail, Failure};
@@ -38,14 +39,16 @@ pub fn of_build(error: &BuildError) -> Failure {
 
 fn is_not_entitled(error: &BuildError) -> bool {
     let BuildError::Step { failure, .. } = error else { return false };
-    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_)))
+    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_) | StepFailure::Device(_)))
 }
 
 /// Clients print the text of `Unknown` alone, and put the code before that of others.
 fn code(error: &BuildError) -> Code {
     match error {
         BuildError::Step { failure, .. } => match failure.downcast_ref::<StepFailure>() {
-            Some(StepFailure::Unsupported(_)) => Code::Unimplemented,
+            Some(StepFailure::Unsupported(_) | StepFailure::Device(cdi::Error::Unsupported { .. })) => {
+                Code::Unimplemented
+            }
             Some(
                 StepFailure::UnknownScheme { .. } | StepFailure::BadLimit { .. } | StepFailure::BadCgroupParent(_),
             ) => Code::InvalidArgument,

@@ -2,6 +2,7 @@
 
 mod agent;
 mod caches;
+mod devices;
 mod foreign;
 mod limits;
 mod mounts;
@@ -25,6 +26,7 @@ use crate::engine::results::Output;
 use crate::sandbox::{self, ProcessSpec};
 pub(crate) use agent::Agent;
 pub(crate) use caches::Emptied;
+pub(crate) use devices::edits;
 pub(crate) use limits::{limits, of_resources};
 use mounts::{Scene, Supplies};
 
@@ -48,7 +50,9 @@ pub(crate) async fn run(
             let Scene { root, read_only_root, below, trees } = mounts::mount(&cx, &op, &inputs, &supplies)?;
             let mut spec = process(&cx, &op, root)?;
             supplies.secrets.add_to(&mut spec.env);
-            Ok::<_, StepFailure>((trees, ProcessSpec { read_only_root, mounts: below, limits, ..spec }))
+            let mut spec = ProcessSpec { read_only_root, mounts: below, limits, ..spec };
+            devices::equip(&cx, &op, &mut spec)?;
+            Ok::<_, StepFailure>((trees, spec))
         })
         .await?
     };
