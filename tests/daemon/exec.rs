@@ -218,7 +218,8 @@ async fn what_a_process_is_comes_from_its_fields() {
             ftp_proxy: String::new(),
         });
     });
-    let want = "ALL_PROXY=a\nHTTPS_PROXY=s\nHTTP_PROXY=h\nNO_PROXY=n\nall_proxy=a\nhttp_proxy=mine\nhttps_proxy=s\nno_proxy=n\n";
+    let want =
+        "ALL_PROXY=a\nHTTPS_PROXY=s\nHTTP_PROXY=h\nNO_PROXY=n\nall_proxy=a\nhttp_proxy=h\nhttps_proxy=s\nno_proxy=n\n";
     assert_eq!(builder.out(proxy).await, want);
     let secret = Step::shell("echo \"[$NONE]\" > /out").with(|step| {
         step.op.secretenv = vec![pb::SecretEnv { id: "none".into(), name: "NONE".into(), optional: true }];
@@ -275,6 +276,8 @@ async fn values_that_make_no_sense_are_refused_and_nothing_is_harmed() {
         (shell().meta(|meta| meta.cgroup_parent = "/../../etc".into()), "leads out of the control groups"),
         (shell().meta(|meta| meta.cgroup_parent = "x".repeat(100_000)), "is no path of a control group"),
         (ulimit("files", 1, 1), "ulimit files: there is no such limit"),
+        (ulimit("nofile", 2, 1), "ulimit nofile=2:1: want a soft limit not above the hard one"),
+        (ulimit("core", -1, 5), "ulimit core=-1:5: want"),
         (ulimit("", 1, 1), "ulimit : there is no such limit"),
         (secret("s", "S", false), "secret s: not found"),
         (secret("", "S", false), "secret ID missing for \"S\" environment variable"),

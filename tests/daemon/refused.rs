@@ -106,6 +106,9 @@ fn buildx_hears_at_once_and_nothing_but_the_reason() {
     }
     let said = buildx.fails(&["build", "--cgroup-parent", "../p", "ctx"]);
     assert!(said.contains("cgroup-parent \"../p\": leads out of the control groups"), "{said}");
+    let parent = format!("rbuild-test-buildx-{}", std::process::id());
+    buildx.ok(&["build", "--cgroup-parent", &parent, "ctx"]);
+    assert!(!std::path::Path::new("/sys/fs/cgroup/memory").join(&parent).exists(), "nothing of it is left");
     daemon.rbuild.context("ctx", &[("Dockerfile", "FROM busybox\nRUN --network=host true\n")]);
     let said = buildx.fails(&["build", "ctx"]);
     assert!(said.contains("failed to solve: failed to load LLB: network.host is not allowed"), "{said}");

@@ -166,10 +166,10 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
             ("ALL_PROXY", &proxy.all),
         ];
         for (name, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
+            // Whoever asks for the build knows the way out better than an image does.
             for name in [name.to_string(), name.to_lowercase()] {
-                if !has(&env, &name) {
-                    env.push(format!("{name}={value}"));
-                }
+                env.retain(|pair| pair.split('=').next() != Some(&name));
+                env.push(format!("{name}={value}"));
             }
         }
     }
@@ -185,6 +185,10 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
     let mut rlimits = Vec::new();
     for limit in &meta.ulimits {
         let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+        if number(limit.soft) > number(limit.hard) {
+            let value = format!("{}={}:{}", limit.name, limit.soft, limit.hard);
+            return Err(StepFailure::BadLimit { limit: "ulimit", value, want: "a soft limit not above the hard one" });
+        }
         let rlimit = sandbox::Rlimit::named(&limit.name, number(limit.soft), number(limit.hard));
         rlimits.push(rlimit.ok_or_else(|| StepFailure::BadUlimit { name: limit.name.clone() })?);
     }
