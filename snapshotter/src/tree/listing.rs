@@ -136,15 +136,12 @@ impl Listing {
                 if !path.is_empty() {
                     path.push(b'/');
                 }
-                path.extend_from_slice(&node.name);
+                path.extend_from_slice(scan.own_name(index));
             }
             let content = match node.kind {
-                Kind::File => {
-                    let first = node.same_as.map_or(node.content, |first| scan.nodes[first as usize].content);
-                    half(&first.unwrap_or_default())
-                }
-                Kind::Symlink => half(blake3::hash(node.link.as_deref().unwrap_or_default()).as_bytes()),
-                Kind::CharDevice | Kind::BlockDevice => u128::from(node.rdev).to_le_bytes(),
+                Kind::File => half(&scan.content(index)),
+                Kind::Symlink => half(blake3::hash(node.link()).as_bytes()),
+                Kind::CharDevice | Kind::BlockDevice => u128::from(node.rdev()).to_le_bytes(),
                 Kind::Dir | Kind::Fifo => [0; 16],
             };
             let mode = if node.kind == Kind::Symlink { 0 } else { node.mode() };
@@ -152,10 +149,10 @@ impl Listing {
                 super::Ownership::Kept => (node.uid, node.gid),
                 super::Ownership::Reset => (0, 0),
             };
-            let xattrs = xattrs_digest(node.xattrs.as_deref().unwrap_or_default());
+            let xattrs = xattrs_digest(node.xattrs());
             self.push(NewFile { path: &path, kind: letter(node.kind), mode, owner, content, xattrs });
             if node.kind == Kind::Dir {
-                open.push((node.first..node.first + node.count, path.len()));
+                open.push((node.entries(), path.len()));
             }
         }
     }

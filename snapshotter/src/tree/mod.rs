@@ -125,7 +125,9 @@ pub fn survey(tree: Tree<'_>, what: &SelectPath, cache: Option<&StatCache>) -> R
         for scan in &mut scans {
             content::hash(scan, cache)?;
         }
-        Ok(Survey { digest: digest::of_path(what, &scans), scans })
+        let digest = digest::of_path(what, &scans);
+        scans.iter_mut().for_each(scan::Scan::forget_states);
+        Ok(Survey { digest, scans })
     })
 }
 
