@@ -47,7 +47,10 @@ fn code(error: &BuildError) -> Code {
     match error {
         BuildError::Step { failure, .. } => match failure.downcast_ref::<StepFailure>() {
             Some(StepFailure::Unsupported(_)) => Code::Unimplemented,
-            Some(StepFailure::UnknownScheme { .. }) => Code::InvalidArgument,
+            Some(
+                StepFailure::UnknownScheme { .. } | StepFailure::BadLimit { .. } | StepFailure::BadCgroupParent(_),
+            ) => Code::InvalidArgument,
+            Some(StepFailure::OutOfMemory { .. }) => Code::ResourceExhausted,
             Some(StepFailure::Store(e)) => of_store(e),
             _ => Code::Unknown,
         },

@@ -8,6 +8,8 @@ pub const CAPS: &[&str] = &[
     "constraints",
     "diffop",
     "exec.meta.base",
+    "exec.meta.cgroup.parent",
+    "exec.meta.linux.resources",
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.security",
@@ -100,8 +102,7 @@ mod tests {
         for id in [
             "cache.gha",
             "exec.meta.cdi",
-            "exec.meta.cgroup.parent",
-            "exec.meta.linux.resources",
+            "exec.cgroup",
             "exec.meta.network.proxy",
             "exporter.session",
             "source.git.bundle",
