@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("registry", &["image", "snapshotter", "solver"]),
     ("sandbox", &[]),
     ("cdi", &[]),
+    ("agent", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
     ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
@@ -36,12 +37,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // builds that somebody else does
-    ("courier", &["wire", "engine", "history", "cache", "source", "export", "image", "registry", "solver"]),
+    ("courier", &["wire", "agent", "engine", "history", "cache", "source", "export", "image", "registry", "solver"]),
     // the edges
     (
         "cli",
         &[
             "courier",
+            "agent",
             "wire",
             "daemon",
             "gateway",

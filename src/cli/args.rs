@@ -305,7 +305,7 @@ pub struct Build {
     /// Secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=VARIABLE); may be given several times
     #[arg(long = "secret", value_name = "SECRET")]
     pub secrets: Vec<String>,
-    /// ssh agent for RUN --mount=type=ssh (default, or ID=SOCKET); may be given several times
+    /// ssh agent or keys for RUN --mount=type=ssh (default, ID=SOCKET[,raw=true] or ID=KEY,…); may be given several times
     #[arg(long = "ssh", value_name = "AGENT")]
     pub agents: Vec<String>,
     /// Allow what a Dockerfile may not do by itself (network.host, security.insecure, device, device=NAME[,alias=OTHER])

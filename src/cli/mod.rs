@@ -30,6 +30,7 @@ mod limits;
 mod name;
 mod owners;
 mod past;
+mod policy;
 mod remote;
 pub mod render;
 mod request;

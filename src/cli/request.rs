@@ -10,6 +10,7 @@ use super::args;
 use super::client::{self, LocalClient};
 use super::contexts::Contexts;
 use super::failure::{chain, Failure};
+use super::policy;
 use super::resources;
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::engine::attrs::{self, DOCKERFILE_DIR};
@@ -65,7 +66,11 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     };
     let request = BuildRequest {
         recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
-        rights: Rights { entitlements, ask: if args.pull { Ask::Registry } else { Ask::Store } },
+        rights: Rights {
+            entitlements,
+            ask: if args.pull { Ask::Registry } else { Ask::Store },
+            sources: policy::of_environment()?,
+        },
         cache_from: args.cache_from.iter().map(|word| cache_from(word)).collect::<Result<_, _>>()?,
         exports: ExportRequest {
             names: names(&args.tags, &outputs)?,

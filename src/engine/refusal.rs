@@ -1,7 +1,7 @@
 //! What of a graph cannot be served: known before anything runs, so that nothing is built of what ends in a refusal.
 //!
 //! Fields that BuildKit does not look at either are not looked at here: a mount's `resultID` and the selectors of mounts
-//! without files (LLB), `image.recordtype` and `local.unique` (sources), and attributes that nobody knows.
+//! without files (LLB), `local.unique` (sources), and attributes that nobody knows.
 
 use solver::graph::op::{Network, Security, SourceOp};
 use solver::graph::{Graph, Op, Vertex};
@@ -9,12 +9,7 @@ use solver::graph::{Graph, Op, Vertex};
 use super::request::Entitlements;
 use super::steps::{self, StepFailure};
 use crate::cdi;
-
-/// Attributes of sources that would change what the source is, by scheme.
-const ATTRIBUTES: [(&str, &str, &str); 2] = [
-    ("docker-image", "image.layerlimit", "some layers of an image only (image.layerlimit)"),
-    ("docker-image", "image.checksum", "a digest beside an image's name (image.checksum); write NAME@DIGEST"),
-];
+use crate::source::blob;
 
 /// The first vertex that cannot be served to whoever has these rights, and why not.
 pub(crate) fn first<'g>(
@@ -39,7 +34,8 @@ fn of_vertex(vertex: &Vertex, given: &Entitlements, devices: &cdi::Config) -> Op
             return limits.or_else(|| steps::edits(run, devices, &given.devices).err());
         }
         Op::Source(source) => return of_source(source),
-        Op::Build(_) => Some("a definition in an input (BuildOp)"),
+        // A definition has been put in its place.
+        Op::Build(_) => Some("a definition in an input as a step"),
         Op::File(_) | Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => None,
     }
     .map(StepFailure::Unsupported)
@@ -47,19 +43,14 @@ fn of_vertex(vertex: &Vertex, given: &Entitlements, devices: &cdi::Config) -> Op
 
 fn of_source(source: &SourceOp) -> Option<StepFailure> {
     match source.scheme() {
-        "docker-image" | "local" | "git" | "http" | "https" | "oci-layout" => {}
-        "docker-image+blob" => return Some(StepFailure::Unsupported("single blobs of registries (docker-image+blob)")),
-        "oci-layout+blob" => return Some(StepFailure::Unsupported("single blobs of layouts (oci-layout+blob)")),
-        other => return Some(StepFailure::UnknownScheme { scheme: other.chars().take(100).collect() }),
+        "docker-image" | "local" | "git" | "http" | "https" | "oci-layout" | blob::REGISTRY | blob::LAYOUT => None,
+        other => Some(StepFailure::UnknownScheme { scheme: other.chars().take(100).collect() }),
     }
-    let is_given = |name: &str| source.attrs.get(name).is_some_and(|value| !value.is_empty());
-    let mut refused = ATTRIBUTES.iter().filter(|(scheme, name, _)| *scheme == source.scheme() && is_given(name));
-    refused.next().map(|(.., what)| StepFailure::Unsupported(what))
 }
 
 #[cfg(test)]
 mod tests {
-    use solver::graph::op::{BuildOp, CdiDevice, Meta, Mount, MountKind, RunOp};
+    use solver::graph::op::{CdiDevice, Meta, Mount, MountKind, RunOp};
     use solver::graph::{ContentCache, GraphBuilder, Hints, LinuxResources, NewVertex, OutputIndex, OutputRef};
 
     use super::*;
@@ -104,13 +95,8 @@ mod tests {
         for (op, want) in [
             (run(|run| run.devices.push(device("vendor/class=one"))), "\"vendor/class=one\" is not registered"),
             (run(|run| run.devices.push(device("/dev/fuse"))), "invalid device \"/dev/fuse\""),
-            (source("docker-image://a", "image.layerlimit", "1"), "image.layerlimit"),
-            (source("docker-image://a", "image.checksum", "sha256:0"), "NAME@DIGEST"),
-            (source("docker-image+blob://a@sha256:0", "", ""), "docker-image+blob"),
-            (source("oci-layout+blob://a@sha256:0", "", ""), "oci-layout+blob"),
             (source("ftp://a", "", ""), "unknown source scheme \"ftp\""),
             (source("a", "", ""), "unknown source scheme \"\""),
-            (Op::Build(BuildOp::default()), "BuildOp"),
         ] {
             let graph = graph(op, Hints::default());
             let (_, failure) = refused(&graph, &Entitlements::default()).expect(want);
@@ -118,7 +104,10 @@ mod tests {
         }
         for op in [
             run(|_| ()),
-            source("docker-image://a", "image.checksum", ""),
+            source("docker-image://a", "image.checksum", "sha256:0"),
+            source("docker-image://a", "image.layerlimit", "1"),
+            source("docker-image+blob://a@sha256:0", "", ""),
+            source("oci-layout+blob://a@sha256:0", "", ""),
             source("local://a", "new", "1"),
             source("oci-layout://a@sha256:0", "oci.layerlimit", "1"),
         ] {

@@ -1,5 +1,6 @@
 //! What a build is asked to do: plain data that every edge makes.
 
+use super::policy::Policies;
 use super::provenance::Provenance;
 use super::recipe::Recipe;
 use super::remote::Ask;
@@ -27,6 +28,8 @@ pub struct Rights {
     pub entitlements: Entitlements,
     /// Who is asked first for base images.
     pub ask: Ask,
+    /// Which sources it may use.
+    pub sources: Policies,
 }
 
 /// What becomes of the result.

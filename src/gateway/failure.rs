@@ -16,7 +16,7 @@ use crate::wire::proto::errdefs;
 pub fn of_build(error: &BuildError) -> Failure {
     let text = match error {
         // Clients know the sentence by its beginning.
-        error if is_not_entitled(error) => format!("failed to load LLB: {}", chain(error)),
+        error if is_of_loading(error) => format!("failed to load LLB: {}", chain(error)),
         error => chain(error),
     };
     let mut failure = Failure::new(code(error), text);
@@ -37,9 +37,11 @@ pub fn of_build(error: &BuildError) -> Failure {
     failure
 }
 
-fn is_not_entitled(error: &BuildError) -> bool {
+/// Whether it was found while the definition was read, before anything ran.
+fn is_of_loading(error: &BuildError) -> bool {
     let BuildError::Step { failure, .. } = error else { return false };
-    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_) | StepFailure::Device(_)))
+    let failure = failure.downcast_ref::<StepFailure>();
+    matches!(failure, Some(StepFailure::NotEntitled(_) | StepFailure::Device(_) | StepFailure::Policy(_)))
 }
 
 /// Clients print the text of `Unknown` alone, and put the code before that of others.

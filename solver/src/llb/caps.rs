@@ -49,6 +49,7 @@ pub const CAPS: &[&str] = &[
     "passthroughop",
     "platform",
     "soruce.http.uidgid", // so in BuildKit
+    "source.buildop.llbfilename",
     "source.git",
     "source.git.checksum",
     "source.git.fetchbycommit",
@@ -66,7 +67,10 @@ pub const CAPS: &[&str] = &[
     "source.http.header",
     "source.http.perm",
     "source.image",
+    "source.image.checksum",
+    "source.image.layerlimit",
     "source.image.resolvemode",
+    "source.imageblob",
     "source.local",
     "source.local.differ",
     "source.local.excludepatterns",
@@ -76,6 +80,7 @@ pub const CAPS: &[&str] = &[
     "source.local.sharedkeyhint",
     "source.local.unique",
     "source.ocilayout",
+    "source.policy",
 ];
 
 /// Whether a capability is known.
@@ -101,15 +106,11 @@ mod tests {
             "exec.cgroup",
             "exec.meta.network.proxy",
             "exporter.session",
-            "source.buildop.llbfilename",
             "source.git.bundle",
             "source.git.signatureverify",
             "source.http.signatureverify",
-            "source.image.checksum",
-            "source.image.layerlimit",
-            "source.imageblob",
             "source.local.metadatatransfer",
-            "source.policy",
+            "source.policy.session",
         ] {
             assert!(!is_known(id), "{id}");
         }

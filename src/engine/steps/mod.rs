@@ -194,6 +194,15 @@ pub enum StepFailure {
     /// A commit cannot be had.
     #[error(transparent)]
     Git(#[from] crate::source::git::Error),
+    /// A source may not be used.
+    #[error("error evaluating the source policy: {0}")]
+    Policy(super::policy::PolicyError),
+    /// A definition in an input cannot be solved.
+    #[error(transparent)]
+    Definition(#[from] super::nested::Error),
+    /// A source names no blob.
+    #[error(transparent)]
+    Blob(#[from] crate::source::blob::Error),
     /// An image of the client's cannot be used.
     #[error(transparent)]
     OciLayout(#[from] crate::source::oci_layout::Error),
@@ -265,7 +274,7 @@ pub(crate) async fn execute(
             outputs.ok_or(StepFailure::Unsupported("passing on an input that is not there"))
         }
         Op::Diff(op) => diff::diff(cx, op, inputs).await,
-        Op::Build(_) => Err(StepFailure::Unsupported("a definition in an input")),
+        Op::Build(_) => Err(StepFailure::Unsupported("running a definition")),
         Op::Source(_) => Err(StepFailure::Unsupported("running a source")),
     }
 }
