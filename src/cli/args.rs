@@ -262,7 +262,10 @@ pub struct Build {
     /// Tell where the image comes from, as SLSA provenance beside it (true, false, or mode=min|max,version=v1|v0.2,…)
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub provenance: Option<String>,
-    /// Say something about the image (type=provenance,…)
+    /// Tell what is in the image: run a scanner on it (true, false, or generator=IMAGE,NAME=VALUE,…)
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub sbom: Option<String>,
+    /// Say something about the image (type=provenance,… or type=sbom,…)
     #[arg(long = "attest", value_name = "OPTIONS")]
     pub attests: Vec<String>,
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)

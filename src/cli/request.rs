@@ -15,6 +15,7 @@ use super::resources;
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
+use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
 use crate::export::{csv, Kind, Output};
 use crate::sandbox;
@@ -41,7 +42,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let outputs = outputs(args)?;
     let cache_to = args.cache_to.iter().map(|word| cache_to(word)).collect::<Result<_, _>>()?;
     let cache_to = with_inline(cache_to, is_set(&build_args, "BUILDKIT_INLINE_CACHE")?)?;
-    let provenance = provenance(args, &build_args)?;
+    let (provenance, sbom) = attestations(args, &build_args)?;
     if is_set(&build_args, "BUILDKIT_DISABLE_FILEOP")? {
         return Err(Failure::misuse("--build-arg BUILDKIT_DISABLE_FILEOP: is not supported".to_string()));
     }
@@ -65,7 +66,12 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         ..frontend::Options::default()
     };
     let request = BuildRequest {
-        recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
+        recipe: Recipe {
+            dockerfile: contexts.dockerfile,
+            dockerfile_dir: DOCKERFILE_DIR.to_string(),
+            options,
+            sbom: sbom.clone(),
+        },
         rights: Rights {
             entitlements,
             ask: if args.pull { Ask::Registry } else { Ask::Store },
@@ -77,6 +83,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
             outputs,
             epoch: source_date_epoch,
             provenance,
+            sbom,
             cache_to,
             wants_manifest: args.metadata_file.is_some(),
         },
@@ -230,36 +237,45 @@ fn ulimit(word: &str) -> Result<Ulimit, Failure> {
     Ok(limit)
 }
 
-/// `--provenance`, `--attest` and the build arguments that say the same: where the image comes from is told only when
-/// that is asked for.
-fn provenance(args: &args::Build, build_args: &BTreeMap<String, String>) -> Result<Option<Provenance>, Failure> {
-    let mut wanted = None;
-    let named = build_args.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(ATTEST)?, value)));
-    let of_args = named.map(|(name, kind, value)| match kind.to_lowercase().as_str() {
-        "provenance" if value.is_empty() => Ok(("--build-arg", "true".to_string())),
-        "provenance" => Ok(("--build-arg", value.clone())),
-        "sbom" => Err(Failure::misuse(format!("--build-arg {name}: a bill of materials is not supported yet"))),
-        _ => Err(Failure::misuse(format!("--build-arg {name}: unknown attestation type {kind}"))),
-    });
-    let of_flag = args.provenance.iter().map(|text| ("--provenance", text.clone()));
-    let attested = args.attests.iter().map(|text| {
-        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("--attest {text}: {e}")))?;
-        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
-        match kinds.first().map(|kind| &kind["type=".len()..]) {
-            Some("provenance") => Ok(("--attest", rest.into_iter().cloned().collect::<Vec<_>>().join(","))),
-            Some("sbom") => Err(Failure::misuse(format!("--attest {text}: a bill of materials is not supported yet"))),
-            _ => Err(Failure::misuse(format!("--attest {text}: want type=provenance"))),
-        }
-    });
-    for typed in of_args.chain(of_flag.map(Ok)).chain(attested) {
-        let (flag, text) = typed?;
-        wanted = match text.as_str() {
-            "false" | "disabled=true" => None,
-            "true" => Some(Provenance::parse("mode=min").map_err(Failure::misuse)?),
-            text => Some(Provenance::parse(text).map_err(|e| Failure::misuse(format!("{flag} {text}: {e}")))?),
-        };
+/// `--provenance`, `--sbom`, `--attest` and the build arguments that say the same. Nothing is told that is not asked for.
+fn attestations(
+    args: &args::Build,
+    build_args: &BTreeMap<String, String>,
+) -> Result<(Option<Provenance>, Option<Sbom>), Failure> {
+    // What is said where, of which kind, and how.
+    let mut typed: Vec<(String, String, String)> = Vec::new();
+    for (name, value) in build_args {
+        let Some(kind) = name.strip_prefix(ATTEST) else { continue };
+        let value = if value.is_empty() { "true" } else { value };
+        typed.push((format!("--build-arg {name}"), kind.to_lowercase(), value.to_owned()));
     }
-    Ok(wanted)
+    typed.extend(args.provenance.iter().map(|text| ("--provenance".into(), "provenance".into(), text.clone())));
+    typed.extend(args.sbom.iter().map(|text| ("--sbom".into(), "sbom".into(), text.clone())));
+    for text in &args.attests {
+        let flag = format!("--attest {text}");
+        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("{flag}: {e}")))?;
+        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
+        let kind = kinds.first().map_or("", |kind| &kind["type=".len()..]).to_owned();
+        typed.push((flag, kind, rest.into_iter().cloned().collect::<Vec<_>>().join(",")));
+    }
+    let (mut provenance, mut sbom) = (None, None);
+    for (flag, kind, text) in typed {
+        let bad = |why: String| Failure::misuse(format!("{flag}: {why}"));
+        let is_off = matches!(&*text, "false" | "disabled=true");
+        let is_plain = text == "true";
+        match &*kind {
+            "provenance" => {
+                let text = if is_plain { "mode=min" } else { &text };
+                provenance = (!is_off).then(|| Provenance::parse(text).map_err(bad)).transpose()?;
+            }
+            "sbom" => {
+                let text = if is_plain { "" } else { &text };
+                sbom = (!is_off).then(|| Sbom::parse(text).map_err(bad)).transpose()?;
+            }
+            kind => return Err(bad(format!("unknown attestation type {kind}; want type=provenance or type=sbom"))),
+        }
+    }
+    Ok((provenance, sbom))
 }
 
 /// Each platform once, in the order they were typed.
@@ -344,7 +360,7 @@ mod tests {
         assert!(plain.exports.cache_to.is_empty() && !plain.recipe.options.multi_platform);
         assert!(typed("--build-arg BUILDKIT_ATTEST_PROVENANCE=mode=max").unwrap().exports.provenance.is_some());
         for (text, want) in [
-            ("--build-arg BUILDKIT_ATTEST_SBOM=1", "bill of materials"),
+            ("--build-arg BUILDKIT_ATTEST_SBOM=generator=", "generator cannot be empty"),
             ("--build-arg BUILDKIT_ATTEST_X=1", "unknown attestation type X"),
             ("--build-arg BUILDKIT_DISABLE_FILEOP=1", "not supported"),
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),

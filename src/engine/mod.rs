@@ -38,9 +38,11 @@ mod remote;
 mod remote_context;
 mod request;
 mod results;
+pub mod sbom;
 mod secret;
 pub mod space;
 mod started;
+mod statements;
 pub mod steps;
 mod told;
 
@@ -76,6 +78,7 @@ pub(crate) use remote::config_file;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
+pub use statements::{Place, Statements};
 
 use crate::history::History;
 use host::EngineHost;

@@ -17,6 +17,7 @@ mod llb;
 mod mutants;
 mod policies;
 mod refused;
+mod sbom;
 mod sources;
 mod stores;
 #[path = "../support/mod.rs"]
