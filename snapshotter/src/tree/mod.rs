@@ -131,10 +131,10 @@ pub fn survey(tree: Tree<'_>, what: &SelectPath, cache: Option<&StatCache>) -> R
     })
 }
 
-/// The files of several surveys of one tree, each once.
-pub fn list(surveys: &[&Survey]) -> Listing {
+/// The files of a survey, each once.
+pub fn list(survey: &Survey) -> Listing {
     let mut listing = Listing::default();
-    surveys.iter().flat_map(|survey| &survey.scans).for_each(|scan| listing.add(scan));
+    survey.scans.iter().for_each(|scan| listing.add(scan));
     listing.tidy();
     listing
 }
