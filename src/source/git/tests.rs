@@ -85,10 +85,35 @@ fn attributes_are_understood_or_refused() {
         (("git.keepgitdir", "true"), true),
         (("git.keepgitdir", "yes"), false),
         (("git.bundle", "x"), false),
-        (("git.sig.pubkey", "x"), false),
+        (("git.checkoutbundle", "true"), true),
+        (("git.sig.pubkey", "x"), true),
+        (("git.sig.requiresignedtag", "true"), false),
+        (("git.sig.requiresignedtag", "false"), true),
         (("git.of.the.future", "x"), true),
     ] {
         assert_eq!(wanted("h/r", &[attr]).is_ok(), is_fine, "{attr:?}");
     }
     assert!(!wanted("h/r#m:sub", &[("git.keepgitdir", "true")]).unwrap().keep_git_dir);
+}
+
+#[test]
+fn bundles_name_a_blob_and_a_commit() {
+    let (one, two) = ("1".repeat(40), "2".repeat(40));
+    let bundle = ("git.bundle", &*format!("docker-image+blob://r.example/bundles@sha256:{}", "a".repeat(64)));
+    let (sum, flag) = (("git.checksum", one.as_str()), ("git.checkoutbundle", "true"));
+    for (reference, attrs, want) in [
+        ("h/r", &[bundle, sum][..], ""),
+        ("h/r", &[bundle, sum, flag], ""),
+        ("h/r", &[flag], ""),
+        (&format!("h/r#{one}"), &[bundle, sum], ""),
+        (&format!("h/r#{two}"), &[bundle, sum], "expected checksum to match"),
+        ("h/r", &[bundle], "git.bundle requires git.checksum to be set"),
+        ("h/r", &[("git.bundle", "https://h/bundle"), sum], "want docker-image+blob://"),
+        ("h/r", &[("git.bundle", "oci-layout+blob://x"), sum], "named by its digest"),
+        ("h/r#main:sub", &[flag], "git.checkoutbundle is incompatible with git.subdir"),
+        ("h/r", &[flag, ("git.keepgitdir", "true")], "git.checkoutbundle is incompatible with git.keepgitdir"),
+    ] {
+        let said = wanted(reference, attrs).map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{reference} {attrs:?}: {said}");
+    }
 }
