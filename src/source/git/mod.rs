@@ -158,6 +158,10 @@ impl Wanted {
         let (place, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         let remote = Remote::parse(given("git.fullurl").unwrap_or(place))?;
         let wrong = |reason: String| Error::Source { remote: remote.to_string(), reason };
+        if given("git.fullurl").is_some() && !remote.is_named_by(place) {
+            // Policies judge the identifier; it must not lead elsewhere.
+            return Err(wrong(format!("git.fullurl does not match source identifier {place:?}")));
+        }
         let flag = |name: &str| match given(name) {
             None | Some("false" | "0") => Ok(false),
             Some("true" | "1") => Ok(true),
