@@ -11,6 +11,7 @@ mod fixture;
 mod forged;
 mod freshness;
 mod frontend;
+mod git;
 mod history;
 mod life;
 mod llb;
