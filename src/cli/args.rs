@@ -171,7 +171,7 @@ pub struct Serve {
     /// Tell of every build when it begins and when it ends
     #[arg(long)]
     pub debug: bool,
-    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure)
+    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure, device)
     #[arg(long = "allow-insecure-entitlement", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
     /// Certificate for TCP
@@ -311,8 +311,8 @@ pub struct Build {
     /// ssh agent or keys for RUN --mount=type=ssh (default, ID=SOCKET[,raw=true] or ID=KEY,…); may be given several times
     #[arg(long = "ssh", value_name = "AGENT")]
     pub agents: Vec<String>,
-    /// Allow what a Dockerfile may not do by itself (network.host, security.insecure)
-    #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    /// Allow what a Dockerfile may not do by itself (network.host, security.insecure, device, device=NAME[,alias=OTHER])
+    #[arg(long = "allow", value_name = "ENTITLEMENT")]
     pub allow: Vec<String>,
     /// How progress is shown
     #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]

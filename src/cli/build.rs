@@ -18,6 +18,7 @@ use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
 use super::transfer;
+use crate::cdi;
 use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
@@ -85,7 +86,7 @@ enum End {
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let (mut request, client) = from_args(args)?;
     check_writable(args)?;
-    let (space, kept) = (limits::of_environment()?, limits::history()?);
+    let (space, kept, devices) = (limits::of_environment()?, limits::history()?, limits::devices()?);
     let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
     sandbox::private_mount_namespace()
@@ -110,7 +111,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
     let mut relieved = Vec::new();
     let end = runtime.block_on(async {
-        let engine = Engine::open(root, args.jobs, screen.backlog())?;
+        let engine = Engine::open(root, args.jobs, screen.backlog())?.with_devices(devices);
         let recorder = record(&engine, args, &names, kept);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
@@ -267,6 +268,10 @@ fn help(error: &BuildError) -> Option<String> {
     let BuildError::Step { failure, .. } = error else { return None };
     match failure.downcast_ref::<StepFailure>()? {
         StepFailure::NotEntitled(name) => Some(format!("allow it with --allow {name}")),
+        StepFailure::Device(cdi::Error::NotAllowed { names }) => {
+            let flags: Vec<String> = names.iter().map(|name| format!("--allow device={name}")).collect();
+            Some(format!("allow it with {}", flags.join(" ")))
+        }
         StepFailure::NoSecret { id } => {
             Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
         }

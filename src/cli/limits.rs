@@ -23,6 +23,7 @@ use super::excerpt::printable;
 use super::failure::Failure;
 use super::images::bytes;
 use super::space::{duration, size};
+use crate::cdi;
 use crate::engine::space;
 use crate::history;
 
@@ -115,6 +116,19 @@ pub(super) fn unknown_sections() -> Vec<String> {
     let table: toml::Table = std::fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
     let unknown = table.keys().filter(|key| *key != "gc" && !OTHERS.contains(&key.as_str()));
     unknown.map(|key| format!("{}: {key}: is not known", path.display())).collect()
+}
+
+/// Where devices are described: `[cdi]` of the configuration file.
+pub(super) fn devices() -> Result<cdi::Config, Failure> {
+    let Some(file) = crate::engine::config_file() else { return Ok(cdi::Config::default()) };
+    let text = std::fs::read_to_string(&file).map_err(|error| super::request::reason(&error));
+    let table = text.and_then(|text| text.parse::<toml::Table>().map_err(|error| error.message().to_string()));
+    let read = table.and_then(|table| match table.get("cdi") {
+        None => Ok(cdi::Config::default()),
+        Some(toml::Value::Table(section)) => cdi::Config::of_table(section).map(|(config, _)| config),
+        Some(_) => Err("cdi: is no section".to_string()),
+    });
+    read.map_err(|reason| Failure::user(format!("read {}: {reason}", file.display())))
 }
 
 /// The limits of this process's store; none if nothing is to be collected.

@@ -27,10 +27,10 @@ const ATTEST: &str = "BUILDKIT_ATTEST_";
 pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient), Failure> {
     let contexts = Contexts::from_args(&args.context, args.file.as_deref(), &args.build_contexts)?;
     let mut entitlements = Entitlements::default();
-    for name in &args.allow {
+    for name in args.allow.iter().flat_map(|word| entitlements_of(word)) {
         entitlements.allow(name).map_err(|name| {
             Failure::misuse(format!(
-                "--allow {name}: unknown entitlement; known are network.host and security.insecure"
+                "--allow {name}: unknown entitlement; known are network.host, security.insecure, device and device=NAME"
             ))
         })?;
     }
@@ -91,6 +91,14 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
     let Contexts { directories, layouts, unpacked, .. } = contexts;
     Ok((request, LocalClient { directories, layouts, secrets, agents, _unpacked: unpacked }))
+}
+
+/// The entitlements of one `--allow`: several with commas between, or a device, which may say more after a comma.
+fn entitlements_of(word: &str) -> Vec<&str> {
+    match word.starts_with("device=") {
+        true => vec![word],
+        false => word.split(',').collect(),
+    }
 }
 
 /// Why an IO error happened, without the number.

@@ -78,7 +78,7 @@ impl Order {
     ///
     /// # Errors
     /// What makes no sense, is not allowed or not done.
-    pub fn read(request: SolveRequest, allowed: Entitlements) -> Result<Order, Status> {
+    pub fn read(request: SolveRequest, allowed: &Entitlements) -> Result<Order, Status> {
         if request.r#ref.is_empty() || request.r#ref.len() > LONGEST_NAME {
             return Err(invalid("a build needs a Ref of at most 1024 bytes"));
         }
@@ -170,25 +170,15 @@ fn work(definition: Option<pb::Definition>, frontend: String) -> Result<Work, St
     }
 }
 
-fn entitlements(asked: &[String], allowed: Entitlements) -> Result<Entitlements, Status> {
+fn entitlements(asked: &[String], allowed: &Entitlements) -> Result<Entitlements, Status> {
     let mut given = Entitlements::default();
     for name in asked {
         given.allow(name).map_err(|name| {
             let shown: String = name.chars().take(100).collect();
-            match name.split('=').next() {
-                Some("device") => unimplemented("devices in steps are not supported"),
-                _ => invalid(format!("unknown entitlement {shown}")),
-            }
+            invalid(format!("unknown entitlement {shown}"))
         })?;
     }
-    let refused = match (given, allowed) {
-        (Entitlements { network_host: true, .. }, Entitlements { network_host: false, .. }) => Some("network.host"),
-        (Entitlements { security_insecure: true, .. }, Entitlements { security_insecure: false, .. }) => {
-            Some("security.insecure")
-        }
-        _ => None,
-    };
-    match refused {
+    match given.beyond(allowed) {
         None => Ok(given),
         // Without a code of its own, as BuildKit has it: clients would print that before the sentence.
         Some(name) => {
@@ -264,7 +254,7 @@ mod tests {
     fn request(change: impl FnOnce(&mut SolveRequest)) -> Result<Order, Status> {
         let mut request = SolveRequest { r#ref: "r".into(), ..SolveRequest::default() };
         change(&mut request);
-        Order::read(request, Entitlements { network_host: true, security_insecure: false })
+        Order::read(request, &Entitlements { network_host: true, ..Entitlements::default() })
     }
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -281,7 +271,8 @@ mod tests {
         assert!(refused(|r| r.entitlements = vec!["security.insecure".into()])
             .contains("granting entitlement security.insecure is not allowed by build daemon configuration"));
         assert!(refused(|r| r.entitlements = vec!["x".into()]).contains("unknown entitlement x"));
-        assert!(refused(|r| r.entitlements = vec!["device=x".into()]).contains("devices"));
+        assert!(refused(|r| r.entitlements = vec!["device=x".into()]).contains("granting entitlement device is not"));
+        assert!(refused(|r| r.entitlements = vec!["device=x,y=z".into()]).contains("unknown entitlement device=x,y=z"));
         assert!(refused(|r| r.frontend_attrs = map(&[("attest:x", "")])).contains("unknown attestation type x"));
         assert!(refused(|r| r.frontend_attrs = map(&[("attest:sbom", "generator=")])).contains("cannot be empty"));
         assert!(refused(|r| r.frontend_attrs = map(&[(EPOCH, "x")])).contains("invalid SOURCE_DATE_EPOCH"));

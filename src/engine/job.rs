@@ -377,7 +377,7 @@ impl Job {
     /// Solves a graph that may be solved as it is.
     pub(super) async fn submit(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         self.asker.hold(graph);
-        if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
+        if let Some((vertex, why)) = refusal::first(graph, &self.asker.entitlements, self.host().devices()) {
             let name = solver::name(graph, vertex);
             let (vertex, origin) = (vertex.id, vertex.origin.clone());
             return Err(SolveError::Step { vertex, name, origin, source: StepError::new(why) });

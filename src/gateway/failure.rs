@@ -6,6 +6,7 @@ use solver::graph::Location;
 use solver::llb::pb;
 use tonic::Code;
 
+use crate::cdi;
 use crate::engine::steps::StepFailure;
 use crate::engine::{chain, BuildError, ClientError};
 use crate::wire::failure::{Detail, Failure};
@@ -39,14 +40,17 @@ pub fn of_build(error: &BuildError) -> Failure {
 /// Whether it was found while the definition was read, before anything ran.
 fn is_of_loading(error: &BuildError) -> bool {
     let BuildError::Step { failure, .. } = error else { return false };
-    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_) | StepFailure::Policy(_)))
+    use StepFailure::{Device, NotEntitled, Policy};
+    matches!(failure.downcast_ref::<StepFailure>(), Some(NotEntitled(_) | Device(_) | Policy(_)))
 }
 
 /// Clients print the text of `Unknown` alone, and put the code before that of others.
 fn code(error: &BuildError) -> Code {
     match error {
         BuildError::Step { failure, .. } => match failure.downcast_ref::<StepFailure>() {
-            Some(StepFailure::Unsupported(_)) => Code::Unimplemented,
+            Some(StepFailure::Unsupported(_) | StepFailure::Device(cdi::Error::Unsupported { .. })) => {
+                Code::Unimplemented
+            }
             Some(
                 StepFailure::UnknownScheme { .. } | StepFailure::BadLimit { .. } | StepFailure::BadCgroupParent(_),
             ) => Code::InvalidArgument,

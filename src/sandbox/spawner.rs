@@ -214,8 +214,12 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
     if let Some(bad) = strings.into_iter().find(|bytes| bytes.contains(&0)) {
         return Err(invalid(format!("{:?} contains a NUL byte", String::from_utf8_lossy(bad))));
     }
-    if spec.mounts.iter().any(|mount| !mount.dest.components().any(|part| matches!(part, Component::Normal(_)))) {
+    let has_name = |path: &Path| path.components().any(|part| matches!(part, Component::Normal(_)));
+    if spec.mounts.iter().any(|mount| !has_name(&mount.dest)) {
         return Err(invalid("a mount needs a target below /".to_owned()));
+    }
+    if spec.devices.iter().any(|device| !has_name(&device.path)) {
+        return Err(invalid("a device needs a path below /".to_owned()));
     }
     if let Some((name, _)) = spec.hosts.iter().find(|(name, _)| name.contains(|c: char| c.is_whitespace() || c == '#'))
     {
@@ -232,6 +236,7 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
         root: spec.root.as_raw_fd(),
         read_only_root: spec.read_only_root,
         mounts,
+        devices: spec.devices.clone(),
         args: spec.args.iter().map(|arg| arg.clone().into_vec()).collect(),
         env: spec.env.iter().map(|entry| entry.clone().into_vec()).collect(),
         cwd: spec.cwd.clone(),

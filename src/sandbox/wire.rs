@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::Error;
+use super::spec::DeviceSpec;
 
 /// Overwrites bytes.
 pub(super) fn forget(bytes: &mut [u8]) {
@@ -82,6 +83,7 @@ pub(super) struct Order {
     pub root: RawFd,
     pub read_only_root: bool,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<DeviceSpec>,
     pub args: Vec<Vec<u8>>,
     pub env: Vec<Vec<u8>>,
     pub cwd: PathBuf,
@@ -156,6 +158,15 @@ impl Order {
                 }
             }
         });
+        w.list(&self.devices, |w, device| {
+            w.bytes(device.path.as_os_str().as_bytes());
+            w.bytes(device.host.as_os_str().as_bytes());
+            w.number(device.is_block.into());
+            let (numbers, owner) = (device.numbers, device.owner);
+            [numbers.0, numbers.1, device.mode, owner.0, owner.1]
+                .into_iter()
+                .for_each(|number| w.number(number.into()));
+        });
         w.list(&self.args, |w, arg| w.bytes(arg));
         w.list(&self.env, |w, entry| w.bytes(entry));
         w.bytes(self.cwd.as_os_str().as_bytes());
@@ -197,6 +208,16 @@ impl Order {
                     _ => return Err(io::ErrorKind::InvalidData.into()),
                 };
                 Ok(Mount { dest, kind })
+            })?,
+            devices: r.list(|r| {
+                Ok(DeviceSpec {
+                    path: r.path()?,
+                    host: r.path()?,
+                    is_block: r.number()? != 0,
+                    numbers: (r.number()? as u32, r.number()? as u32),
+                    mode: r.number()? as u32,
+                    owner: (r.number()? as u32, r.number()? as u32),
+                })
             })?,
             args: r.list(Reader::bytes)?,
             env: r.list(Reader::bytes)?,
@@ -315,6 +336,14 @@ mod tests {
                 Mount { dest: "/b".into(), kind: Kind::Tmpfs { size: 1 << 40, mode: 0o1777, read_only: false } },
                 Mount { dest: "/c".into(), kind: Kind::File { content: vec![0, 255], mode: 0o400, uid: 1, gid: 2 } },
             ],
+            devices: vec![DeviceSpec {
+                path: "/dev/x".into(),
+                host: "/dev/null".into(),
+                is_block: true,
+                numbers: (1, 3),
+                mode: 0o640,
+                owner: (5, 6),
+            }],
             args: vec![b"sh".to_vec(), vec![], vec![0xff]],
             env: vec![b"A=B".to_vec()],
             cwd: "/w".into(),

@@ -7,6 +7,7 @@ mod compose;
 mod contexts;
 mod crowd;
 mod doors;
+mod exec;
 mod fixture;
 mod forged;
 mod freshness;

@@ -8,11 +8,13 @@ pub const CAPS: &[&str] = &[
     "constraints",
     "diffop",
     "exec.meta.base",
+    "exec.meta.cdi",
     "exec.meta.cgroup.parent",
     "exec.meta.linux.resources",
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.security",
+    "exec.meta.security.devices.v1",
     "exec.meta.setsdefaultpath",
     "exec.meta.ulimit",
     "exec.mount.bind",
@@ -105,7 +107,6 @@ mod tests {
     fn what_is_not_done_is_not_told() {
         for id in [
             "cache.gha",
-            "exec.meta.cdi",
             "exec.cgroup",
             "exec.meta.network.proxy",
             "exporter.session",
