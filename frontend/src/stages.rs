@@ -54,6 +54,8 @@ pub(crate) struct Stage {
     pub span: Span,
     /// Where the name of its base is.
     pub base_span: Span,
+    /// The name of its base, as written.
+    pub base_word: Spanned,
     /// Its instructions after FROM.
     pub commands: Vec<Command>,
     /// A named context has the stage's name, and is used instead of it.
@@ -250,6 +252,11 @@ impl Stages {
         }
     }
 
+    /// The context of this name for the target's platform.
+    pub fn named_context(&self, name: &str, span: Span) -> Result<Option<Context>, Diagnostic> {
+        self.context(name, &self.platform, span)
+    }
+
     fn context(&self, name: &str, platform: &Platform, span: Span) -> Result<Option<Context>, Diagnostic> {
         self.contexts.find(name, platform).map_err(|message| Diagnostic::error("invalid-context", span, message))
     }
@@ -321,6 +328,7 @@ impl Stage {
             text: instruction.statement.text.clone(),
             span: instruction.statement.span,
             base_span: from.base.span,
+            base_word: from.base.clone(),
             commands: Vec::new(),
             is_replaced: false,
         }

@@ -138,6 +138,7 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
     let client = &**job.client();
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
+    let epoch = outcome.epoch;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
     let ready = outcome.products.into_iter().map(|product| part(job, product, wanted));
     let parts = futures_util::future::try_join_all(ready).await?;
@@ -162,7 +163,7 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
         parts,
         index,
         names: exports.names.clone(),
-        epoch: exports.epoch,
+        epoch: exports.epoch.or(epoch),
         now: Time::now(),
         provenance: exports.provenance.clone().map(|wanted| (wanted, job.story())),
     });

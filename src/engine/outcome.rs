@@ -15,6 +15,8 @@ pub struct Outcome {
     pub products: Vec<Product>,
     /// An index is wanted, even of one image.
     pub index: bool,
+    /// The time of all that is written, if the frontend says one; seconds since 1970.
+    pub epoch: Option<i64>,
     /// What the frontend wants the client to know, by its own keys (`frontend.…`, `result.json`).
     pub metadata: BTreeMap<String, Vec<u8>>,
 }
@@ -75,6 +77,6 @@ impl Outcome {
             base: Base { layers: target.base_layers, history: target.base_history },
             platform: target.platform,
         };
-        Outcome { products: targets.into_iter().map(product).collect(), index, metadata: BTreeMap::new() }
+        Outcome { products: targets.into_iter().map(product).collect(), index, ..Outcome::default() }
     }
 }

@@ -109,7 +109,7 @@ impl<'a> Build<'a> {
                 Ok(None) => return,
                 Err(error) => return errors.push(error),
             },
-            Base::Scratch => from::scratch(self, stage.platform.as_ref()),
+            Base::Scratch => from::scratch(self),
             Base::Context(named) => match from::context(self, index, stage, named) {
                 Ok(state) => state,
                 Err(error) => return errors.push(error),
@@ -275,13 +275,25 @@ impl<'a> Build<'a> {
 
     /// Expands a word of an instruction.
     pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
-        let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
-            .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-        self.effort.spend(expanded.text.len(), at.place(word.span))?;
+        self.expand_as(Mode::words(self.scene.escape), state, &word.text, word.span, at)
+    }
+
+    /// Expands a text that stands at `span`; what has no value is told of.
+    pub fn expand_as(
+        &mut self,
+        mode: Mode,
+        state: &StageState,
+        text: &str,
+        span: Span,
+        at: &At,
+    ) -> Result<Expanded, Diagnostic> {
+        let expanded =
+            expand(text, &state.env, mode).map_err(|error| Diagnostic::error("expansion", span, error.to_string()))?;
+        self.effort.spend(expanded.text.len(), at.place(span))?;
         if !expanded.undefined.is_empty() {
             let undeclared = expanded.undefined.iter().filter(|name| !state.arg_places.contains_key(*name));
             let known = self.effort.comparable(&state.env);
-            lint::undefined(at.place(word.span), undeclared, known, &mut self.lints);
+            lint::undefined(at.place(span), undeclared, known, &mut self.lints);
         }
         Ok(expanded)
     }
