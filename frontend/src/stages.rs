@@ -48,14 +48,12 @@ pub(crate) struct Stage {
     pub base: Base,
     /// `FROM --platform`.
     pub platform: Option<Platform>,
-    /// Its FROM as written.
-    pub text: String,
+    /// Its FROM.
+    pub from: Arc<Instruction>,
     /// Where its FROM is.
     pub span: Span,
     /// Where the name of its base is.
     pub base_span: Span,
-    /// The name of its base, as written.
-    pub base_word: Spanned,
     /// Its instructions after FROM.
     pub commands: Vec<Command>,
     /// A named context has the stage's name, and is used instead of it.
@@ -185,7 +183,7 @@ impl Stages {
     fn begin(
         &self,
         from: &From,
-        instruction: &Instruction,
+        instruction: &Arc<Instruction>,
         options: &Options,
         mode: Mode,
         effort: &mut Effort,
@@ -318,17 +316,16 @@ impl Stages {
 }
 
 impl Stage {
-    fn new(from: &From, instruction: &Instruction, index: usize) -> Stage {
+    fn new(from: &From, instruction: &Arc<Instruction>, index: usize) -> Stage {
         let name = from.name.as_ref().map(|name| name.text.to_lowercase());
         Stage {
             shown: name.clone().unwrap_or_else(|| format!("stage-{index}")),
             name,
             base: Base::Scratch,
             platform: None,
-            text: instruction.statement.text.clone(),
+            from: Arc::clone(instruction),
             span: instruction.statement.span,
             base_span: from.base.span,
-            base_word: from.base.clone(),
             commands: Vec::new(),
             is_replaced: false,
         }

@@ -37,8 +37,8 @@ pub(super) struct Scene<'a> {
 pub(super) struct Build<'a> {
     pub scene: &'a Scene<'a>,
     paper: Paper,
-    /// Lowered stages, by index.
-    states: BTreeMap<usize, StageState>,
+    /// Lowered stages, by index. In boxes, as a file may chain many stages and each is handed on.
+    states: BTreeMap<usize, Box<StageState>>,
     /// The build context, once it is there.
     pub context: Option<OutputRef>,
     /// How many stages still begin with each: the last one takes it.
@@ -109,13 +109,13 @@ impl<'a> Build<'a> {
                 Ok(None) => return,
                 Err(error) => return errors.push(error),
             },
-            Base::Scratch => from::scratch(self),
+            Base::Scratch => Box::new(from::scratch(self)),
             Base::Context(named) => match from::context(self, index, stage, named) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
             Base::Image(reference) => match from::image(self, stage, reference) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
         };
@@ -152,7 +152,7 @@ impl<'a> Build<'a> {
 
     /// What a stage that begins with `base` begins with: a copy, or for the last one the thing itself, as a file may chain
     /// more stages than there is room for copies.
-    fn follow(&mut self, base: usize, span: Span) -> Result<Option<StageState>, Diagnostic> {
+    fn follow(&mut self, base: usize, span: Span) -> Result<Option<Box<StageState>>, Diagnostic> {
         let Some(left) = self.followers.get_mut(&base) else { return Ok(None) };
         *left = left.saturating_sub(1);
         if *left == 0 {
@@ -233,11 +233,12 @@ impl<'a> Build<'a> {
     }
 
     fn range(&self, span: Span) -> Range {
-        let position = |offset: usize| Position {
-            line: i32::try_from(self.scene.source.line_of(offset)).unwrap_or(i32::MAX),
-            character: i32::try_from(self.scene.source.column_of(offset)).unwrap_or(i32::MAX),
-        };
-        Range { start: position(span.start), end: position(span.end) }
+        let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let [start, end] = self.scene.source.places_of(span).map(|(line, column)| Position {
+            line: number(line),
+            character: number(column),
+        });
+        Range { start, end }
     }
 
     /// Adds a vertex as it is.

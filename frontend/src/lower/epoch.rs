@@ -191,7 +191,8 @@ fn of_stage(ast: &Ast, stages: &Stages, stage: &Stage, options: &Options) -> Res
         let expanded = expand(&word.text, env, mode);
         expanded.map(|word| word.text).map_err(|e| Diagnostic::error("expansion", word.span, e.to_string()))
     };
-    if text(&stage.base_word, &env)? != SCRATCH {
+    let Some(Kind::From(from)) = &stage.from.kind else { return Err(wrong("has no FROM")) };
+    if text(&from.base, &env)? != SCRATCH {
         return Err(wrong("must use FROM scratch"));
     }
     let mut found = None;

@@ -52,7 +52,7 @@ pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result
         };
         let about = About {
             name: state.next_name(&format!("FROM {name}")),
-            command: Some(stage.text.clone()),
+            command: Some(stage.from.statement.text.clone()),
             span: Some(stage.span),
             ignore_cache: false,
             group: None,

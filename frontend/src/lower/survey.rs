@@ -98,9 +98,9 @@ impl Walk<'_> {
             }
         };
         self.add_triggers(index, &triggers);
-        for command in self.stages.all[index].commands.clone() {
-            self.command(index, &command);
-        }
+        let commands = std::mem::take(&mut self.stages.all[index].commands);
+        commands.iter().for_each(|command| self.command(index, command));
+        self.stages.all[index].commands = commands;
     }
 
     /// Keeps the configuration of a stage's base; its triggers.
