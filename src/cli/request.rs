@@ -10,6 +10,8 @@ use super::args;
 use super::client::{self, LocalClient};
 use super::contexts::Contexts;
 use super::failure::{chain, Failure};
+use super::policy;
+use super::resources;
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
@@ -57,12 +59,18 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         extra_hosts: args.add_hosts.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
         network: network(args.network),
         ulimits: args.ulimits.iter().map(|l| ulimit(l)).collect::<Result<_, _>>()?,
-        shm_size: args.shm_size.as_deref().map(shm_size).transpose()?.unwrap_or(0),
+        resources: resources::of_args(args)?,
+        cgroup_parent: resources::cgroup_parent(args)?,
+        shm_size: args.shm_size.as_deref().map(|word| resources::bytes("--shm-size", word)).transpose()?.unwrap_or(0),
         ..frontend::Options::default()
     };
     let request = BuildRequest {
         recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
-        rights: Rights { entitlements, ask: if args.pull { Ask::Registry } else { Ask::Store } },
+        rights: Rights {
+            entitlements,
+            ask: if args.pull { Ask::Registry } else { Ask::Store },
+            sources: policy::of_environment()?,
+        },
         cache_from: args.cache_from.iter().map(|word| cache_from(word)).collect::<Result<_, _>>()?,
         exports: ExportRequest {
             names: names(&args.tags, &outputs)?,
@@ -254,21 +262,6 @@ fn provenance(args: &args::Build, build_args: &BTreeMap<String, String>) -> Resu
     Ok(wanted)
 }
 
-/// A number of bytes, with `k`, `m` or `g` for powers of 1024.
-fn shm_size(word: &str) -> Result<i64, Failure> {
-    let lower = word.to_lowercase();
-    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let scale = match &lower[number.len()..] {
-        "" | "b" => Some(0),
-        "k" | "kb" => Some(10),
-        "m" | "mb" => Some(20),
-        "g" | "gb" => Some(30),
-        _ => None,
-    };
-    let size = scale.and_then(|scale| number.parse::<i64>().ok()?.checked_mul(1 << scale)).filter(|size| *size > 0);
-    size.ok_or_else(|| Failure::misuse(format!("--shm-size {word}: want a number of bytes, as in 64m")))
-}
-
 /// Each platform once, in the order they were typed.
 fn platforms(typed: &[String]) -> Result<Vec<Platform>, Failure> {
     let mut platforms = Vec::new();
@@ -337,13 +330,6 @@ mod tests {
         for bad in ["nofile", "nofile=", "=1", "nofile=x", "nofile=2:1", "nofile=-1:5", "nofile=-2", "files=1"] {
             assert_eq!(limit(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn shared_memory_has_units() {
-        let size = |word| shm_size(word).ok();
-        assert_eq!((size("1000"), size("64m"), size("1GB")), (Some(1000), Some(64 << 20), Some(1 << 30)));
-        assert_eq!((size("0"), size("x"), size("1q"), size("-1"), size("")), (None, None, None, None, None));
     }
 
     #[test]

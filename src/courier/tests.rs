@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::*;
+use crate::agent::Agent;
 use crate::engine::{BuildRequest, Dockerfile, ExportRequest, Recipe, Rights, Secret};
 use crate::export::Output;
 use crate::wire::failure::{Detail, Failure};
@@ -307,7 +308,7 @@ async fn agents_are_reached_through_the_session() {
     });
     let daemon = daemon.await;
     let mut order = stage.order(&[]);
-    order.offer.agents.insert("default".to_owned(), stage.path("agent"));
+    order.offer.agents.insert("default".to_owned(), Agent::Raw(stage.path("agent")));
     stage.build(&daemon, order, pending()).await.unwrap();
 }
 

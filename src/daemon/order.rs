@@ -6,9 +6,11 @@ use solver::llb::pb;
 use tonic::{Code, Status};
 
 use crate::cache::{CacheFrom, CacheTo};
+use crate::engine::policy::Policies;
 use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
 use crate::export::{Kind, Output};
+use crate::gateway::policy;
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
 /// The compatibility version that this is; 0 asks for the newest.
@@ -89,11 +91,12 @@ impl Order {
         if request.proxy_network {
             return Err(unimplemented("network through a proxy of the builder's is not supported"));
         }
-        if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty())
-            || !request.source_policy_session.is_empty()
-        {
-            return Err(unimplemented("source policies are not supported"));
+        if !request.source_policy_session.is_empty() {
+            return Err(unimplemented(
+                "policies that a client's session decides (source.policy.session) are not supported",
+            ));
         }
+        let sources = request.source_policy.as_ref().map(policy::read).transpose()?;
         if request.enable_session_exporter {
             return Err(unimplemented("exporters that a session names are not supported"));
         }
@@ -116,6 +119,7 @@ impl Order {
             rights: Rights {
                 entitlements: entitlements(&request.entitlements, allowed)?,
                 ask: ask(&request.frontend_attrs),
+                sources: Policies::default().and(sources),
             },
             attrs: request.frontend_attrs,
             inputs: request.frontend_inputs,

@@ -24,10 +24,12 @@ pub mod images;
 mod job;
 mod layers;
 mod load;
+mod nested;
 mod notes;
 mod opened;
 mod outcome;
 mod pin;
+pub mod policy;
 mod program;
 pub mod provenance;
 mod push;
@@ -55,6 +57,7 @@ use solver::drive::Solver;
 use solver::event::EventSink;
 
 pub use crate::sandbox::open_inside;
+pub use crate::source::image::ResolveMode;
 pub use backlog::Backlog;
 pub use client::{
     pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, ClientStore, Connection, DeliveredTree, Delivery,
@@ -63,7 +66,7 @@ pub use client::{
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
-pub use job::{Job, Tree};
+pub use job::{ImageConfigOf, Job, Tree};
 pub use load::Loaded;
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};

@@ -1,5 +1,6 @@
 //! What a build is asked to do: plain data that every edge makes.
 
+use super::policy::Policies;
 use super::provenance::Provenance;
 use super::recipe::Recipe;
 use super::remote::Ask;
@@ -20,12 +21,14 @@ pub struct BuildRequest {
 }
 
 /// What a build may do.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rights {
     /// What its steps may ask for.
     pub entitlements: Entitlements,
     /// Who is asked first for base images.
     pub ask: Ask,
+    /// Which sources it may use.
+    pub sources: Policies,
 }
 
 /// What becomes of the result.

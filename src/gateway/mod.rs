@@ -23,6 +23,7 @@ mod failure;
 mod files;
 mod frontend;
 mod image;
+pub mod policy;
 mod refs;
 mod result;
 mod service;

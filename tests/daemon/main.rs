@@ -13,8 +13,11 @@ mod freshness;
 mod frontend;
 mod history;
 mod life;
+mod llb;
 mod mutants;
+mod policies;
 mod refused;
+mod sources;
 mod stores;
 #[path = "../support/mod.rs"]
 mod support;

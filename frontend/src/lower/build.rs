@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use solver::graph::op::Op;
 use solver::graph::{
-    GraphBuilder, Hints, Location, NewVertex, Origin, OutputRef, Platform, Position, Range, SourceInfo, VertexId,
+    GraphBuilder, Hints, LinuxResources, Location, NewVertex, Origin, OutputRef, Platform, Position, Range, SourceInfo,
+    VertexId,
 };
 
 use super::context::{self, Reads, Used};
@@ -227,17 +228,23 @@ impl<'a> Build<'a> {
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
-        let hints =
-            Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
+        let hints = Hints {
+            ignore_cache: about.ignore_cache,
+            description,
+            progress_group: about.group,
+            resources: about.resources,
+            ..Hints::default()
+        };
         self.paper.add(NewVertex { op, inputs, platform, hints, origin }, wants)
     }
 
     fn range(&self, span: Span) -> Range {
         let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-        let [start, end] = self.scene.source.places_of(span).map(|(line, column)| Position {
-            line: number(line),
-            character: number(column),
-        });
+        let [start, end] = self
+            .scene
+            .source
+            .places_of(span)
+            .map(|(line, column)| Position { line: number(line), character: number(column) });
         Range { start, end }
     }
 
@@ -344,6 +351,7 @@ impl At<'_> {
             span: Some(self.place(self.statement.span)),
             ignore_cache,
             group: None,
+            resources: None,
         }
     }
 }
@@ -356,12 +364,20 @@ pub(super) struct About {
     pub span: Option<Span>,
     pub ignore_cache: bool,
     pub group: Option<solver::graph::ProgressGroup>,
+    pub resources: Option<LinuxResources>,
 }
 
 impl About {
     /// A vertex that no instruction asked for.
     pub fn internal(what: &str) -> About {
-        About { name: format!("[internal] {what}"), command: None, span: None, ignore_cache: false, group: None }
+        About {
+            name: format!("[internal] {what}"),
+            command: None,
+            span: None,
+            ignore_cache: false,
+            group: None,
+            resources: None,
+        }
     }
 }
 
