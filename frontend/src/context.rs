@@ -28,6 +28,15 @@ pub enum MainContext {
     Input(String),
 }
 
+/// What a build says of how its context is checked out, if that is a repository that says nothing itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Checkout {
+    /// `.git` is kept.
+    pub keep_git_dir: bool,
+    /// Files are as old as the commit.
+    pub mtime_of_commit: bool,
+}
+
 /// What came with a build: a graph, and the configuration of the image that it makes, if it makes one.
 #[derive(Clone, Debug)]
 pub struct ContextInput {
@@ -41,23 +50,27 @@ impl MainContext {
     /// The graph of a remote context, for whoever must read the Dockerfile in it; `None` is no remote one.
     ///
     /// Its vertices are those that a lowering makes, so what was fetched for the Dockerfile serves the build.
-    pub fn graph(&self, keep_git_dir: bool) -> Option<Graph> {
+    pub(crate) fn graph(&self, how: Checkout) -> Option<Graph> {
         let mut builder = GraphBuilder::new();
-        let target = self.vertices(keep_git_dir, |op, inputs, name| add(&mut builder, op, inputs, name))?;
+        let target = self.vertices(how, |op, inputs, name| add(&mut builder, op, inputs, name))?;
         builder.finish(vec![target]).ok()
     }
 
     /// Makes the vertices of a remote context, in order; answers the last one.
     pub(crate) fn vertices(
         &self,
-        keep_git_dir: bool,
+        how: Checkout,
         mut add: impl FnMut(Op, Vec<OutputRef>, String) -> OutputRef,
     ) -> Option<OutputRef> {
         match self {
             MainContext::Local | MainContext::Input(_) => None,
             MainContext::Git(git) => {
-                let keep = GitRef { keep_git_dir: git.keep_git_dir.or(keep_git_dir.then_some(true)), ..git.clone() };
-                Some(add(Op::Source(git_source(&keep)), Vec::new(), git_name(git)))
+                let mut wanted = git.clone();
+                wanted.keep_git_dir = git.keep_git_dir.or(how.keep_git_dir.then_some(true));
+                if how.mtime_of_commit && git.mtime.is_empty() {
+                    wanted.mtime = "commit".into();
+                }
+                Some(add(Op::Source(git_source(&wanted)), Vec::new(), git_name(git)))
             }
             MainContext::File(url) => Some(add(Op::Source(web_file(url)), Vec::new(), WEB_NAME.into())),
             MainContext::Archive(url) => {
@@ -293,9 +306,9 @@ mod tests {
 
     #[test]
     fn remote_contexts_are_graphs_of_their_own() {
-        let graph = MainContext::Archive("https://x/a.tgz".into()).graph(false).unwrap();
+        let graph = MainContext::Archive("https://x/a.tgz".into()).graph(Checkout::default()).unwrap();
         let names: Vec<_> = graph.vertices().iter().filter_map(|vertex| vertex.hints.name()).collect();
         assert_eq!(names, ["[internal] load remote build context", "copy /context /"]);
-        assert!(MainContext::Local.graph(false).is_none());
+        assert!(MainContext::Local.graph(Checkout::default()).is_none());
     }
 }

@@ -227,11 +227,7 @@ fn complaint(error: &BuildError, view: &View) -> String {
     match error {
         BuildError::Dockerfile { text: source, findings } => {
             for finding in findings.iter().filter(|finding| finding.is_error()) {
-                let span =
-                    |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
-                let spans = finding.labels.iter().map(span).collect();
-                let (file, text) = (source.name().to_string(), source.text().to_string());
-                failure.excerpts.push(Excerpt { file, text, spans });
+                failure.excerpts.push(Excerpt::of(source, finding));
                 failure.help.extend(finding.help.clone());
             }
         }

@@ -307,7 +307,8 @@ pub(super) fn platform(typed: &str) -> Result<Platform, Failure> {
     frontend::parse_platform(typed, &host).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
 }
 
-/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one.
+/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one. What is no
+/// number may name something that has a time, which the Dockerfile tells.
 ///
 /// <https://reproducible-builds.org/specs/source-date-epoch/>
 fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
@@ -317,8 +318,13 @@ fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option
     }
     match build_args.get(NAME).filter(|text| !text.is_empty()) {
         Some(text) => {
-            let epoch = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-            epoch.map(Some).ok_or_else(|| Failure::misuse(format!("invalid {NAME}: {text}")))
+            let epoch = text.parse::<i64>().ok();
+            let is_before = epoch.is_some_and(|seconds| seconds < 0);
+            if is_before {
+                Err(Failure::misuse(format!("invalid {NAME}: {text}")))
+            } else {
+                Ok(epoch)
+            }
         }
         None => Ok(None),
     }

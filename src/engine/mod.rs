@@ -4,6 +4,7 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::job`], then `host` for the questions and `steps` for the work.
 
+mod age;
 mod arrival;
 mod asker;
 pub mod attrs;

@@ -86,8 +86,8 @@ fn lines(text: &Source, finding: &Diagnostic) -> errdefs::Source {
         character: i32::try_from(text.column_of(offset)).unwrap_or(0),
     };
     // Clients show neither remarks nor which of several places is meant.
-    let meant = finding.labels.iter().take(1);
-    let ranges = meant.map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
+    let meant = finding.labels.first().map(|_| finding.place()).into_iter();
+    let ranges = meant.map(|span| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
     let info = pb::SourceInfo {
         filename: text.name().to_string(),
         data: text.text().as_bytes().to_vec(),

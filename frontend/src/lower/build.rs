@@ -38,8 +38,8 @@ pub(super) struct Scene<'a> {
 pub(super) struct Build<'a> {
     pub scene: &'a Scene<'a>,
     paper: Paper,
-    /// Lowered stages, by index.
-    states: BTreeMap<usize, StageState>,
+    /// Lowered stages, by index. In boxes, as a file may chain many stages and each is handed on.
+    states: BTreeMap<usize, Box<StageState>>,
     /// The build context, once it is there.
     pub context: Option<OutputRef>,
     /// How many stages still begin with each: the last one takes it.
@@ -113,13 +113,13 @@ impl<'a> Build<'a> {
                 Ok(None) => return,
                 Err(error) => return errors.push(error),
             },
-            Base::Scratch => from::scratch(self, stage.platform.as_ref()),
+            Base::Scratch => Box::new(from::scratch(self)),
             Base::Context(named) => match from::context(self, index, stage, named) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
             Base::Image(reference) => match from::image(self, stage, reference) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
         };
@@ -172,7 +172,7 @@ impl<'a> Build<'a> {
 
     /// What a stage that begins with `base` begins with: a copy, or for the last one the thing itself, as a file may chain
     /// more stages than there is room for copies.
-    fn follow(&mut self, base: usize, span: Span) -> Result<Option<StageState>, Diagnostic> {
+    fn follow(&mut self, base: usize, span: Span) -> Result<Option<Box<StageState>>, Diagnostic> {
         let Some(left) = self.followers.get_mut(&base) else { return Ok(None) };
         *left = left.saturating_sub(1);
         if *left == 0 {
@@ -260,11 +260,13 @@ impl<'a> Build<'a> {
     }
 
     fn range(&self, span: Span) -> Range {
-        let position = |offset: usize| Position {
-            line: i32::try_from(self.scene.source.line_of(offset)).unwrap_or(i32::MAX),
-            character: i32::try_from(self.scene.source.column_of(offset)).unwrap_or(i32::MAX),
-        };
-        Range { start: position(span.start), end: position(span.end) }
+        let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let [start, end] = self
+            .scene
+            .source
+            .places_of(span)
+            .map(|(line, column)| Position { line: number(line), character: number(column) });
+        Range { start, end }
     }
 
     /// Adds a vertex as it is.
@@ -302,13 +304,25 @@ impl<'a> Build<'a> {
 
     /// Expands a word of an instruction.
     pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
-        let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
-            .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-        self.effort.spend(expanded.text.len(), at.place(word.span))?;
+        self.expand_as(Mode::words(self.scene.escape), state, &word.text, word.span, at)
+    }
+
+    /// Expands a text that stands at `span`; what has no value is told of.
+    pub fn expand_as(
+        &mut self,
+        mode: Mode,
+        state: &StageState,
+        text: &str,
+        span: Span,
+        at: &At,
+    ) -> Result<Expanded, Diagnostic> {
+        let expanded =
+            expand(text, &state.env, mode).map_err(|error| Diagnostic::error("expansion", span, error.to_string()))?;
+        self.effort.spend(expanded.text.len(), at.place(span))?;
         if !expanded.undefined.is_empty() {
             let undeclared = expanded.undefined.iter().filter(|name| !state.arg_places.contains_key(*name));
             let known = self.effort.comparable(&state.env);
-            lint::undefined(at.place(word.span), undeclared, known, &mut self.lints);
+            lint::undefined(at.place(span), undeclared, known, &mut self.lints);
         }
         Ok(expanded)
     }
