@@ -103,9 +103,10 @@ fn cache_from(word: &str) -> Result<CacheFrom, Failure> {
 fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
     let mut attributes = BTreeMap::new();
     for field in csv::fields(word)? {
-        match field.split_once('=') {
-            Some((name, value)) => drop(attributes.insert(name.trim().to_lowercase(), value.to_string())),
-            None => drop(attributes.insert("ref".to_string(), field)),
+        let (name, value) = field.split_once('=').unwrap_or(("ref", field.as_str()));
+        let name = name.trim().to_lowercase();
+        if attributes.insert(name.clone(), value.to_string()).is_some() {
+            return Err(format!("{name} is given twice"));
         }
     }
     let kind = attributes.remove("type").unwrap_or_else(|| "registry".to_string());
@@ -364,6 +365,16 @@ mod tests {
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),
         ] {
             assert!(typed(text).unwrap_err().contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_is_one_reference_or_attributes() {
+        let read = |word| cache_words(word).map(|(kind, attributes)| format!("{kind} {attributes:?}"));
+        assert_eq!(read("r/c").as_deref(), Ok("registry {\"ref\": \"r/c\"}"));
+        assert_eq!(read("Type=local, Dest =a=b").as_deref(), Ok("local {\"dest\": \"a=b\"}"));
+        for twice in ["a,b", "ref=a,b", "type=local,dest=a,dest=b"] {
+            assert!(read(twice).is_err_and(|why| why.ends_with("is given twice")), "{twice}");
         }
     }
 
