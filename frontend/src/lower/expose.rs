@@ -22,6 +22,8 @@ pub(super) fn expose(build: &mut Build, state: &mut StageState, words: &[Spanned
                 let message = format!("invalid port: {}: {reason}", quote(spec));
                 Diagnostic::error("invalid-port", word.span, message)
             })?;
+            // A few letters may mean all ports there are.
+            build.effort.spend(parsed.iter().map(|port| port.len() + 32).sum(), at.place(word.span))?;
             ports.extend(parsed);
         }
     }
