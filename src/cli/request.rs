@@ -14,7 +14,7 @@ use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
-use crate::export::{csv, Kind, Output};
+use crate::export::{check_images, csv, ImageOptions, Kind, Output};
 use crate::sandbox;
 
 /// How the build arguments begin that ask for statements about the image.
@@ -177,10 +177,17 @@ fn pair(word: &str) -> (String, String) {
 
 /// What `-o` asks for; parse errors are misuse.
 fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
-    let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
     let parse =
         |word: &str| Output::parse(word).map_err(|e| Failure::misuse(format!("--output {word}: {}", chain(&e))));
-    let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = args.outputs.iter().map(String::as_str).map(parse).collect::<Result<Vec<_>, _>>()?;
+    check_images(&outputs).map_err(|e| Failure::misuse(format!("--output: {}", chain(&e))))?;
+    if args.push {
+        // An image that is described is the one that is pushed, under all its names.
+        let image = outputs.iter().find(|output| matches!(output.kind, Kind::Image { .. }));
+        let options = image.map(|image| ImageOptions { names: Vec::new(), ..image.options.clone() });
+        let pushed = parse("type=registry")?;
+        outputs.push(Output { options: options.unwrap_or_default(), ..pushed });
+    }
     let nameless = |output: &Output| output.kind == Kind::Image { push: true } && output.options.names.is_empty();
     if args.tags.is_empty() && outputs.iter().any(nameless) {
         return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));

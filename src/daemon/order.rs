@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::cache::{CacheFrom, CacheTo};
 use crate::engine::provenance::Provenance;
 use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
-use crate::export::{Kind, Output};
+use crate::export::{check_images, Kind, Output};
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
 /// The compatibility version that this is; 0 asks for the newest.
@@ -225,6 +225,7 @@ fn exports(exporters: &[Exporter], attrs: &BTreeMap<String, String>) -> Result<E
         }
         exports.outputs.push(output);
     }
+    check_images(&exports.outputs).map_err(|error| invalid(crate::engine::chain(&error)))?;
     // Without any exporter, what is made stays in the cache and is no image.
     if exports.outputs.is_empty() {
         exports.outputs.push(Output { kind: Kind::CacheOnly, dest: None, options: Default::default() });
