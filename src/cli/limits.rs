@@ -296,8 +296,9 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_is_known() {
-        let table = "[gc]\nenabled = false\n[history]\nmaxAge = 1\nmaxEntrys = 2\n[worker.oci]\n[historie]\n".parse();
-        let mut unknown = unknown_keys(&table.unwrap());
+        let text = "[gc]\nenabled = false\n[history]\nmaxAge = 1\nmaxEntrys = 2\n[worker.oci]\n[historie]\n";
+        let table: toml::Table = text.parse().unwrap();
+        let mut unknown = unknown_keys(&table);
         unknown.sort();
         assert_eq!(unknown, ["historie", "history.maxEntrys"]);
     }
