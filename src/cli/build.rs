@@ -256,6 +256,7 @@ fn complaint(error: &BuildError, view: &View) -> String {
             }
             failure.help.extend(help(error));
         }
+        BuildError::Bug(_) => failure.fault = render::Fault::Bug,
         _ => {}
     }
     failure.help.extend(match error {
