@@ -23,10 +23,12 @@ pub mod images;
 mod job;
 mod layers;
 mod load;
+mod nested;
 mod notes;
 mod opened;
 mod outcome;
 mod pin;
+pub mod policy;
 mod program;
 pub mod provenance;
 mod push;
@@ -36,9 +38,11 @@ mod remote;
 mod remote_context;
 mod request;
 mod results;
+pub mod sbom;
 mod secret;
 pub mod space;
 mod started;
+mod statements;
 pub mod steps;
 mod told;
 
@@ -54,6 +58,7 @@ use solver::drive::Solver;
 use solver::event::EventSink;
 
 pub use crate::sandbox::open_inside;
+pub use crate::source::image::ResolveMode;
 pub use backlog::Backlog;
 pub use client::{
     pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, ClientStore, Connection, DeliveredTree, Delivery,
@@ -62,7 +67,7 @@ pub use client::{
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
-pub use job::{Job, Tree};
+pub use job::{ImageConfigOf, Job, Tree};
 pub use load::Loaded;
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
@@ -73,6 +78,7 @@ pub(crate) use remote::config_file;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
+pub use statements::{Place, Statements};
 
 use crate::history::History;
 use host::EngineHost;
@@ -82,6 +88,7 @@ use started::Started;
 /// Builds, on one store.
 pub struct Engine {
     root: PathBuf,
+    opened: Mutex<Opened>,
     budget: Budget,
     backlog: Arc<Backlog>,
     /// Started when the first process is, and kept.
@@ -91,6 +98,13 @@ pub struct Engine {
     numbers: Arc<AtomicU64>,
 }
 
+/// The store as it was opened last.
+struct Opened {
+    store: Store,
+    /// A shift has begun on it. The next one opens the store anew: it may be another one by then.
+    is_used: bool,
+}
+
 impl Engine {
     /// Opens the store at `root`; `jobs` bounds how many RUN steps run at once, `backlog` how far they may be ahead of
     /// what shows their output.
@@ -98,14 +112,14 @@ impl Engine {
     /// # Errors
     /// [`BuildError::Store`] when the directory cannot be a store.
     pub fn open(root: &Path, jobs: Option<usize>, backlog: Arc<Backlog>) -> Result<Engine, BuildError> {
-        Store::open(root)?;
+        let opened = Mutex::new(Opened { store: Store::open(root)?, is_used: false });
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let mut budget = Budget::for_cores(cores);
         if let Some(jobs) = jobs {
             budget.runs = jobs.max(1);
         }
         let (sandbox, shift, numbers) = (Arc::default(), Mutex::default(), Arc::new(AtomicU64::new(1)));
-        Ok(Engine { root: root.to_path_buf(), budget, backlog, sandbox, shift, numbers })
+        Ok(Engine { root: root.to_path_buf(), opened, budget, backlog, sandbox, shift, numbers })
     }
 
     /// Begins a build. To be called on a tokio runtime.
@@ -124,13 +138,17 @@ impl Engine {
     /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.
     pub fn tidy(&self, limit: Duration) {
         // What stays is found by the next build.
-        let _ = Store::open(&self.root).and_then(|store| store.tidy(limit));
+        let _ = self.store().tidy(limit);
     }
 
     /// Collects for at most `limit` if the store is beyond its limits; says what was done, if anything had to be.
     pub fn relieve(&self, space: &SpaceLimits, limit: Duration) -> Option<Relief> {
         // What cannot be done now is for the next build to do.
-        Store::open(&self.root).and_then(|store| store.relieve(space, limit)).ok().flatten()
+        self.store().relieve(space, limit).ok().flatten()
+    }
+
+    fn store(&self) -> Store {
+        self.opened.lock().unwrap_or_else(|e| e.into_inner()).store.clone()
     }
 
     /// What is at work, or what begins to work now.
@@ -139,7 +157,13 @@ impl Engine {
         if let Some(shift) = current.upgrade() {
             return Ok(shift);
         }
-        let store = Store::open(&self.root)?;
+        let store = {
+            let mut opened = self.opened.lock().unwrap_or_else(|e| e.into_inner());
+            if std::mem::replace(&mut opened.is_used, true) {
+                opened.store = Store::open(&self.root)?;
+            }
+            opened.store.clone()
+        };
         let lease = Arc::new(store.lease()?);
         let host = Arc::new(EngineHost::new(store, lease, Arc::clone(&self.sandbox), Arc::clone(&self.backlog)));
         let solver = Solver::new(Arc::clone(&host), self.budget);
