@@ -17,7 +17,7 @@ use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
 use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
-use crate::export::{csv, Kind, Output};
+use crate::export::{check_images, csv, ImageOptions, Kind, Output};
 use crate::sandbox;
 
 /// How the build arguments begin that ask for statements about the image.
@@ -126,9 +126,10 @@ fn cache_from(word: &str) -> Result<CacheFrom, Failure> {
 fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
     let mut attributes = BTreeMap::new();
     for field in csv::fields(word)? {
-        match field.split_once('=') {
-            Some((name, value)) => drop(attributes.insert(name.trim().to_lowercase(), value.to_string())),
-            None => drop(attributes.insert("ref".to_string(), field)),
+        let (name, value) = field.split_once('=').unwrap_or(("ref", field.as_str()));
+        let name = name.trim().to_lowercase();
+        if attributes.insert(name.clone(), value.to_string()).is_some() {
+            return Err(format!("{name} is given twice"));
         }
     }
     let kind = attributes.remove("type").unwrap_or_else(|| "registry".to_string());
@@ -199,10 +200,17 @@ fn pair(word: &str) -> (String, String) {
 
 /// What `-o` asks for; parse errors are misuse.
 fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
-    let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
     let parse =
         |word: &str| Output::parse(word).map_err(|e| Failure::misuse(format!("--output {word}: {}", chain(&e))));
-    let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = args.outputs.iter().map(String::as_str).map(parse).collect::<Result<Vec<_>, _>>()?;
+    check_images(&outputs).map_err(|e| Failure::misuse(format!("--output: {}", chain(&e))))?;
+    if args.push {
+        // An image that is described is the one that is pushed, under all its names.
+        let image = outputs.iter().find(|output| matches!(output.kind, Kind::Image { .. }));
+        let options = image.map(|image| ImageOptions { names: Vec::new(), ..image.options.clone() });
+        let pushed = parse("type=registry")?;
+        outputs.push(Output { options: options.unwrap_or_default(), ..pushed });
+    }
     let nameless = |output: &Output| output.kind == Kind::Image { push: true } && output.options.names.is_empty();
     if args.tags.is_empty() && outputs.iter().any(nameless) {
         return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));
@@ -380,6 +388,16 @@ mod tests {
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),
         ] {
             assert!(typed(text).unwrap_err().contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_is_one_reference_or_attributes() {
+        let read = |word| cache_words(word).map(|(kind, attributes)| format!("{kind} {attributes:?}"));
+        assert_eq!(read("r/c").as_deref(), Ok("registry {\"ref\": \"r/c\"}"));
+        assert_eq!(read("Type=local, Dest =a=b").as_deref(), Ok("local {\"dest\": \"a=b\"}"));
+        for twice in ["a,b", "ref=a,b", "type=local,dest=a,dest=b"] {
+            assert!(read(twice).is_err_and(|why| why.ends_with("is given twice")), "{twice}");
         }
     }
 

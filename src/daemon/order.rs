@@ -10,7 +10,7 @@ use crate::engine::policy::Policies;
 use crate::engine::provenance::Provenance;
 use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
-use crate::export::{Kind, Output};
+use crate::export::{check_images, Kind, Output};
 use crate::gateway::policy;
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
@@ -219,6 +219,7 @@ fn exports(exporters: &[Exporter], attrs: &BTreeMap<String, String>) -> Result<E
         }
         exports.outputs.push(output);
     }
+    check_images(&exports.outputs).map_err(|error| invalid(crate::engine::chain(&error)))?;
     // Without any exporter, what is made stays in the cache and is no image.
     if exports.outputs.is_empty() {
         exports.outputs.push(Output { kind: Kind::CacheOnly, dest: None, options: Default::default() });

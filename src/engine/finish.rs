@@ -175,7 +175,9 @@ pub(crate) async fn finish(job: &Arc<Job>, exports: &ExportRequest, outcome: Out
         let is_image = matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
         is_image && !matches!(output.dest, Some(Dest::Asker(_)))
     };
-    let first = exports.outputs.iter().find(is_kept);
+    let is_image = |output: &&export::Output| matches!(output.kind, Kind::Image { .. });
+    // What an archive is to be like says something of the image in the store only where nothing else does.
+    let first = exports.outputs.iter().find(is_image).or_else(|| exports.outputs.iter().find(is_kept));
     let mut built = Built { image: None, manifest: None, names: Vec::new() };
     if exports.outputs.is_empty() || first.is_some() || !exports.names.is_empty() {
         let note = notes.begin("exporting to image");

@@ -48,6 +48,7 @@ impl Sbom {
                 ("generator", "") => return Err("sbom generator cannot be empty".to_owned()),
                 ("generator", image) => wanted.generator = image.to_owned(),
                 ("type", "sbom") | ("disabled", "false") => {}
+                ("disabled", _) => return Err("disabled stands alone, as disabled=true".to_owned()),
                 (name, value) => drop(wanted.parameters.insert(name.to_owned(), value.to_owned())),
             }
         }
@@ -187,5 +188,6 @@ mod tests {
             assert_eq!(Sbom::parse(&one.to_string()).unwrap(), one);
         }
         assert_eq!(Sbom::parse("generator=").unwrap_err(), "sbom generator cannot be empty");
+        assert!(Sbom::parse("generator=a,disabled=true").is_err(), "nobody is scanned who does not want it");
     }
 }

@@ -12,6 +12,10 @@ use crate::engine::{chain, BuildError, ClientError};
 use crate::wire::failure::{Detail, Failure};
 use crate::wire::proto::errdefs;
 
+/// So many places are told: each brings the whole file along, and a file may be wrong, or one step have come from it, in
+/// very many.
+const MOST_PLACES: usize = 20;
+
 /// What is told of a failed build.
 pub fn of_build(error: &BuildError) -> Failure {
     let text = match error {
@@ -22,13 +26,13 @@ pub fn of_build(error: &BuildError) -> Failure {
     let mut failure = Failure::new(code(error), text);
     match error {
         BuildError::Dockerfile { text, findings } => {
-            for finding in findings.iter().filter(|finding| finding.is_error()) {
+            for finding in findings.iter().filter(|finding| finding.is_error()).take(MOST_PLACES) {
                 failure = failure.about(Detail::Source(lines(text, finding)));
             }
         }
         BuildError::Step { vertex, locations, .. } => {
             failure = failure.about(Detail::Vertex(errdefs::Vertex { digest: vertex.to_string() }));
-            for location in locations {
+            for location in locations.iter().take(MOST_PLACES) {
                 failure = failure.about(Detail::Source(place(location)));
             }
         }

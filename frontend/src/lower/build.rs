@@ -187,6 +187,9 @@ impl<'a> Build<'a> {
     fn command(&mut self, index: usize, state: &mut StageState, command: &Command) -> Result<(), Diagnostic> {
         let instruction = &command.instruction;
         let at = At { statement: &instruction.statement, trigger: command.trigger, stage: index };
+        // Most instructions take these along, in several places, however long they are.
+        let shell: usize = state.config.config.shell.iter().map(String::len).sum();
+        self.effort.spend(4 * (state.cwd.len() + shell), at.place(at.statement.span))?;
         match instruction.kind.as_ref() {
             Some(Kind::Arg(pairs)) => arg::arg(self, state, pairs, &at),
             Some(Kind::Env(pairs)) => arg::env(self, state, pairs, &at),
