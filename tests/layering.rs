@@ -9,8 +9,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("image", &["solver", "snapshotter"]),
     ("registry", &["image", "snapshotter", "solver"]),
     ("sandbox", &[]),
-    ("cdi", &[]),
     ("agent", &[]),
+    ("cdi", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
     ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),

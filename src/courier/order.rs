@@ -160,7 +160,8 @@ mod tests {
     use crate::engine::{Entitlements, ExportRequest, Recipe, Rights};
 
     fn order(dockerfile: Dockerfile) -> Order {
-        let recipe = Recipe { dockerfile, dockerfile_dir: "dockerfile".to_owned(), options: Default::default() };
+        let recipe =
+            Recipe { dockerfile, dockerfile_dir: "dockerfile".to_owned(), options: Default::default(), sbom: None };
         let rights = Rights {
             entitlements: Entitlements { network_host: true, ..Default::default() },
             ask: Ask::Registry,

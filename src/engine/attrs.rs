@@ -14,6 +14,7 @@ use solver::graph::op::Ulimit;
 use solver::graph::{Graph, Platform};
 
 use super::recipe::{Dockerfile, Recipe};
+use super::sbom::Sbom;
 use crate::export::csv;
 
 /// The client's directory with the Dockerfile, unless it says otherwise.
@@ -139,7 +140,16 @@ pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Grap
         unused.push("contextsubdir".to_string());
     }
     let dockerfile_dir = directory.unwrap_or_else(|| DOCKERFILE_DIR.to_string());
-    Ok(Read { recipe: Recipe { dockerfile, dockerfile_dir, options }, unused })
+    let sbom = attested(attrs, "sbom").map(Sbom::parse).transpose().map_err(AttrError::Invalid)?;
+    Ok(Read { recipe: Recipe { dockerfile, dockerfile_dir, options, sbom }, unused })
+}
+
+/// What is asked of attestations of a kind.
+fn attested<'a>(attrs: &'a BTreeMap<String, String>, kind: &str) -> Option<&'a str> {
+    let kind_of =
+        |key: &'a String| key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+    let mut wanted = attrs.iter().filter(|(key, _)| kind_of(key).is_some_and(|of| of.eq_ignore_ascii_case(kind)));
+    wanted.next_back().map(|(_, value)| value.as_str())
 }
 
 /// A context that is no directory of the client's.
@@ -170,6 +180,9 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
     let options = &recipe.options;
     let plain = frontend::Options::default();
     let mut attrs = BTreeMap::new();
+    if let Some(sbom) = &recipe.sbom {
+        attrs.insert("attest:sbom".to_string(), sbom.to_string());
+    }
     let mut put = |key: &str, value: String| drop(attrs.insert(key.to_string(), value));
     match &recipe.dockerfile {
         Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => {

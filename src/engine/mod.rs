@@ -4,6 +4,7 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::job`], then `host` for the questions and `steps` for the work.
 
+mod age;
 mod arrival;
 mod asker;
 pub mod attrs;
@@ -38,9 +39,11 @@ mod remote;
 mod remote_context;
 mod request;
 mod results;
+pub mod sbom;
 mod secret;
 pub mod space;
 mod started;
+mod statements;
 pub mod steps;
 mod told;
 
@@ -76,6 +79,7 @@ pub(crate) use remote::config_file;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
+pub use statements::{Place, Statements};
 
 use crate::cdi;
 use crate::history::History;
@@ -86,6 +90,7 @@ use started::Started;
 /// Builds, on one store.
 pub struct Engine {
     root: PathBuf,
+    opened: Mutex<Opened>,
     budget: Budget,
     backlog: Arc<Backlog>,
     /// Where devices are described.
@@ -97,6 +102,13 @@ pub struct Engine {
     numbers: Arc<AtomicU64>,
 }
 
+/// The store as it was opened last.
+struct Opened {
+    store: Store,
+    /// A shift has begun on it. The next one opens the store anew: it may be another one by then.
+    is_used: bool,
+}
+
 impl Engine {
     /// Opens the store at `root`; `jobs` bounds how many RUN steps run at once, `backlog` how far they may be ahead of
     /// what shows their output.
@@ -104,7 +116,7 @@ impl Engine {
     /// # Errors
     /// [`BuildError::Store`] when the directory cannot be a store.
     pub fn open(root: &Path, jobs: Option<usize>, backlog: Arc<Backlog>) -> Result<Engine, BuildError> {
-        Store::open(root)?;
+        let opened = Mutex::new(Opened { store: Store::open(root)?, is_used: false });
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let mut budget = Budget::for_cores(cores);
         if let Some(jobs) = jobs {
@@ -112,7 +124,7 @@ impl Engine {
         }
         let (sandbox, shift, numbers) = (Arc::default(), Mutex::default(), Arc::new(AtomicU64::new(1)));
         let devices = Arc::default();
-        Ok(Engine { root: root.to_path_buf(), budget, backlog, devices, sandbox, shift, numbers })
+        Ok(Engine { root: root.to_path_buf(), opened, budget, backlog, devices, sandbox, shift, numbers })
     }
 
     /// The same with devices that are described elsewhere.
@@ -142,13 +154,17 @@ impl Engine {
     /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.
     pub fn tidy(&self, limit: Duration) {
         // What stays is found by the next build.
-        let _ = Store::open(&self.root).and_then(|store| store.tidy(limit));
+        let _ = self.store().tidy(limit);
     }
 
     /// Collects for at most `limit` if the store is beyond its limits; says what was done, if anything had to be.
     pub fn relieve(&self, space: &SpaceLimits, limit: Duration) -> Option<Relief> {
         // What cannot be done now is for the next build to do.
-        Store::open(&self.root).and_then(|store| store.relieve(space, limit)).ok().flatten()
+        self.store().relieve(space, limit).ok().flatten()
+    }
+
+    fn store(&self) -> Store {
+        self.opened.lock().unwrap_or_else(|e| e.into_inner()).store.clone()
     }
 
     /// What is at work, or what begins to work now.
@@ -157,7 +173,13 @@ impl Engine {
         if let Some(shift) = current.upgrade() {
             return Ok(shift);
         }
-        let store = Store::open(&self.root)?;
+        let store = {
+            let mut opened = self.opened.lock().unwrap_or_else(|e| e.into_inner());
+            if std::mem::replace(&mut opened.is_used, true) {
+                opened.store = Store::open(&self.root)?;
+            }
+            opened.store.clone()
+        };
         let lease = Arc::new(store.lease()?);
         let (sandbox, backlog) = (Arc::clone(&self.sandbox), Arc::clone(&self.backlog));
         let host = Arc::new(EngineHost::new(store, lease, sandbox, backlog, Arc::clone(&self.devices)));

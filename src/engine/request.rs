@@ -4,6 +4,7 @@ use super::policy::Policies;
 use super::provenance::Provenance;
 use super::recipe::Recipe;
 use super::remote::Ask;
+use super::sbom::Sbom;
 use crate::cache::{CacheFrom, CacheTo};
 use crate::cdi::Grants;
 use crate::export::Output;
@@ -45,6 +46,8 @@ pub struct ExportRequest {
     pub cache_to: Vec<CacheTo>,
     /// The image tells where it comes from.
     pub provenance: Option<Provenance>,
+    /// The image tells what is in it.
+    pub sbom: Option<Sbom>,
     /// The manifest's digest is wanted, so layers are compressed even when nothing leaves the store.
     pub wants_manifest: bool,
 }

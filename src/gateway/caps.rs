@@ -9,7 +9,7 @@ use crate::cdi;
 use crate::wire::proto::apicaps::ApiCap;
 use crate::wire::proto::worker::{BuildkitVersion, CdiDevice, WorkerRecord};
 
-/// What a frontend can ask for. Processes in containers are not among it, nor attestations of frontends.
+/// What a frontend can ask for. Processes in containers are not among it.
 const GATEWAY: &[&str] = &[
     "frontend.inputs",
     "gateway.evaluate",
@@ -19,6 +19,7 @@ const GATEWAY: &[&str] = &[
     "proto.refarray",
     "readdir",
     "readfile",
+    "reference.attestations",
     "reference.output",
     "resolveimage",
     "resolveimage.resolvemode",

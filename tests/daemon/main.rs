@@ -12,12 +12,14 @@ mod fixture;
 mod forged;
 mod freshness;
 mod frontend;
+mod git;
 mod history;
 mod life;
 mod llb;
 mod mutants;
 mod policies;
 mod refused;
+mod sbom;
 mod sources;
 mod stores;
 #[path = "../support/mod.rs"]

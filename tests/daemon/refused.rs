@@ -45,8 +45,8 @@ async fn ops_that_ask_for_more_than_is_done_are_refused_by_name() {
         (exec(|op| op.network = 1), plain(), Code::Unknown, "failed to load LLB: network.host is not allowed"),
         (exec(|op| op.security = 1), plain(), Code::Unknown, "failed to load LLB: security.insecure is not allowed"),
         (source("ftp://host/file", "", ""), plain(), Code::InvalidArgument, "unknown source scheme \"ftp\""),
-        (source("http://127.0.0.1:1/f", "http.sig.pubkey", "k"), plain(), Code::Unknown, "http.sig.pubkey"),
-        (source("git://127.0.0.1:1/r", "git.sig.pubkey", "k"), plain(), Code::Unknown, "git.sig.pubkey"),
+        (source("http://127.0.0.1:1/f", "http.sig.pubkey", "k"), plain(), Code::Unknown, "http.sig.signature"),
+        (source("git://127.0.0.1:1/r", "git.sig.requiresignedtag", "true"), plain(), Code::Unknown, "git.sig.pubkey"),
         (source("git://127.0.0.1:1/r", "git.bundle", "b"), plain(), Code::Unknown, "git.bundle"),
     ]
     .into_iter()

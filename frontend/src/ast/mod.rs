@@ -85,6 +85,13 @@ impl Statement {
     }
 }
 
+/// The statement in which the byte at `at` is.
+pub(crate) fn around(instructions: &[Arc<Instruction>], at: usize) -> Option<&Statement> {
+    let after = instructions.partition_point(|instruction| instruction.statement.span.start <= at);
+    let last = &instructions.get(after.checked_sub(1)?)?.statement;
+    (at <= last.span.end).then_some(last)
+}
+
 /// A document written below its instruction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heredoc {
