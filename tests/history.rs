@@ -112,6 +112,18 @@ fn a_build_that_was_killed_is_remembered_as_such() {
 }
 
 #[test]
+fn passwords_in_addresses_are_not_remembered() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let arg = "FROM=https://me:hunter2@h.example/x";
+    rbuild.fails(1, ["build", "--build-arg", arg, "https://me:hunter2@127.0.0.1:1/x.tar"]);
+    let told = rbuild.ok(["history", "ls"]) + &rbuild.ok(["history", "inspect"]);
+    assert!(told.contains("https://xxxxx@127.0.0.1:1/x.tar") && !told.contains("hunter2"), "{told}");
+}
+
+#[test]
 fn a_context_called_history_is_written_with_a_dot() {
     if !can_build() {
         return;

@@ -9,6 +9,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("image", &["solver", "snapshotter"]),
     ("registry", &["image", "snapshotter", "solver"]),
     ("sandbox", &[]),
+    ("agent", &[]),
+    ("cdi", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
     ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
@@ -27,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "history",
             "cache",
             "image",
+            "cdi",
             "sandbox",
             "snapshotter",
             "solver",
@@ -34,12 +37,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // builds that somebody else does
-    ("courier", &["wire", "engine", "history", "cache", "source", "export", "image", "registry", "solver"]),
+    ("courier", &["wire", "agent", "engine", "history", "cache", "source", "export", "image", "registry", "solver"]),
     // the edges
     (
         "cli",
         &[
             "courier",
+            "agent",
             "wire",
             "daemon",
             "gateway",
@@ -51,13 +55,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "history",
             "cache",
             "image",
+            "cdi",
             "sandbox",
             "snapshotter",
             "solver",
             "frontend",
         ],
     ),
-    ("gateway", &["wire", "cache", "engine", "snapshotter", "solver", "frontend"]),
+    ("gateway", &["wire", "cache", "cdi", "engine", "snapshotter", "solver", "frontend"]),
     (
         "daemon",
         &[
@@ -71,6 +76,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "history",
             "cache",
             "image",
+            "cdi",
             "sandbox",
             "snapshotter",
             "solver",

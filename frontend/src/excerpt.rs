@@ -3,6 +3,9 @@
 use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
 
+use crate::diagnostic::Diagnostic;
+use crate::source::Source;
+
 /// A source file and the places in it that are to be shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
@@ -81,6 +84,17 @@ impl fmt::Display for Excerpt {
 }
 
 impl Excerpt {
+    /// What a finding is about: its instruction, and in that its places.
+    pub fn of(source: &Source, finding: &Diagnostic) -> Excerpt {
+        let text = source.text();
+        let whole = finding.instruction.map(|span| Span { columns: None, ..Span::bytes(text, span.range(), "") });
+        // What is wrong with the build's options has no place in the file.
+        let places = finding.labels.iter().filter(|(span, _)| span.end > 0);
+        let places = places.map(|(span, label)| Span::bytes(text, span.range(), label.clone()));
+        let spans = whole.into_iter().chain(places).collect();
+        Excerpt { file: source.name().to_string(), text: text.to_string(), spans }
+    }
+
     /// The first and the last line that are meant, within the text.
     fn extent(&self, lines: usize) -> Option<(usize, usize)> {
         let first = self.spans.iter().map(|span| *span.lines.start()).min()?;

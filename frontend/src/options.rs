@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use solver::graph::op::Ulimit;
-use solver::graph::{Graph, Platform};
+use solver::graph::{Graph, LinuxResources, Platform};
 
 pub use crate::ast::RunNetwork;
-use crate::context::{ContextInput, MainContext};
+use crate::context::{Checkout, ContextInput, MainContext};
 
 /// What a build is asked for.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Options {
     pub target: Option<String>,
     /// Look at every stage, also those that the target does not need; for checks.
     pub all_stages: bool,
+    /// Say which files count for what is in an image ([`Target::scans`](crate::Target::scans)).
+    pub scans: bool,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
     /// Labels for the result.
@@ -55,6 +57,10 @@ pub struct Options {
     pub network: RunNetwork,
     /// Limits of processes.
     pub ulimits: Vec<Ulimit>,
+    /// Limits of processes together with all that they start; not part of what a step is.
+    pub resources: LinuxResources,
+    /// The control group that those of processes are below; empty is the builder's own.
+    pub cgroup_parent: String,
     /// Bytes of `/dev/shm`; 0 is the default.
     pub shm_size: i64,
     /// Sessions of directories that are not those of whoever asks for the build, by the directory's name.
@@ -68,6 +74,7 @@ impl Default for Options {
         Options {
             target: None,
             all_stages: false,
+            scans: false,
             build_args: BTreeMap::new(),
             labels: Vec::new(),
             build_platform: Platform::host(),
@@ -87,6 +94,8 @@ impl Default for Options {
             extra_hosts: Vec::new(),
             network: RunNetwork::Default,
             ulimits: Vec::new(),
+            resources: LinuxResources::default(),
+            cgroup_parent: String::new(),
             shm_size: 0,
             local_sessions: BTreeMap::new(),
             image_resolve_mode: None,
@@ -104,14 +113,18 @@ impl Options {
     pub fn context_graph(&self) -> Option<Arc<Graph>> {
         match &self.context {
             MainContext::Input(name) => self.inputs.get(name).map(|input| Arc::clone(&input.graph)),
-            remote => remote.graph(self.keeps_git_dir()).map(Arc::new),
+            remote => remote.graph(self.checkout()).map(Arc::new),
         }
     }
 
-    /// Whether `.git` of a build context that is a repository is kept.
-    pub(crate) fn keeps_git_dir(&self) -> bool {
+    /// How a build context that is a repository is checked out.
+    pub(crate) fn checkout(&self) -> Checkout {
         let given = self.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-        given.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+        Checkout {
+            keep_git_dir: given
+                .is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")),
+            mtime_of_commit: self.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|value| !value.is_empty()),
+        }
     }
 
     /// The same build for each platform alone.

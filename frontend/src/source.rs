@@ -94,6 +94,18 @@ impl Source {
         self.text.get(start..offset).map_or(offset - start, |before| before.chars().count())
     }
 
+    /// Line and column of both ends of a span, as [`line_of`](Source::line_of) and [`column_of`](Source::column_of) count.
+    pub fn places_of(&self, span: Span) -> [(usize, usize); 2] {
+        let first = self.line_of(span.start);
+        // Most spans end where they begin, or a few lines below.
+        let below = self.lines[first..].iter().take(8).take_while(|start| **start <= span.end).count();
+        let last = if below < 8 { first + below } else { self.line_of(span.end) };
+        [(first, span.start), (last.max(first), span.end)].map(|(line, offset)| {
+            let start = self.lines[line - 1];
+            (line, self.text.get(start..offset).map_or(offset.saturating_sub(start), |before| before.chars().count()))
+        })
+    }
+
     /// The bytes of a line, counted from 1, without its end; `None` past the last line.
     pub fn line(&self, number: usize) -> Option<&str> {
         let start = *self.lines.get(number.checked_sub(1)?)?;
@@ -119,6 +131,10 @@ mod tests {
         let at = source.text().find('x').unwrap();
         assert_eq!((source.line_of(0), source.line_of(7), source.line_of(at)), (1, 1, 2));
         assert_eq!(source.column_of(at), 6);
+        assert_eq!(source.places_of(Span::new(4, at)), [(1, 4), (2, 6)]);
+        let long = Source::new("Dockerfile", "\n".repeat(20));
+        assert_eq!(long.places_of(Span::new(0, 20)), [(1, 0), (21, 0)]);
+        assert_eq!(long.places_of(Span::new(3, 3)), [(4, 0), (4, 0)]);
         assert_eq!(
             (source.line(1), source.line(2), source.line(3), source.line(4)),
             (Some("FROM a"), Some("RUN é x"), Some(""), None)

@@ -34,6 +34,7 @@ mod policy;
 mod remote;
 pub mod render;
 mod request;
+mod resources;
 mod run;
 mod screen;
 mod serve;

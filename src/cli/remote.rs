@@ -220,6 +220,9 @@ fn help(said: &str) -> Option<String> {
             return Some(format!("allow it with --allow {name}"));
         }
     }
+    if let Some(name) = word_between("device ", " is requested by the build but not allowed") {
+        return Some(format!("allow it with --allow device={name}"));
+    }
     if let Some(id) = word_between("secret ", ": not found") {
         return Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"));
     }

@@ -11,11 +11,13 @@ use super::client::{self, LocalClient};
 use super::contexts::Contexts;
 use super::failure::{chain, Failure};
 use super::policy;
+use super::resources;
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
+use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
-use crate::export::{csv, Kind, Output};
+use crate::export::{check_images, csv, ImageOptions, Kind, Output};
 use crate::sandbox;
 
 /// How the build arguments begin that ask for statements about the image.
@@ -25,10 +27,10 @@ const ATTEST: &str = "BUILDKIT_ATTEST_";
 pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient), Failure> {
     let contexts = Contexts::from_args(&args.context, args.file.as_deref(), &args.build_contexts)?;
     let mut entitlements = Entitlements::default();
-    for name in &args.allow {
+    for name in args.allow.iter().flat_map(|word| entitlements_of(word)) {
         entitlements.allow(name).map_err(|name| {
             Failure::misuse(format!(
-                "--allow {name}: unknown entitlement; known are network.host and security.insecure"
+                "--allow {name}: unknown entitlement; known are network.host, security.insecure, device and device=NAME"
             ))
         })?;
     }
@@ -40,7 +42,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let outputs = outputs(args)?;
     let cache_to = args.cache_to.iter().map(|word| cache_to(word)).collect::<Result<_, _>>()?;
     let cache_to = with_inline(cache_to, is_set(&build_args, "BUILDKIT_INLINE_CACHE")?)?;
-    let provenance = provenance(args, &build_args)?;
+    let (provenance, sbom) = attestations(args, &build_args)?;
     if is_set(&build_args, "BUILDKIT_DISABLE_FILEOP")? {
         return Err(Failure::misuse("--build-arg BUILDKIT_DISABLE_FILEOP: is not supported".to_string()));
     }
@@ -58,11 +60,18 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         extra_hosts: args.add_hosts.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
         network: network(args.network),
         ulimits: args.ulimits.iter().map(|l| ulimit(l)).collect::<Result<_, _>>()?,
-        shm_size: args.shm_size.as_deref().map(shm_size).transpose()?.unwrap_or(0),
+        resources: resources::of_args(args)?,
+        cgroup_parent: resources::cgroup_parent(args)?,
+        shm_size: args.shm_size.as_deref().map(|word| resources::bytes("--shm-size", word)).transpose()?.unwrap_or(0),
         ..frontend::Options::default()
     };
     let request = BuildRequest {
-        recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
+        recipe: Recipe {
+            dockerfile: contexts.dockerfile,
+            dockerfile_dir: DOCKERFILE_DIR.to_string(),
+            options,
+            sbom: sbom.clone(),
+        },
         rights: Rights {
             entitlements,
             ask: if args.pull { Ask::Registry } else { Ask::Store },
@@ -74,6 +83,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
             outputs,
             epoch: source_date_epoch,
             provenance,
+            sbom,
             cache_to,
             wants_manifest: args.metadata_file.is_some(),
         },
@@ -81,6 +91,14 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
     let Contexts { directories, layouts, unpacked, .. } = contexts;
     Ok((request, LocalClient { directories, layouts, secrets, agents, _unpacked: unpacked }))
+}
+
+/// The entitlements of one `--allow`: several with commas between, or a device, which may say more after a comma.
+fn entitlements_of(word: &str) -> Vec<&str> {
+    match word.starts_with("device=") {
+        true => vec![word],
+        false => word.split(',').collect(),
+    }
 }
 
 /// Why an IO error happened, without the number.
@@ -108,9 +126,10 @@ fn cache_from(word: &str) -> Result<CacheFrom, Failure> {
 fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
     let mut attributes = BTreeMap::new();
     for field in csv::fields(word)? {
-        match field.split_once('=') {
-            Some((name, value)) => drop(attributes.insert(name.trim().to_lowercase(), value.to_string())),
-            None => drop(attributes.insert("ref".to_string(), field)),
+        let (name, value) = field.split_once('=').unwrap_or(("ref", field.as_str()));
+        let name = name.trim().to_lowercase();
+        if attributes.insert(name.clone(), value.to_string()).is_some() {
+            return Err(format!("{name} is given twice"));
         }
     }
     let kind = attributes.remove("type").unwrap_or_else(|| "registry".to_string());
@@ -181,10 +200,17 @@ fn pair(word: &str) -> (String, String) {
 
 /// What `-o` asks for; parse errors are misuse.
 fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
-    let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
     let parse =
         |word: &str| Output::parse(word).map_err(|e| Failure::misuse(format!("--output {word}: {}", chain(&e))));
-    let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = args.outputs.iter().map(String::as_str).map(parse).collect::<Result<Vec<_>, _>>()?;
+    check_images(&outputs).map_err(|e| Failure::misuse(format!("--output: {}", chain(&e))))?;
+    if args.push {
+        // An image that is described is the one that is pushed, under all its names.
+        let image = outputs.iter().find(|output| matches!(output.kind, Kind::Image { .. }));
+        let options = image.map(|image| ImageOptions { names: Vec::new(), ..image.options.clone() });
+        let pushed = parse("type=registry")?;
+        outputs.push(Output { options: options.unwrap_or_default(), ..pushed });
+    }
     let nameless = |output: &Output| output.kind == Kind::Image { push: true } && output.options.names.is_empty();
     if args.tags.is_empty() && outputs.iter().any(nameless) {
         return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));
@@ -227,51 +253,45 @@ fn ulimit(word: &str) -> Result<Ulimit, Failure> {
     Ok(limit)
 }
 
-/// `--provenance`, `--attest` and the build arguments that say the same: where the image comes from is told only when
-/// that is asked for.
-fn provenance(args: &args::Build, build_args: &BTreeMap<String, String>) -> Result<Option<Provenance>, Failure> {
-    let mut wanted = None;
-    let named = build_args.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(ATTEST)?, value)));
-    let of_args = named.map(|(name, kind, value)| match kind.to_lowercase().as_str() {
-        "provenance" if value.is_empty() => Ok(("--build-arg", "true".to_string())),
-        "provenance" => Ok(("--build-arg", value.clone())),
-        "sbom" => Err(Failure::misuse(format!("--build-arg {name}: a bill of materials is not supported yet"))),
-        _ => Err(Failure::misuse(format!("--build-arg {name}: unknown attestation type {kind}"))),
-    });
-    let of_flag = args.provenance.iter().map(|text| ("--provenance", text.clone()));
-    let attested = args.attests.iter().map(|text| {
-        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("--attest {text}: {e}")))?;
-        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
-        match kinds.first().map(|kind| &kind["type=".len()..]) {
-            Some("provenance") => Ok(("--attest", rest.into_iter().cloned().collect::<Vec<_>>().join(","))),
-            Some("sbom") => Err(Failure::misuse(format!("--attest {text}: a bill of materials is not supported yet"))),
-            _ => Err(Failure::misuse(format!("--attest {text}: want type=provenance"))),
-        }
-    });
-    for typed in of_args.chain(of_flag.map(Ok)).chain(attested) {
-        let (flag, text) = typed?;
-        wanted = match text.as_str() {
-            "false" | "disabled=true" => None,
-            "true" => Some(Provenance::parse("mode=min").map_err(Failure::misuse)?),
-            text => Some(Provenance::parse(text).map_err(|e| Failure::misuse(format!("{flag} {text}: {e}")))?),
-        };
+/// `--provenance`, `--sbom`, `--attest` and the build arguments that say the same. Nothing is told that is not asked for.
+fn attestations(
+    args: &args::Build,
+    build_args: &BTreeMap<String, String>,
+) -> Result<(Option<Provenance>, Option<Sbom>), Failure> {
+    // What is said where, of which kind, and how.
+    let mut typed: Vec<(String, String, String)> = Vec::new();
+    for (name, value) in build_args {
+        let Some(kind) = name.strip_prefix(ATTEST) else { continue };
+        let value = if value.is_empty() { "true" } else { value };
+        typed.push((format!("--build-arg {name}"), kind.to_lowercase(), value.to_owned()));
     }
-    Ok(wanted)
-}
-
-/// A number of bytes, with `k`, `m` or `g` for powers of 1024.
-fn shm_size(word: &str) -> Result<i64, Failure> {
-    let lower = word.to_lowercase();
-    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let scale = match &lower[number.len()..] {
-        "" | "b" => Some(0),
-        "k" | "kb" => Some(10),
-        "m" | "mb" => Some(20),
-        "g" | "gb" => Some(30),
-        _ => None,
-    };
-    let size = scale.and_then(|scale| number.parse::<i64>().ok()?.checked_mul(1 << scale)).filter(|size| *size > 0);
-    size.ok_or_else(|| Failure::misuse(format!("--shm-size {word}: want a number of bytes, as in 64m")))
+    typed.extend(args.provenance.iter().map(|text| ("--provenance".into(), "provenance".into(), text.clone())));
+    typed.extend(args.sbom.iter().map(|text| ("--sbom".into(), "sbom".into(), text.clone())));
+    for text in &args.attests {
+        let flag = format!("--attest {text}");
+        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("{flag}: {e}")))?;
+        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
+        let kind = kinds.first().map_or("", |kind| &kind["type=".len()..]).to_owned();
+        typed.push((flag, kind, rest.into_iter().cloned().collect::<Vec<_>>().join(",")));
+    }
+    let (mut provenance, mut sbom) = (None, None);
+    for (flag, kind, text) in typed {
+        let bad = |why: String| Failure::misuse(format!("{flag}: {why}"));
+        let is_off = matches!(&*text, "false" | "disabled=true");
+        let is_plain = text == "true";
+        match &*kind {
+            "provenance" => {
+                let text = if is_plain { "mode=min" } else { &text };
+                provenance = (!is_off).then(|| Provenance::parse(text).map_err(bad)).transpose()?;
+            }
+            "sbom" => {
+                let text = if is_plain { "" } else { &text };
+                sbom = (!is_off).then(|| Sbom::parse(text).map_err(bad)).transpose()?;
+            }
+            kind => return Err(bad(format!("unknown attestation type {kind}; want type=provenance or type=sbom"))),
+        }
+    }
+    Ok((provenance, sbom))
 }
 
 /// Each platform once, in the order they were typed.
@@ -295,7 +315,8 @@ pub(super) fn platform(typed: &str) -> Result<Platform, Failure> {
     frontend::parse_platform(typed, &host).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
 }
 
-/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one.
+/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one. What is no
+/// number may name something that has a time, which the Dockerfile tells.
 ///
 /// <https://reproducible-builds.org/specs/source-date-epoch/>
 fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
@@ -305,8 +326,13 @@ fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option
     }
     match build_args.get(NAME).filter(|text| !text.is_empty()) {
         Some(text) => {
-            let epoch = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-            epoch.map(Some).ok_or_else(|| Failure::misuse(format!("invalid {NAME}: {text}")))
+            let epoch = text.parse::<i64>().ok();
+            let is_before = epoch.is_some_and(|seconds| seconds < 0);
+            if is_before {
+                Err(Failure::misuse(format!("invalid {NAME}: {text}")))
+            } else {
+                Ok(epoch)
+            }
         }
         None => Ok(None),
     }
@@ -339,13 +365,6 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_has_units() {
-        let size = |word| shm_size(word).ok();
-        assert_eq!((size("1000"), size("64m"), size("1GB")), (Some(1000), Some(64 << 20), Some(1 << 30)));
-        assert_eq!((size("0"), size("x"), size("1q"), size("-1"), size("")), (None, None, None, None, None));
-    }
-
-    #[test]
     fn build_arguments_of_the_builder_are_obeyed() {
         let typed = |text: &str| {
             let words = ["rbuild", "build", "."].into_iter().chain(text.split_whitespace()).map(Into::into).collect();
@@ -363,12 +382,22 @@ mod tests {
         assert!(plain.exports.cache_to.is_empty() && !plain.recipe.options.multi_platform);
         assert!(typed("--build-arg BUILDKIT_ATTEST_PROVENANCE=mode=max").unwrap().exports.provenance.is_some());
         for (text, want) in [
-            ("--build-arg BUILDKIT_ATTEST_SBOM=1", "bill of materials"),
+            ("--build-arg BUILDKIT_ATTEST_SBOM=generator=", "generator cannot be empty"),
             ("--build-arg BUILDKIT_ATTEST_X=1", "unknown attestation type X"),
             ("--build-arg BUILDKIT_DISABLE_FILEOP=1", "not supported"),
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),
         ] {
             assert!(typed(text).unwrap_err().contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_is_one_reference_or_attributes() {
+        let read = |word| cache_words(word).map(|(kind, attributes)| format!("{kind} {attributes:?}"));
+        assert_eq!(read("r/c").as_deref(), Ok("registry {\"ref\": \"r/c\"}"));
+        assert_eq!(read("Type=local, Dest =a=b").as_deref(), Ok("local {\"dest\": \"a=b\"}"));
+        for twice in ["a,b", "ref=a,b", "type=local,dest=a,dest=b"] {
+            assert!(read(twice).is_err_and(|why| why.ends_with("is given twice")), "{twice}");
         }
     }
 

@@ -18,6 +18,15 @@ const MOST_ENTRIES: usize = 250_000;
 /// So many directories are kept open for it.
 const MOST_DESCRIPTORS: usize = 64;
 
+/// What was found at a path.
+#[derive(Debug)]
+enum Found {
+    /// As it was read.
+    Survey(Survey),
+    /// After the first miss: the same, in less memory.
+    Listing(Arc<Listing>),
+}
+
 /// A directory of the client's while a build reads it.
 #[derive(Debug)]
 pub(crate) struct UsedContext {
@@ -29,7 +38,7 @@ pub(crate) struct UsedContext {
     cache_file: PathBuf,
     measured: Mutex<HashMap<PathSelector, TreeDigest>>,
     /// What was found at measured paths, to be listed if a step misses.
-    surveys: Mutex<HashMap<PathSelector, Arc<Survey>>>,
+    found: Mutex<HashMap<PathSelector, Found>>,
     /// Snapshots of parts of it, by path; a lock each, so that one step copies and the others wait for it.
     copies: Mutex<HashMap<String, Arc<Mutex<Option<SnapshotId>>>>>,
 }
@@ -45,8 +54,8 @@ impl UsedContext {
         let name = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
         let cache_file = caches.join(format!("{}.stat", &name[..32]));
         let cache = StatCache::load(&cache_file);
-        let (measured, surveys, copies) = Default::default();
-        Ok(UsedContext { context, _directory: directory, cache, cache_file, measured, surveys, copies })
+        let (measured, found, copies) = Default::default();
+        Ok(UsedContext { context, _directory: directory, cache, cache_file, measured, found, copies })
     }
 
     /// The digest of selected files.
@@ -64,12 +73,13 @@ impl UsedContext {
         let survey = self.survey(path)?;
         let digest = survey.digest;
         self.measured.lock().unwrap_or_else(|e| e.into_inner()).insert(path.clone(), digest);
-        let mut surveys = self.surveys.lock().unwrap_or_else(|e| e.into_inner());
-        let (entries, open) = surveys
-            .values()
-            .fold((survey.entries(), survey.descriptors()), |(n, d), s| (n + s.entries(), d + s.descriptors()));
+        let mut found = self.found.lock().unwrap_or_else(|e| e.into_inner());
+        let (entries, open) = found.values().fold((survey.entries(), survey.descriptors()), |(n, d), of| match of {
+            Found::Survey(of) => (n + of.entries(), d + of.descriptors()),
+            Found::Listing(of) => (n + of.files(), d),
+        });
         if entries <= MOST_ENTRIES && open <= MOST_DESCRIPTORS {
-            surveys.insert(path.clone(), Arc::new(survey));
+            found.insert(path.clone(), Found::Survey(survey));
         }
         Ok(digest)
     }
@@ -81,14 +91,25 @@ impl UsedContext {
     }
 
     /// The selected files one by one, as they were when their digest was taken where that is remembered.
-    pub(crate) fn listing(&self, what: &Selector) -> Result<Listing, Error> {
-        let remembered = |path: &PathSelector| {
-            let surveys = self.surveys.lock().unwrap_or_else(|e| e.into_inner());
-            surveys.get(path).cloned()
-        };
-        let survey = |path: &PathSelector| remembered(path).map_or_else(|| self.survey(path).map(Arc::new), Ok);
-        let surveys = what.0.iter().map(survey).collect::<Result<Vec<_>, _>>()?;
-        Ok(tree::list(&surveys.iter().map(|survey| &**survey).collect::<Vec<_>>()))
+    pub(crate) fn listing(&self, what: &Selector) -> Result<Arc<Listing>, Error> {
+        let parts = what.0.iter().map(|path| self.list(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(match &parts[..] {
+            [only] => Arc::clone(only),
+            several => Arc::new(Listing::join(&several.iter().map(|part| &**part).collect::<Vec<_>>())),
+        })
+    }
+
+    fn list(&self, path: &PathSelector) -> Result<Arc<Listing>, Error> {
+        // Whoever wants the same meanwhile waits for it.
+        if let Some(found) = self.found.lock().unwrap_or_else(|e| e.into_inner()).get_mut(path) {
+            let listing = match found {
+                Found::Survey(survey) => Arc::new(tree::list(survey)),
+                Found::Listing(listing) => Arc::clone(listing),
+            };
+            *found = Found::Listing(Arc::clone(&listing));
+            return Ok(listing);
+        }
+        Ok(Arc::new(tree::list(&self.survey(path)?)))
     }
 
     /// The snapshot of the part at `path`, which `copy` makes unless that was done before.

@@ -1,16 +1,19 @@
 //! From a recipe to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
 
+use std::sync::Arc;
+
 use frontend::diagnostic::Diagnostic;
 use frontend::{
     ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep,
 };
-
 use solver::graph::op::SourceOp;
 
+use super::age;
 use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
+use super::job::Job;
 use super::notes::Notes;
 use super::pin::LayoutImage;
 use super::policy::Policies;
@@ -91,7 +94,7 @@ pub(crate) async fn load(
     let ignore = note.end_with(ignore)?;
     // Other modes were refused when the options were read.
     let mode = recipe.options.image_resolve_mode.as_deref().and_then(|mode| ResolveMode::parse(mode).ok().flatten());
-    let options = frontend::Options { ignore_patterns: ignore, ..recipe.options.clone() };
+    let options = frontend::Options { ignore_patterns: ignore, scans: recipe.sbom.is_some(), ..recipe.options.clone() };
     let recipe = Recipe { options, ..recipe.clone() };
     Ok(Loaded { source: Source::new(name, text), recipe, mode })
 }
@@ -171,17 +174,12 @@ async fn read_named_ignore(
 ///
 /// # Errors
 /// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
-pub(crate) async fn lower(
-    bases: &Bases,
-    loaded: &Loaded,
-    client: &dyn Client,
-    notes: &Notes,
-) -> Result<Lowered, BuildError> {
+pub(crate) async fn lower(job: &Arc<Job>, loaded: &Loaded) -> Result<Lowered, BuildError> {
     let mut lowering = lowering(loaded);
     loop {
         match lowering.step().map_err(|findings| wrong(loaded, findings))? {
             Step::Done(lowered) => return Ok(lowered),
-            Step::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
+            Step::Need(queries) => answer(job, loaded, &mut lowering, queries).await?,
         }
     }
 }
@@ -196,13 +194,12 @@ fn wrong(loaded: &Loaded, findings: Vec<Diagnostic>) -> BuildError {
 
 /// Finds out what a lowering must know.
 async fn answer(
-    bases: &Bases,
+    job: &Arc<Job>,
     loaded: &Loaded,
-    client: &dyn Client,
-    notes: &Notes,
     lowering: &mut Lowering,
     queries: Vec<Query>,
 ) -> Result<(), BuildError> {
+    let (bases, client, notes) = (job.bases(), &**job.client(), job.notes());
     for query in queries {
         match query {
             Query::Ignore(query) => {
@@ -211,6 +208,7 @@ async fn answer(
                     note.end_with(read_named_ignore(&loaded.recipe.options, &query.directory, client).await)?;
                 lowering.answer_ignore(&query, patterns);
             }
+            Query::Time(query) => lowering.answer_time(&query, age::of(job, &query).await?),
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
                 let found = config_of(bases, client, &query, loaded.mode).await;
@@ -242,18 +240,15 @@ async fn config_of(
 }
 
 /// Answers a question about a Dockerfile that was read.
-pub(crate) async fn question(
-    bases: &Bases,
-    request: Request,
-    loaded: &Loaded,
-    client: &dyn Client,
-    notes: &Notes,
-) -> Result<SubResult, BuildError> {
+pub(crate) async fn question(job: &Arc<Job>, request: Request, loaded: &Loaded) -> Result<SubResult, BuildError> {
     let mut lowering = lowering(loaded);
     loop {
         match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(loaded, findings))? {
-            SubStep::Done(result) => return Ok(result),
-            SubStep::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
+            SubStep::Done(result) => {
+                result.lints.iter().for_each(|lint| job.notes().lint(&loaded.source, lint));
+                return Ok(result);
+            }
+            SubStep::Need(queries) => answer(job, loaded, &mut lowering, queries).await?,
         }
     }
 }

@@ -23,6 +23,7 @@ mod inside;
 mod keeper;
 mod kernel_files;
 mod limits;
+mod memory;
 mod mounting;
 mod network;
 mod passed;
@@ -41,16 +42,19 @@ mod target;
 mod user;
 mod wire;
 
+pub use cgroup::cgroup_parent;
 pub use error::Error;
 pub use inside::open_inside;
 pub use keeper::enter_if_asked;
-pub use mounting::{bind_source, private_mount_namespace};
+pub use memory::give_back_large_memory;
+pub use mounting::{bind_source, host_source, private_mount_namespace};
 pub use network::default_network;
 pub use passed::passed_descriptor;
 pub use resolv::host_resolv_conf;
 pub use running::{Exit, Running};
 pub use spawner::Sandbox;
 pub use spec::{
-    Limits, MountKind, MountSpec, Network, ProcessSpec, Rlimit, Security, Stdio, User, DEFAULT_HOSTNAME, DEFAULT_PIDS,
+    DeviceSpec, Limits, MountKind, MountSpec, Network, ProcessSpec, Rlimit, Security, Stdio, User, DEFAULT_HOSTNAME,
+    DEFAULT_PIDS,
 };
 pub use user::{resolve_user, Account};

@@ -37,16 +37,18 @@ fn set_up(order: &Order, keeper: BorrowedFd) -> Result<Infallible, Error> {
 
     let mut stage = Stage::new()?;
     device::prepare(&mut stage, order.insecure)?;
+    let devices = placement::make_devices(&mut stage, &order.devices)?;
     let kernel = KernelFiles::open(order.insecure)?;
     // SAFETY: the spawner passed this descriptor on to us, and only `program::execute` closes it.
     let mount = unsafe { BorrowedFd::borrow_raw(order.root) };
     root::enter(mount, order.insecure)?;
-    let tree = Tree::open(keeper)?;
+    let tree = Tree::open(keeper, order.keep_stub_parents)?;
     kernel.mount(&tree, order.pid_max)?;
     let files = placement::write_files(&mut stage, &order.mounts)?;
     let staged = stage.close(&tree)?;
     let dev = device::mount(&tree, &staged, order.insecure)?;
     placement::mount(&tree, &staged, &files, order)?;
+    placement::mount_devices(&tree, &staged, &devices, &order.devices)?;
     if !order.insecure {
         kernel.hide(dev.as_fd())?;
     }

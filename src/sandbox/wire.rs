@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::Error;
+use super::spec::DeviceSpec;
 
 /// Overwrites bytes.
 pub(super) fn forget(bytes: &mut [u8]) {
@@ -82,6 +83,7 @@ pub(super) struct Order {
     pub root: RawFd,
     pub read_only_root: bool,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<DeviceSpec>,
     pub args: Vec<Vec<u8>>,
     pub env: Vec<Vec<u8>>,
     pub cwd: PathBuf,
@@ -93,6 +95,8 @@ pub(super) struct Order {
     pub own_network: bool,
     pub insecure: bool,
     pub rlimits: Vec<(u32, u64, u64)>,
+    /// Directories made above a mount point are not removed.
+    pub keep_stub_parents: bool,
     /// Limit by the pid namespace; 0 when the kernel has none and a cgroup does it.
     pub pid_max: u32,
     /// `cgroup.procs` files to join.
@@ -154,6 +158,15 @@ impl Order {
                 }
             }
         });
+        w.list(&self.devices, |w, device| {
+            w.bytes(device.path.as_os_str().as_bytes());
+            w.bytes(device.host.as_os_str().as_bytes());
+            w.number(device.is_block.into());
+            let (numbers, owner) = (device.numbers, device.owner);
+            [numbers.0, numbers.1, device.mode, owner.0, owner.1]
+                .into_iter()
+                .for_each(|number| w.number(number.into()));
+        });
         w.list(&self.args, |w, arg| w.bytes(arg));
         w.list(&self.env, |w, entry| w.bytes(entry));
         w.bytes(self.cwd.as_os_str().as_bytes());
@@ -168,6 +181,7 @@ impl Order {
             w.number(*soft);
             w.number(*hard);
         });
+        w.number(self.keep_stub_parents.into());
         w.number(self.pid_max.into());
         w.list(&self.cgroups, |w, fd| w.number(*fd as u64));
         w.list(&self.filter, |w, instruction| w.number(*instruction));
@@ -195,6 +209,16 @@ impl Order {
                 };
                 Ok(Mount { dest, kind })
             })?,
+            devices: r.list(|r| {
+                Ok(DeviceSpec {
+                    path: r.path()?,
+                    host: r.path()?,
+                    is_block: r.number()? != 0,
+                    numbers: (r.number()? as u32, r.number()? as u32),
+                    mode: r.number()? as u32,
+                    owner: (r.number()? as u32, r.number()? as u32),
+                })
+            })?,
             args: r.list(Reader::bytes)?,
             env: r.list(Reader::bytes)?,
             cwd: r.path()?,
@@ -205,6 +229,7 @@ impl Order {
             own_network: r.number()? != 0,
             insecure: r.number()? != 0,
             rlimits: r.list(|r| Ok((r.number()? as u32, r.number()?, r.number()?)))?,
+            keep_stub_parents: r.number()? != 0,
             pid_max: r.number()? as u32,
             cgroups: r.list(|r| Ok(r.number()? as RawFd))?,
             filter: r.list(Reader::number)?,
@@ -311,6 +336,14 @@ mod tests {
                 Mount { dest: "/b".into(), kind: Kind::Tmpfs { size: 1 << 40, mode: 0o1777, read_only: false } },
                 Mount { dest: "/c".into(), kind: Kind::File { content: vec![0, 255], mode: 0o400, uid: 1, gid: 2 } },
             ],
+            devices: vec![DeviceSpec {
+                path: "/dev/x".into(),
+                host: "/dev/null".into(),
+                is_block: true,
+                numbers: (1, 3),
+                mode: 0o640,
+                owner: (5, 6),
+            }],
             args: vec![b"sh".to_vec(), vec![], vec![0xff]],
             env: vec![b"A=B".to_vec()],
             cwd: "/w".into(),
@@ -321,6 +354,7 @@ mod tests {
             own_network: true,
             insecure: true,
             rlimits: vec![(7, u64::MAX, 1)],
+            keep_stub_parents: true,
             pid_max: 301,
             cgroups: vec![8, 9],
             filter: vec![u64::MAX],

@@ -7,6 +7,7 @@ mod compose;
 mod contexts;
 mod crowd;
 mod doors;
+mod exec;
 mod fixture;
 mod forged;
 mod freshness;
@@ -18,6 +19,7 @@ mod llb;
 mod mutants;
 mod policies;
 mod refused;
+mod sbom;
 mod sources;
 mod stores;
 #[path = "../support/mod.rs"]

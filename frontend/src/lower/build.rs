@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use solver::graph::op::Op;
 use solver::graph::{
-    GraphBuilder, Hints, Location, NewVertex, Origin, OutputRef, Platform, Position, Range, SourceInfo, VertexId,
+    GraphBuilder, Hints, LinuxResources, Location, NewVertex, Origin, OutputRef, Platform, Position, Range, SourceInfo,
+    VertexId,
 };
 
 use super::context::{self, Reads, Used};
@@ -16,7 +17,7 @@ use super::{arg, copy, expose, from, meta, run, workdir, Answers, Target};
 use crate::ast::{Kind, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::effort::Effort;
-use crate::expand::{expand, Expanded, Mode};
+use crate::expand::{expand, Env, Expanded, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::source::{Source, Span, Spanned};
@@ -37,14 +38,16 @@ pub(super) struct Scene<'a> {
 pub(super) struct Build<'a> {
     pub scene: &'a Scene<'a>,
     paper: Paper,
-    /// Lowered stages, by index.
-    states: BTreeMap<usize, StageState>,
+    /// Lowered stages, by index. In boxes, as a file may chain many stages and each is handed on.
+    states: BTreeMap<usize, Box<StageState>>,
     /// The build context, once it is there.
     pub context: Option<OutputRef>,
     /// How many stages still begin with each: the last one takes it.
     followers: BTreeMap<usize, usize>,
     /// Files of lowered stages, by index.
     outputs: BTreeMap<usize, Option<OutputRef>>,
+    /// What else counts for what is in the image, by name.
+    scans: BTreeMap<String, OutputRef>,
     /// Paths that were used.
     pub used: Used,
     info: Arc<SourceInfo>,
@@ -77,6 +80,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnosti
         context: None,
         followers: followers(scene),
         outputs: BTreeMap::new(),
+        scans: BTreeMap::new(),
         used: Used::default(),
         info: Arc::new(info),
         effort: Effort::default(),
@@ -109,13 +113,13 @@ impl<'a> Build<'a> {
                 Ok(None) => return,
                 Err(error) => return errors.push(error),
             },
-            Base::Scratch => from::scratch(self, stage.platform.as_ref()),
+            Base::Scratch => Box::new(from::scratch(self)),
             Base::Context(named) => match from::context(self, index, stage, named) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
             Base::Image(reference) => match from::image(self, stage, reference) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
         };
@@ -146,13 +150,29 @@ impl<'a> Build<'a> {
         lint::stage(&stage.commands, &state.config, &mut self.lints);
         if errors.len() == before {
             self.outputs.insert(index, state.output);
+            self.scan(index, &state);
             self.states.insert(index, state);
+        }
+    }
+
+    /// Notes what a stage says is to be scanned besides the image: itself, and of the target the context.
+    fn scan(&mut self, index: usize, state: &StageState) {
+        let is_target = index == self.scene.stages.target;
+        let Some(stage) = self.scene.stages.all.get(index).filter(|_| self.scene.options.scans) else { return };
+        let is_asked = |name: &str| {
+            let own = state.arg_places.get(name).and_then(|place| state.args.get(*place)?.1.as_deref());
+            own.or_else(|| self.scene.stages.globals.value(name)).is_some_and(|value| arg::names(value, &stage.shown))
+        };
+        if let Some(context) = self.context.filter(|_| is_target && is_asked(arg::SCAN_CONTEXT)) {
+            self.scans.insert("context".to_owned(), context);
+        } else if let Some(output) = state.output.filter(|_| !is_target && is_asked(arg::SCAN_STAGE)) {
+            self.scans.insert(stage.shown.clone(), output);
         }
     }
 
     /// What a stage that begins with `base` begins with: a copy, or for the last one the thing itself, as a file may chain
     /// more stages than there is room for copies.
-    fn follow(&mut self, base: usize, span: Span) -> Result<Option<StageState>, Diagnostic> {
+    fn follow(&mut self, base: usize, span: Span) -> Result<Option<Box<StageState>>, Diagnostic> {
         let Some(left) = self.followers.get_mut(&base) else { return Ok(None) };
         *left = left.saturating_sub(1);
         if *left == 0 {
@@ -167,6 +187,9 @@ impl<'a> Build<'a> {
     fn command(&mut self, index: usize, state: &mut StageState, command: &Command) -> Result<(), Diagnostic> {
         let instruction = &command.instruction;
         let at = At { statement: &instruction.statement, trigger: command.trigger, stage: index };
+        // Most instructions take these along, in several places, however long they are.
+        let shell: usize = state.config.config.shell.iter().map(String::len).sum();
+        self.effort.spend(4 * (state.cwd.len() + shell), at.place(at.statement.span))?;
         match instruction.kind.as_ref() {
             Some(Kind::Arg(pairs)) => arg::arg(self, state, pairs, &at),
             Some(Kind::Env(pairs)) => arg::env(self, state, pairs, &at),
@@ -196,9 +219,11 @@ impl<'a> Build<'a> {
             state.config.set_platform(&state.platform);
         }
         state.config.fix_created(scene.epoch);
+        let named = self.paper.finish(&self.used, graph);
         let target = Target {
             platform: state.config.platform(),
-            output: self.paper.finish(&self.used, graph, state.output),
+            output: state.output.map(&named),
+            scans: self.scans.into_iter().map(|(name, output)| (name, named(output))).collect(),
             config: state.config,
             base_layers: state.base_layers,
             base_history: state.base_history,
@@ -227,17 +252,24 @@ impl<'a> Build<'a> {
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
-        let hints =
-            Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
+        let hints = Hints {
+            ignore_cache: about.ignore_cache,
+            description,
+            progress_group: about.group,
+            resources: about.resources,
+            ..Hints::default()
+        };
         self.paper.add(NewVertex { op, inputs, platform, hints, origin }, wants)
     }
 
     fn range(&self, span: Span) -> Range {
-        let position = |offset: usize| Position {
-            line: i32::try_from(self.scene.source.line_of(offset)).unwrap_or(i32::MAX),
-            character: i32::try_from(self.scene.source.column_of(offset)).unwrap_or(i32::MAX),
-        };
-        Range { start: position(span.start), end: position(span.end) }
+        let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let [start, end] = self
+            .scene
+            .source
+            .places_of(span)
+            .map(|(line, column)| Position { line: number(line), character: number(column) });
+        Range { start, end }
     }
 
     /// Adds a vertex as it is.
@@ -275,13 +307,25 @@ impl<'a> Build<'a> {
 
     /// Expands a word of an instruction.
     pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
-        let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
-            .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-        self.effort.spend(expanded.text.len(), at.place(word.span))?;
+        self.expand_as(Mode::words(self.scene.escape), state, &word.text, word.span, at)
+    }
+
+    /// Expands a text that stands at `span`; what has no value is told of.
+    pub fn expand_as(
+        &mut self,
+        mode: Mode,
+        state: &StageState,
+        text: &str,
+        span: Span,
+        at: &At,
+    ) -> Result<Expanded, Diagnostic> {
+        let expanded =
+            expand(text, &state.env, mode).map_err(|error| Diagnostic::error("expansion", span, error.to_string()))?;
+        self.effort.spend(expanded.text.len(), at.place(span))?;
         if !expanded.undefined.is_empty() {
             let undeclared = expanded.undefined.iter().filter(|name| !state.arg_places.contains_key(*name));
             let known = self.effort.comparable(&state.env);
-            lint::undefined(at.place(word.span), undeclared, known, &mut self.lints);
+            lint::undefined(at.place(span), undeclared, known, &mut self.lints);
         }
         Ok(expanded)
     }
@@ -331,6 +375,7 @@ impl At<'_> {
             span: Some(self.place(self.statement.span)),
             ignore_cache,
             group: None,
+            resources: None,
         }
     }
 }
@@ -343,12 +388,20 @@ pub(super) struct About {
     pub span: Option<Span>,
     pub ignore_cache: bool,
     pub group: Option<solver::graph::ProgressGroup>,
+    pub resources: Option<LinuxResources>,
 }
 
 impl About {
     /// A vertex that no instruction asked for.
     pub fn internal(what: &str) -> About {
-        About { name: format!("[internal] {what}"), command: None, span: None, ignore_cache: false, group: None }
+        About {
+            name: format!("[internal] {what}"),
+            command: None,
+            span: None,
+            ignore_cache: false,
+            group: None,
+            resources: None,
+        }
     }
 }
 

@@ -17,9 +17,9 @@ use crate::reference::pinned;
 use crate::stages::{Base, Stage};
 use crate::variables::Variables;
 
-/// A stage that begins with nothing.
-pub(super) fn scratch(build: &Build, platform: Option<&Platform>) -> StageState {
-    let platform = platform.unwrap_or(build.scene.options.platform()).clone();
+/// A stage that begins with nothing. It is for the target's platform, whatever its FROM says: nothing has no other.
+pub(super) fn scratch(build: &Build) -> StageState {
+    let platform = build.scene.options.platform().clone();
     state(None, ImageConfig::scratch(&platform), platform)
 }
 
@@ -52,10 +52,11 @@ pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result
         };
         let about = About {
             name: state.next_name(&format!("FROM {name}")),
-            command: Some(stage.text.clone()),
+            command: Some(stage.from.statement.text.clone()),
             span: Some(stage.span),
             ignore_cache: false,
             group: None,
+            resources: None,
         };
         state.output = Some(pull(build, &name, platform, about));
     }

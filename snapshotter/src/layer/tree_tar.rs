@@ -68,7 +68,7 @@ impl Writer<'_> {
                 let reason = "names that start with `.wh.` stand for deletions in layers";
                 return Err(Error::Unpackable { path: shown(&entry.path), reason });
             }
-            let is_as_below = (entry.permissions(), entry.uid, entry.gid) == *like && entry.xattrs.is_empty();
+            let is_as_below = (entry.permissions(), entry.uid, entry.gid) == *like && entry.xattrs().is_empty();
             if entry.path.is_empty() && is_as_below && !entry.is_opaque {
                 return Ok(());
             }
@@ -87,24 +87,24 @@ impl Writer<'_> {
             _ => return Ok(()),
         };
         let mut lines = Lines {
-            path: entry.path.clone(),
+            path: entry.path.to_vec(),
             flag,
             mode: entry.permissions(),
             owner: (entry.uid, entry.gid),
-            mtime: self.epoch.map_or(entry.mtime.0, |epoch| entry.mtime.0.min(epoch)),
+            mtime: self.epoch.map_or(entry.mtime().0, |epoch| entry.mtime().0.min(epoch)),
             size: entry.size,
-            link: &entry.target,
-            device: (flag == b'3' || flag == b'4').then(|| (major(entry.rdev), minor(entry.rdev))),
-            xattrs: &entry.xattrs,
+            link: entry.target(),
+            device: (flag == b'3' || flag == b'4').then(|| (major(entry.rdev()), minor(entry.rdev()))),
+            xattrs: entry.xattrs(),
         };
         if kind == FileType::Directory {
             lines.path.extend_from_slice(if entry.path.is_empty() { b"./" } else { b"/" });
         }
-        if let Some(inode) = entry.shared_inode {
+        if let Some(inode) = entry.shared_inode() {
             if let Some(first) = self.first_names.get(&inode).cloned() {
                 return self.header(&Lines { flag: b'1', size: 0, link: &first, device: None, xattrs: &[], ..lines });
             }
-            self.first_names.insert(inode, entry.path.clone());
+            self.first_names.insert(inode, entry.path.to_vec());
         }
         self.header(&lines)?;
         if kind == FileType::RegularFile && entry.size > 0 {

@@ -69,7 +69,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn entry(&mut self, entry: &Entry) -> Result<(), Errno> {
-        let first_name = entry.shared_inode.and_then(|inode| self.first_names.get(&inode));
+        let first_name = entry.shared_inode().and_then(|inode| self.first_names.get(&inode));
         let (first_directory, first) = match first_name {
             Some(path) => {
                 (Some(open_below(self.onto.root, split(path).0, OFlags::PATH | OFlags::DIRECTORY)?), split(path).1)
@@ -85,8 +85,8 @@ impl Copy<'_> {
             return linkat(directory, first, onto, name, AtFlags::empty());
         }
         make_entry(source, onto, name, entry)?;
-        if let Some(inode) = entry.shared_inode {
-            self.first_names.insert(inode, entry.path.clone());
+        if let Some(inode) = entry.shared_inode() {
+            self.first_names.insert(inode, entry.path.to_vec());
         }
         Ok(())
     }
@@ -127,8 +127,8 @@ pub(super) fn make_entry(
         }
         kind => {
             match kind {
-                FileType::Symlink => symlinkat(&*entry.target, onto, name)?,
-                kind => mknodat(onto, name, kind, private, entry.rdev)?,
+                FileType::Symlink => symlinkat(entry.target(), onto, name)?,
+                kind => mknodat(onto, name, kind, private, entry.rdev())?,
             }
             chownat(
                 onto,
@@ -159,7 +159,7 @@ pub(super) fn make_directory(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(onto, name, flags, Mode::empty())?;
     for there in xattr_names(&path_of(onto, name))?.iter().filter(|there| is_kept(there)) {
-        if !entry.xattrs.iter().any(|(kept, _)| kept == there) {
+        if !entry.xattrs().iter().any(|(kept, _)| kept == there) {
             rustix::fs::fremovexattr(&made, &**there)?;
         }
     }
@@ -170,7 +170,7 @@ pub(super) fn make_directory(
 fn copy_attributes(source: BorrowedFd<'_>, name: &[u8], made: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
     fchown(made, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
     fchmod(made, Mode::from_raw_mode(entry.permissions()))?;
-    for (kept, value) in &entry.xattrs {
+    for (kept, value) in entry.xattrs() {
         match fsetxattr(made, &**kept, value, XattrFlags::empty()) {
             // A file system without them has nothing to lose on the way back either.
             Err(Errno::OPNOTSUPP) => {}
@@ -255,6 +255,7 @@ fn copy_by_hand(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<()
 }
 
 pub(super) fn times(entry: &Entry) -> Timestamps {
-    let last_modification = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
+    let (tv_sec, tv_nsec) = entry.mtime();
+    let last_modification = Timespec { tv_sec, tv_nsec: tv_nsec.into() };
     Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification }
 }

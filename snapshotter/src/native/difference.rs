@@ -37,7 +37,7 @@ fn compare(tree: BorrowedFd<'_>, entries: Vec<Entry>, lowers: Vec<OwnedFd>) -> R
             };
             let is_bare = deleted.is_empty() && !in_use.contains(&entry.path[..]);
             stays[index] = entry.path.is_empty() || !is_as_below || !is_bare;
-            deletions.extend(deleted.iter().map(|name| deletion(join(&entry.path, name))));
+            deletions.extend(deleted.iter().map(|name| Entry::deletion(join(&entry.path, name))));
         }
         if stays[index] && !entry.path.is_empty() {
             in_use.insert(split(&entry.path).0);
@@ -89,7 +89,7 @@ pub(crate) fn list_deletions(difference: &[Entry]) -> Vec<u8> {
 /// Adds to the entries of a delta the deletions that were listed beside it.
 pub(crate) fn add_deletions(entries: &mut Vec<Entry>, list: &[u8]) {
     let paths = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-    entries.extend(paths.map(|path| deletion(path.to_owned())));
+    entries.extend(paths.map(|path| Entry::deletion(path.to_owned())));
     sort(entries);
 }
 
@@ -116,20 +116,4 @@ fn drop_false_deletions(tree: BorrowedFd<'_>, entries: &mut Vec<Entry>) -> Resul
     }
     entries.retain(|entry| !entry.is_whiteout());
     Ok(())
-}
-
-fn deletion(path: Vec<u8>) -> Entry {
-    Entry {
-        path,
-        mode: FileType::CharacterDevice.as_raw_mode(),
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        mtime: (0, 0),
-        shared_inode: None,
-        target: Vec::new(),
-        xattrs: Vec::new(),
-        is_opaque: false,
-    }
 }

@@ -86,7 +86,7 @@ impl Store {
         for info in chain {
             let tree = open_directory(&self.delta_path(info))?;
             for entry in scan(tree.as_fd(), self.xattrs())?.into_iter().skip(1) {
-                flat.files.insert(entry.path.clone(), (entry, flat.trees.len()));
+                flat.files.insert(entry.path.to_vec(), (entry, flat.trees.len()));
             }
             flat.trees.push(tree);
         }
@@ -119,28 +119,28 @@ fn push(listing: &mut Listing, (entry, _): &Found, content: [u8; 16]) {
         _ => b'c',
     };
     let mode = if kind == b'l' { 0 } else { entry.permissions() };
-    let (owner, xattrs) = ((entry.uid, entry.gid), xattrs_digest(&entry.xattrs));
+    let (owner, xattrs) = ((entry.uid, entry.gid), xattrs_digest(entry.xattrs()));
     listing.push(NewFile { path: &entry.path, kind, mode, owner, content, xattrs });
 }
 
 /// What a file contains, as far as that has to be known to compare it with another.
 fn content(flat: &Flat, (entry, tree): &Found, other: Option<&Entry>, budget: &mut u64) -> [u8; 16] {
     match entry.kind() {
-        FileType::Symlink => half(blake3::hash(&entry.target).as_bytes()),
+        FileType::Symlink => half(blake3::hash(entry.target()).as_bytes()),
         FileType::RegularFile => {
             let size = half(blake3::hash(&entry.size.to_le_bytes()).as_bytes());
             let Some(other) = other.filter(|other| other.kind() == FileType::RegularFile && other.size == entry.size)
             else {
                 return size;
             };
-            let same_inode = entry.shared_inode.is_some() && entry.shared_inode == other.shared_inode;
+            let same_inode = entry.shared_inode().is_some() && entry.shared_inode() == other.shared_inode();
             if entry.size == 0 || same_inode || *budget < entry.size {
                 return size;
             }
             *budget -= entry.size;
             flat.trees.get(*tree).and_then(|tree| hash(tree, &entry.path)).unwrap_or_else(unlike_any)
         }
-        _ => u128::from(entry.rdev).to_le_bytes(),
+        _ => u128::from(entry.rdev()).to_le_bytes(),
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn weigh(tree: BorrowedFd<'_>) -> Result<(u64, u64)> {
 
 fn bytes_in(entries: &[Entry]) -> u64 {
     let mut seen = HashSet::new();
-    let counts = |entry: &&Entry| entry.shared_inode.is_none_or(|inode| seen.insert(inode));
+    let counts = |entry: &&Entry| entry.shared_inode().is_none_or(|inode| seen.insert(inode));
     entries.iter().filter(counts).map(|entry| entry.size).sum()
 }
 
@@ -66,7 +66,7 @@ fn drop_idle_marks(
     xattrs: XattrSpace,
 ) -> Result<()> {
     // Below an opaque directory nothing of the lowers is left to hide.
-    let mut hidden: Option<Vec<u8>> = None;
+    let mut hidden: Option<Box<[u8]>> = None;
     let mut idle = Vec::new();
     for (index, entry) in entries.iter_mut().enumerate() {
         if !entry.is_opaque && !entry.is_whiteout() {
@@ -113,15 +113,17 @@ fn spell_out_opaque_marks(
     below: &mut Below,
     xattrs: XattrSpace,
 ) -> Result<bool> {
+    if !entries.iter().any(|entry| entry.is_opaque) {
+        return Ok(false);
+    }
     let mut opaque: Option<&Entry> = None;
-    let mut is_any = false;
     let there: HashSet<&[u8]> = entries.iter().map(|entry| &entry.path[..]).collect();
     for entry in entries.iter().filter(|entry| entry.kind() == FileType::Directory) {
         if opaque.is_some_and(|opaque| !is_inside(&entry.path, &opaque.path)) {
             opaque = None;
         }
         if entry.is_opaque {
-            (opaque, is_any) = (Some(entry), true);
+            opaque = Some(entry);
         }
         if opaque.is_none() {
             continue;
@@ -138,7 +140,7 @@ fn spell_out_opaque_marks(
         })
         .map_err(failed)?;
     }
-    Ok(is_any)
+    Ok(true)
 }
 
 /// The names that are seen below in a directory, and are not `there`, a set of paths.
@@ -191,7 +193,7 @@ pub(crate) fn unchanged_files(tree: BorrowedFd<'_>, entries: &[Entry], below: &m
         .collect::<Result<_>>()?;
     let mut names: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
     for (index, entry) in entries.iter().enumerate() {
-        if let Some(inode) = entry.shared_inode {
+        if let Some(inode) = entry.shared_inode() {
             names.entry(inode).or_default().push(index);
         }
     }
@@ -205,8 +207,8 @@ pub(crate) fn unchanged_files(tree: BorrowedFd<'_>, entries: &[Entry], below: &m
 }
 
 fn is_described_alike(one: &Entry, other: &Entry) -> bool {
-    let said = |entry: &Entry| (entry.mode, entry.uid, entry.gid, entry.rdev, entry.size, entry.mtime);
-    said(one) == said(other) && one.target == other.target && one.xattrs == other.xattrs
+    let said = |entry: &Entry| (entry.mode, entry.uid, entry.gid, entry.rdev(), entry.size, entry.mtime());
+    said(one) == said(other) && one.target() == other.target() && one.xattrs() == other.xattrs()
 }
 
 fn has_same_content(tree: BorrowedFd<'_>, entry: &Entry, below: &Below, found: &Found) -> Result<bool, Errno> {
@@ -276,7 +278,7 @@ fn drop_untouched_directories(
 /// Whether a directory has the owner, mode and attributes of an entry.
 pub(crate) fn is_like(entry: &Entry, directory: &OwnedFd, xattrs: XattrSpace) -> Result<bool, Errno> {
     let lower = read_entry(directory.as_fd(), b".", Vec::new(), xattrs).map_err(|(_, error)| error)?;
-    Ok((lower.mode, lower.uid, lower.gid, &lower.xattrs) == (entry.mode, entry.uid, entry.gid, &entry.xattrs))
+    Ok((lower.mode, lower.uid, lower.gid, lower.xattrs()) == (entry.mode, entry.uid, entry.gid, entry.xattrs()))
 }
 
 /// Removes a mark and leaves the directory's time as it was: what the mark says nothing about has not changed.
@@ -307,7 +309,7 @@ fn digest_of(upper: BorrowedFd<'_>, entries: &[Entry]) -> Result<TreeDigest> {
         .iter()
         .enumerate()
         .map(|(index, entry)| {
-            let first = *leaders.entry(entry.shared_inode?).or_insert(index);
+            let first = *leaders.entry(entry.shared_inode()?).or_insert(index);
             (first != index).then_some(first)
         })
         .collect();
@@ -338,12 +340,12 @@ fn digest_of(upper: BorrowedFd<'_>, entries: &[Entry]) -> Result<TreeDigest> {
         for number in [entry.permissions(), entry.uid, entry.gid] {
             field(&number.to_le_bytes());
         }
-        field(&entry.rdev.to_le_bytes());
-        field(&entry.target);
+        field(&entry.rdev().to_le_bytes());
+        field(entry.target());
         field(content.as_ref().map_or(&[][..], |content| content.as_bytes()));
         field(&[u8::from(entry.is_opaque)]);
-        field(&(entry.xattrs.len() as u64).to_le_bytes());
-        for (name, value) in &entry.xattrs {
+        field(&(entry.xattrs().len() as u64).to_le_bytes());
+        for (name, value) in entry.xattrs() {
             field(name);
             field(value);
         }

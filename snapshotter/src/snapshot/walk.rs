@@ -17,34 +17,93 @@ use crate::overlay::whiteout::{self, XattrSpace};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Relative to the root, without a slash at either end; empty for the root itself.
-    pub(crate) path: Vec<u8>,
+    pub(crate) path: Box<[u8]>,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    pub(crate) rdev: u64,
     pub(crate) size: u64,
-    pub(crate) mtime: (i64, u32),
-    /// Device and inode, for a file with several names.
-    pub(crate) shared_inode: Option<(u64, u64)>,
-    /// Where a symbolic link points.
-    pub(crate) target: Vec<u8>,
-    /// The extended attributes that belong to the file, sorted by name.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    mtime: i64,
+    mtime_nsec: u32,
     /// Whether it hides all that lies below it.
     pub(crate) is_opaque: bool,
+    /// There may be very many entries: what few of them have is put aside.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few files have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Rare {
+    rdev: u64,
+    shared_inode: Option<(u64, u64)>,
+    target: Vec<u8>,
+    xattrs: Xattrs,
 }
 
 impl Entry {
+    /// That something which is seen below is gone.
+    pub(crate) fn deletion(path: Vec<u8>) -> Entry {
+        Entry {
+            path: path.into(),
+            mode: FileType::CharacterDevice.as_raw_mode(),
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: 0,
+            mtime_nsec: 0,
+            is_opaque: false,
+            rare: None,
+        }
+    }
+
+    /// When its content was modified: seconds since 1970 and nanoseconds.
+    pub(crate) fn mtime(&self) -> (i64, u32) {
+        (self.mtime, self.mtime_nsec)
+    }
+
+    pub(crate) fn rdev(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.rdev)
+    }
+
+    /// Device and inode, of a file with several names.
+    pub(crate) fn shared_inode(&self) -> Option<(u64, u64)> {
+        self.rare.as_ref()?.shared_inode
+    }
+
+    /// Where a symbolic link points.
+    pub(crate) fn target(&self) -> &[u8] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.target)
+    }
+
+    /// The extended attributes that belong to the file, sorted by name.
+    pub(crate) fn xattrs(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.xattrs)
+    }
+
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
     }
 
     pub(crate) fn is_whiteout(&self) -> bool {
-        whiteout::is_whiteout(self.mode, self.rdev)
+        whiteout::is_whiteout(self.mode, self.rdev())
     }
 
     pub(crate) fn permissions(&self) -> u32 {
         self.mode & 0o7777
+    }
+}
+
+#[cfg(test)]
+impl Entry {
+    /// Without what a layer does not have: fractions of seconds, times of deletions and of a root that is no entry, and
+    /// which inode files share. That they share one the digest sees to.
+    pub(crate) fn as_layers_keep_it(mut self) -> Entry {
+        self.mtime_nsec = 0;
+        if self.is_whiteout() || self.path.is_empty() {
+            self.mtime = 0;
+        }
+        self.rare = self.rare.map(|rare| Box::new(Rare { shared_inode: None, ..*rare }));
+        self.rare = self.rare.filter(|rare| **rare != Rare::default());
+        self
     }
 }
 
@@ -160,19 +219,23 @@ pub(crate) fn read_entry(
         _ => (Vec::new(), false),
     };
     let shared = kind != FileType::Directory && stat.st_nlink > 1 && !whiteout::is_whiteout(stat.st_mode, stat.st_rdev);
-    Ok(Entry {
-        path,
-        mode: stat.st_mode,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
+    let rare = Rare {
         rdev: if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) { stat.st_rdev } else { 0 },
-        size: if kind == FileType::RegularFile { stat.st_size as u64 } else { 0 },
-        mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
         // Overlay makes all its deletions names of one inode; they are no links of each other.
         shared_inode: shared.then_some((stat.st_dev, stat.st_ino)),
         target,
         xattrs: kept,
+    };
+    Ok(Entry {
+        path: path.into(),
+        mode: stat.st_mode,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size: if kind == FileType::RegularFile { stat.st_size as u64 } else { 0 },
+        mtime: stat.st_mtime,
+        mtime_nsec: stat.st_mtime_nsec as u32,
         is_opaque,
+        rare: (rare != Rare::default()).then(|| Box::new(rare)),
     })
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -27,9 +27,12 @@ pub(super) struct Identity {
     pub dev: u64,
     pub ino: u64,
     pub size: u64,
-    pub mtime: Time,
-    pub ctime: Time,
-    pub mode: u32,
+    // A time in one piece would take a third more.
+    mtime: i64,
+    ctime: i64,
+    mtime_nsec: u32,
+    ctime_nsec: u32,
+    mode: u32,
 }
 
 /// Seconds and nanoseconds since 1970.
@@ -41,19 +44,30 @@ impl Identity {
             dev: stat.st_dev,
             ino: stat.st_ino,
             size: stat.st_size as u64,
-            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
-            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+            mtime: stat.st_mtime,
+            ctime: stat.st_ctime,
+            mtime_nsec: stat.st_mtime_nsec as u32,
+            ctime_nsec: stat.st_ctime_nsec as u32,
             mode: stat.st_mode,
         }
+    }
+
+    /// When its content was last modified.
+    pub fn mtime(&self) -> Time {
+        (self.mtime, self.mtime_nsec)
+    }
+
+    fn ctime(&self) -> Time {
+        (self.ctime, self.ctime_nsec)
     }
 
     /// Whether a write after `began` would show in the times.
     fn had_settled(&self, began: Time) -> bool {
         // A change time in whole seconds is likely one of a file system that counts in (two) seconds; the others use
         // the kernel's tick, of at most 10 ms.
-        let slack = if self.ctime.1 == 0 { 2_000_000_000 } else { 50_000_000 };
+        let slack = if self.ctime_nsec == 0 { 2_000_000_000 } else { 50_000_000 };
         let nanoseconds = |time: Time| i128::from(time.0) * 1_000_000_000 + i128::from(time.1);
-        nanoseconds(self.mtime.max(self.ctime)) + slack < nanoseconds(began)
+        nanoseconds(self.mtime().max(self.ctime())) + slack < nanoseconds(began)
     }
 }
 
@@ -113,37 +127,42 @@ impl StatCache {
         if new.is_empty() {
             return Ok(());
         }
-        let records = self.old.chunks_exact(RECORD).enumerate();
-        let records = records.filter_map(|(at, bytes)| Some((at, parse_record(bytes)?)));
-        let kept = records.filter(|(_, record)| !new.contains_key(&(record.id.dev, record.id.ino)));
-        let mut all: Vec<(Identity, [u8; 32], u8)> = kept
-            .map(|(at, record)| {
-                let age = if self.is_used(at) { 0 } else { record.age.saturating_add(1) };
-                (record.id, record.content, age)
-            })
-            .filter(|(.., age)| *age <= MAX_AGE)
-            .collect();
-        all.extend(new.values().map(|(id, content)| (*id, *content, 0)));
-        all.sort_unstable();
-        let mut bytes = Vec::with_capacity(MAGIC.len() + all.len() * RECORD + 32);
-        bytes.extend_from_slice(MAGIC);
-        for (id, content, age) in &all {
-            write_record(&mut bytes, id, content, *age);
-        }
-        let sum = blake3::hash(&bytes);
-        bytes.extend_from_slice(sum.as_bytes());
-
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let unique = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut beside = path.as_os_str().to_owned();
         beside.push(unique);
-        let written = File::create_new(&beside).and_then(|mut file| file.write_all(&bytes));
+        let written = File::create_new(&beside).and_then(|file| self.write(&new, file));
         let renamed = written.and_then(|()| std::fs::rename(&beside, path));
         if renamed.is_err() {
             // Nothing else would ever remove it.
             let _ = std::fs::remove_file(&beside);
         }
         renamed
+    }
+
+    /// Writes old and new records in order, the new ones instead of old ones of the same file.
+    fn write(&self, new: &HashMap<(u64, u64), Known>, file: File) -> io::Result<()> {
+        let mut to = BufWriter::with_capacity(64 << 10, Summed { file, sum: blake3::Hasher::new() });
+        to.write_all(MAGIC)?;
+        let mut learned: Vec<&Known> = new.values().collect();
+        learned.sort_unstable();
+        let mut learned = learned.into_iter().peekable();
+        let record = |(at, bytes)| Some((at, parse_record(bytes)?));
+        for (at, record) in self.old.chunks_exact(RECORD).enumerate().filter_map(record) {
+            let place = (record.id.dev, record.id.ino);
+            while let Some((id, content)) = learned.next_if(|(id, _)| (id.dev, id.ino) < place) {
+                to.write_all(&record_of(id, content, 0))?;
+            }
+            let age = if self.is_used(at) { 0 } else { record.age.saturating_add(1) };
+            if age <= MAX_AGE && !new.contains_key(&place) {
+                to.write_all(&record_of(&record.id, &record.content, age))?;
+            }
+        }
+        for (id, content) in learned {
+            to.write_all(&record_of(id, content, 0))?;
+        }
+        let Summed { mut file, sum } = to.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.write_all(sum.finalize().as_bytes())
     }
 
     /// The content of a file in this state, if it is known.
@@ -180,20 +199,43 @@ impl StatCache {
 
     /// Remembers what was read, but for files too young to be trusted.
     pub(super) fn learn(&self, learned: Vec<Learned>) {
+        if learned.is_empty() {
+            return;
+        }
         let settled = learned.into_iter().filter(|file| file.id.had_settled(file.began));
         let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         new.extend(settled.map(|file| ((file.id.dev, file.id.ino), (file.id, file.content))));
     }
 }
 
-fn write_record(out: &mut Vec<u8>, id: &Identity, content: &[u8; 32], age: u8) {
-    for number in [id.dev, id.ino, id.size, id.mtime.0 as u64, id.ctime.0 as u64] {
-        out.extend_from_slice(&number.to_le_bytes());
+/// A file, and the sum of what was written to it.
+struct Summed {
+    file: File,
+    sum: blake3::Hasher,
+}
+
+impl Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.sum.update(&bytes[..written]);
+        Ok(written)
     }
-    for number in [id.mtime.1, id.ctime.1, id.mode, u32::from(age)] {
-        out.extend_from_slice(&number.to_le_bytes());
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
-    out.extend_from_slice(content);
+}
+
+fn record_of(id: &Identity, content: &[u8; 32], age: u8) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(RECORD);
+    for number in [id.dev, id.ino, id.size, id.mtime as u64, id.ctime as u64] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [id.mtime_nsec, id.ctime_nsec, id.mode, u32::from(age)] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(content);
+    bytes
 }
 
 /// The records in a file's bytes, if they are as they were written.
@@ -220,8 +262,10 @@ fn parse_record(bytes: &[u8]) -> Option<Record> {
             dev: long(0)?,
             ino: long(8)?,
             size: long(16)?,
-            mtime: (long(24)? as i64, short(40)?),
-            ctime: (long(32)? as i64, short(44)?),
+            mtime: long(24)? as i64,
+            ctime: long(32)? as i64,
+            mtime_nsec: short(40)?,
+            ctime_nsec: short(44)?,
             mode: short(48)?,
         },
         age: u8::try_from(short(52)?).ok()?,

@@ -1,74 +1,63 @@
 //! The bytes of regular files, read once and checked to have stood still.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rayon::prelude::*;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::cache::{now, Identity, Learned, StatCache};
-use super::scan::{Kind, Scan};
+use super::scan::{Holder, Kind, Scan};
 use super::Error;
-
-/// What a file contained.
-pub(super) struct Content {
-    pub node: u32,
-    pub hash: [u8; 32],
-    /// For the cache, unless that knew it.
-    pub learned: Option<Box<Learned>>,
-}
 
 /// Large enough that a system call costs little, small enough to stay in a core's cache.
 const BUFFER: usize = 256 * 1024;
+/// So many entries are one piece of work.
+const PART: usize = 64;
+
+/// Calls `each` in parallel for parts of a scan: with the first entry's number, and the place for the contents of them
+/// all. What it fills in is then known of the scan.
+pub(super) fn by_parts(
+    scan: &mut Scan,
+    each: impl Fn(&Scan, u32, &mut [[u8; 32]]) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let mut contents = vec![[0; 32]; scan.nodes.len()];
+    let (parts, scanned) = (contents.par_chunks_mut(PART).enumerate(), &*scan);
+    parts.try_for_each(|(part, contents)| each(scanned, (part * PART) as u32, contents))?;
+    scan.contents = contents;
+    Ok(())
+}
 
 /// Finds the content hash of every file of a scan, from the cache where the file did not change.
 pub(super) fn hash(scan: &mut Scan, cache: Option<&StatCache>) -> Result<(), Error> {
-    let parts = scan.leaves();
-    let read = |part: &Vec<u32>| -> Result<Vec<Content>, Error> {
-        let mut found = Vec::with_capacity(part.len());
-        let mut dir = None;
-        let mut buffer = Vec::new();
-        for &index in part {
+    by_parts(scan, |scan, first, contents| {
+        let (mut holder, mut buffer, mut learned) = (Holder::default(), Vec::new(), Vec::new());
+        for (index, content) in (first..).zip(contents) {
             let node = &scan.nodes[index as usize];
-            if node.kind != Kind::File || node.same_as.is_some() {
+            if node.kind != Kind::File || !node.kept || node.same_as().is_some() {
                 continue;
             }
-            if let Some(known) = cache.and_then(|cache| cache.look_up(&node.id)) {
-                found.push(Content { node: index, hash: known, learned: None });
+            let id = scan.states[index as usize];
+            if let Some(known) = cache.and_then(|cache| cache.look_up(&id)) {
+                *content = known;
                 continue;
             }
-            let dir: &OwnedFd = match &mut dir {
-                Some(dir) => dir,
-                none => none.insert(scan.open_holder(index)?),
-            };
             let began = now();
             let mut hasher = blake3::Hasher::new();
-            let file = open(scan, index, dir.as_fd())?;
+            let dir = holder.of(scan, index, || scan.open_holder(index))?;
+            let file = open(scan, index, dir)?;
             read_all(scan, index, &file, &mut buffer, &mut |bytes| {
                 hasher.update(bytes);
                 Ok(())
             })?;
-            let hash = *hasher.finalize().as_bytes();
-            let learned = Some(Box::new(Learned { id: node.id, content: hash, began }));
-            found.push(Content { node: index, hash, learned });
+            *content = *hasher.finalize().as_bytes();
+            learned.push(Learned { id, content: *content, began });
         }
-        Ok(found)
-    };
-    let found: Vec<_> = parts.par_iter().map(read).collect::<Result<_, Error>>()?;
-    record(scan, found, cache);
-    Ok(())
-}
-
-/// Keeps what was read, in the scan and in the cache.
-pub(super) fn record(scan: &mut Scan, contents: Vec<Vec<Content>>, cache: Option<&StatCache>) {
-    let mut learned = Vec::new();
-    for content in contents.into_iter().flatten() {
-        scan.nodes[content.node as usize].content = Some(content.hash);
-        learned.extend(content.learned.map(|learned| *learned));
-    }
-    if let Some(cache) = cache {
-        cache.learn(learned);
-    }
+        if let Some(cache) = cache {
+            cache.learn(learned);
+        }
+        Ok(())
+    })
 }
 
 /// Opens a file of a scan. What took its place meanwhile is not followed and not waited for.
@@ -91,7 +80,7 @@ pub(super) fn read_all(
     buffer: &mut Vec<u8>,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let size = scan.nodes[index as usize].id.size;
+    let size = scan.states[index as usize].size;
     check(scan, index, file)?;
     let mut left = size;
     while left > 0 {
@@ -115,7 +104,7 @@ pub(super) fn read_all(
 /// Fails if an open file is not in the state in which it was listed.
 pub(super) fn check(scan: &Scan, index: u32, file: &OwnedFd) -> Result<(), Error> {
     let stat = fs::fstat(file).map_err(|errno| Error::unreadable(&scan.path(index), errno))?;
-    if Identity::of(&stat) == scan.nodes[index as usize].id {
+    if Identity::of(&stat) == scan.states[index as usize] {
         Ok(())
     } else {
         Err(Error::changed(&scan.path(index)))

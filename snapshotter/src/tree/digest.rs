@@ -40,10 +40,10 @@ pub(super) fn of_path(what: &SelectPath, scans: &[Scan]) -> TreeDigest {
 }
 
 fn of_scan(scan: &Scan, bare: bool) -> [u8; 32] {
-    let leaves = scan.nodes.par_iter().with_min_len(256).map(|node| match node.kind {
+    let leaves = scan.nodes.par_iter().enumerate().with_min_len(256).map(|(index, node)| match node.kind {
         Kind::Dir => [0; 32],
         _ if !node.kept => [0; 32],
-        _ => of_leaf(scan, node),
+        _ => of_leaf(scan, index as u32, node),
     });
     let mut digests: Vec<[u8; 32]> = leaves.collect();
     // From the last to the first: all entries of a directory are known before the directory.
@@ -55,10 +55,9 @@ fn of_scan(scan: &Scan, bare: bool) -> [u8; 32] {
         if index != 0 || !bare {
             header(&mut text, node, scan.ownership);
         }
-        for at in node.first..node.first + node.count {
-            let child = &scan.nodes[at as usize];
-            if child.kept {
-                text.bytes(&child.name);
+        for at in node.entries() {
+            if scan.nodes[at as usize].kept {
+                text.bytes(scan.own_name(at));
                 text.0.extend_from_slice(&digests[at as usize]);
             }
         }
@@ -67,7 +66,7 @@ fn of_scan(scan: &Scan, bare: bool) -> [u8; 32] {
     digests[0]
 }
 
-fn of_leaf(scan: &Scan, node: &Node) -> [u8; 32] {
+fn of_leaf(scan: &Scan, index: u32, node: &Node) -> [u8; 32] {
     let mut text = Writer::new(match node.kind {
         Kind::File => b'f',
         Kind::Dir => b'd',
@@ -79,13 +78,11 @@ fn of_leaf(scan: &Scan, node: &Node) -> [u8; 32] {
     header(&mut text, node, scan.ownership);
     match node.kind {
         Kind::File => {
-            let content = node.same_as.map_or(node.content, |first| scan.nodes[first as usize].content);
-            text.number(node.id.size);
-            debug_assert!(content.is_some(), "a digest is taken of files that were read");
-            text.0.extend_from_slice(&content.unwrap_or_default());
+            text.number(scan.states[index as usize].size);
+            text.0.extend_from_slice(&scan.content(index));
         }
-        Kind::Symlink => text.bytes(node.link.as_deref().unwrap_or_default()),
-        Kind::CharDevice | Kind::BlockDevice => text.number(node.rdev),
+        Kind::Symlink => text.bytes(node.link()),
+        Kind::CharDevice | Kind::BlockDevice => text.number(node.rdev()),
         Kind::Fifo | Kind::Dir => {}
     }
     text.hash()
@@ -99,7 +96,7 @@ fn header(text: &mut Writer, node: &Node, ownership: Ownership) {
         text.number(u64::from(node.uid));
         text.number(u64::from(node.gid));
     }
-    let xattrs = node.xattrs.as_deref().unwrap_or_default();
+    let xattrs = node.xattrs();
     text.number(xattrs.len() as u64);
     for (name, value) in xattrs {
         text.bytes(name);

@@ -14,21 +14,24 @@ const MAGIC: &[u8; 8] = b"rbfiles1";
 const MOST_BYTES: usize = 256 << 20;
 
 /// The files of a selection, in the order of their paths.
+///
+/// In memory it is what is on the disk before that is compressed: of each path only what the one before does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// All paths, one after the other.
-    paths: Vec<u8>,
-    files: Vec<Listed>,
+    plain: Vec<u8>,
+    /// The path that was added last.
+    last: Vec<u8>,
+    /// How many there are, directories aside.
+    files: usize,
+    /// A path came after one that it belongs before.
+    is_mixed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listed {
-    start: u32,
-    end: u32,
     kind: u8,
-    mode: u16,
-    uid: u32,
-    gid: u32,
+    mode: u32,
+    owner: (u32, u32),
     /// Of the content, a link's text, or a device's number.
     content: [u8; 16],
     /// Of the extended attributes; zero without any.
@@ -98,23 +101,37 @@ fn word(kind: u8) -> &'static str {
 impl Listing {
     /// How many files it has, directories aside.
     pub fn files(&self) -> usize {
-        self.files.iter().filter(|file| file.kind != DIRECTORY).count()
+        self.files
     }
 
     /// Adds a file; those of one tree are to come in the order of [`by_components`].
     pub(crate) fn push(&mut self, file: NewFile<'_>) {
-        let start = self.paths.len() as u32;
-        self.paths.extend_from_slice(file.path);
-        self.files.push(Listed {
-            start,
-            end: self.paths.len() as u32,
-            kind: file.kind,
-            mode: (file.mode & 0o7777) as u16,
-            uid: file.owner.0,
-            gid: file.owner.1,
-            content: file.content,
-            xattrs: file.xattrs,
-        });
+        let NewFile { path, kind, mode, owner, content, xattrs } = file;
+        self.add_one(path, Listed { kind, mode: mode & 0o7777, owner, content, xattrs });
+    }
+
+    fn add_one(&mut self, path: &[u8], file: Listed) {
+        self.is_mixed |= !self.plain.is_empty() && by_components(&self.last, path) != Ordering::Less;
+        self.files += usize::from(file.kind != DIRECTORY);
+        let plain = &mut self.plain;
+        let shared = self.last.iter().zip(path).take_while(|(a, b)| a == b).count();
+        number(plain, shared as u64);
+        number(plain, (path.len() - shared) as u64);
+        plain.extend_from_slice(&path[shared..]);
+        plain.push(file.kind);
+        for value in [file.mode, file.owner.0, file.owner.1] {
+            number(plain, u64::from(value));
+        }
+        let has_xattrs = file.xattrs != [0; 8];
+        plain.push(u8::from(has_xattrs));
+        if has_xattrs {
+            plain.extend_from_slice(&file.xattrs);
+        }
+        if file.kind != DIRECTORY {
+            plain.extend_from_slice(&file.content);
+        }
+        self.last.truncate(shared);
+        self.last.extend_from_slice(&path[shared..]);
     }
 
     /// Adds what a scan found and read.
@@ -136,15 +153,12 @@ impl Listing {
                 if !path.is_empty() {
                     path.push(b'/');
                 }
-                path.extend_from_slice(&node.name);
+                path.extend_from_slice(scan.own_name(index));
             }
             let content = match node.kind {
-                Kind::File => {
-                    let first = node.same_as.map_or(node.content, |first| scan.nodes[first as usize].content);
-                    half(&first.unwrap_or_default())
-                }
-                Kind::Symlink => half(blake3::hash(node.link.as_deref().unwrap_or_default()).as_bytes()),
-                Kind::CharDevice | Kind::BlockDevice => u128::from(node.rdev).to_le_bytes(),
+                Kind::File => half(&scan.content(index)),
+                Kind::Symlink => half(blake3::hash(node.link()).as_bytes()),
+                Kind::CharDevice | Kind::BlockDevice => u128::from(node.rdev()).to_le_bytes(),
                 Kind::Dir | Kind::Fifo => [0; 16],
             };
             let mode = if node.kind == Kind::Symlink { 0 } else { node.mode() };
@@ -152,63 +166,69 @@ impl Listing {
                 super::Ownership::Kept => (node.uid, node.gid),
                 super::Ownership::Reset => (0, 0),
             };
-            let xattrs = xattrs_digest(node.xattrs.as_deref().unwrap_or_default());
+            let xattrs = xattrs_digest(node.xattrs());
             self.push(NewFile { path: &path, kind: letter(node.kind), mode, owner, content, xattrs });
             if node.kind == Kind::Dir {
-                open.push((node.first..node.first + node.count, path.len()));
+                open.push((node.entries(), path.len()));
             }
         }
     }
 
-    fn path(&self, file: &Listed) -> &[u8] {
-        &self.paths[file.start as usize..file.end as usize]
+    fn read(&self) -> Reader<'_> {
+        Reader::new(&self.plain)
+    }
+
+    /// The files of several listings of one tree, each once.
+    pub fn join(parts: &[&Listing]) -> Listing {
+        let mut all = Listing::default();
+        for part in parts {
+            let mut reader = part.read();
+            while let Some(file) = reader.file {
+                all.add_one(&reader.path, file);
+                reader.advance();
+            }
+        }
+        all.tidy();
+        all
     }
 
     /// Every path once, in order: several selected paths may overlap.
     pub(crate) fn tidy(&mut self) {
-        let files = std::mem::take(&mut self.files);
-        let mut files: Vec<Listed> = files;
-        let paths = &self.paths;
-        let path = |file: &Listed| &paths[file.start as usize..file.end as usize];
-        if !files.windows(2).all(|pair| by_components(path(&pair[0]), path(&pair[1])) == Ordering::Less) {
-            files.sort_by(|a, b| by_components(path(a), path(b)));
-            files.dedup_by(|a, b| path(a) == path(b));
+        if !self.is_mixed {
+            return;
         }
-        self.files = files;
+        let mut all = Vec::new();
+        let mut reader = self.read();
+        while let Some(file) = reader.file {
+            all.push((reader.path.clone(), file));
+            reader.advance();
+        }
+        all.sort_by(|(a, _), (b, _)| by_components(a, b));
+        all.dedup_by(|(a, _), (b, _)| a == b);
+        *self = Listing::default();
+        all.iter().for_each(|(path, file)| self.add_one(path, *file));
     }
 
     /// What is different in `now`, in the order of paths. A directory that came or went is told by its files.
     pub fn differences(&self, now: &Listing) -> Vec<Difference> {
         let mut found = Vec::new();
-        let (mut old, mut new) = (self.files.iter().peekable(), now.files.iter().peekable());
+        let (mut old, mut new) = (self.read(), now.read());
         loop {
-            let order = match (old.peek(), new.peek()) {
+            let order = match (&old.file, &new.file) {
                 (None, None) => break,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(a), Some(b)) => by_components(self.path(a), now.path(b)),
+                (Some(_), Some(_)) => by_components(&old.path, &new.path),
             };
             match order {
-                Ordering::Less => {
-                    let Some(gone) = old.next() else { break };
-                    let path = self.path(gone);
-                    let is_told = gone.kind == DIRECTORY && old.peek().is_some_and(|next| below(self.path(next), path));
-                    if !is_told {
-                        found.push(Difference { path: path.to_vec(), change: FileChange::Removed });
-                    }
-                }
-                Ordering::Greater => {
-                    let Some(come) = new.next() else { break };
-                    let path = now.path(come);
-                    let is_told = come.kind == DIRECTORY && new.peek().is_some_and(|next| below(now.path(next), path));
-                    if !is_told {
-                        found.push(Difference { path: path.to_vec(), change: FileChange::Added });
-                    }
-                }
+                Ordering::Less => found.extend(old.untold(FileChange::Removed)),
+                Ordering::Greater => found.extend(new.untold(FileChange::Added)),
                 Ordering::Equal => {
-                    let (Some(a), Some(b)) = (old.next(), new.next()) else { break };
-                    let changes = changes(a, b);
-                    found.extend(changes.map(|change| Difference { path: now.path(b).to_vec(), change }));
+                    if let (Some(a), Some(b)) = (&old.file, &new.file) {
+                        found.extend(changes(a, b).map(|change| Difference { path: new.path.clone(), change }));
+                    }
+                    old.advance();
+                    new.advance();
                 }
             }
         }
@@ -217,65 +237,80 @@ impl Listing {
 
     /// The form for the disk.
     pub fn encode(&self) -> Vec<u8> {
-        let mut plain = Vec::with_capacity(self.files.len() * 40);
-        let mut last: &[u8] = &[];
-        for file in &self.files {
-            let path = self.path(file);
-            let shared = last.iter().zip(path).take_while(|(a, b)| a == b).count();
-            number(&mut plain, shared as u64);
-            number(&mut plain, (path.len() - shared) as u64);
-            plain.extend_from_slice(&path[shared..]);
-            plain.push(file.kind);
-            number(&mut plain, u64::from(file.mode));
-            number(&mut plain, u64::from(file.uid));
-            number(&mut plain, u64::from(file.gid));
-            let has_xattrs = file.xattrs != [0; 8];
-            plain.push(u8::from(has_xattrs));
-            if has_xattrs {
-                plain.extend_from_slice(&file.xattrs);
-            }
-            if file.kind != DIRECTORY {
-                plain.extend_from_slice(&file.content);
-            }
-            last = path;
-        }
         let mut bytes = MAGIC.to_vec();
         // Only memory can fail here; an empty listing is a valid one.
-        bytes.extend(zstd::bulk::compress(&plain, 1).unwrap_or_default());
+        bytes.extend(zstd::bulk::compress(&self.plain, 1).unwrap_or_default());
         bytes
     }
 
     /// Reads what [`encode`](Listing::encode) wrote; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Listing> {
         let plain = zstd_plain(bytes.strip_prefix(MAGIC)?)?;
-        let mut rest = &plain[..];
-        let mut listing = Listing::default();
-        let mut path = Vec::new();
-        while !rest.is_empty() {
-            let shared = usize::try_from(read_number(&mut rest)?).ok()?;
-            let length = usize::try_from(read_number(&mut rest)?).ok()?;
-            if shared > path.len() {
-                return None;
-            }
-            path.truncate(shared);
-            path.extend_from_slice(take(&mut rest, length)?);
-            let kind = *take(&mut rest, 1)?.first()?;
-            let mode = u32::try_from(read_number(&mut rest)?).ok()?;
-            let uid = u32::try_from(read_number(&mut rest)?).ok()?;
-            let gid = u32::try_from(read_number(&mut rest)?).ok()?;
-            let xattrs = match take(&mut rest, 1)?.first()? {
-                0 => [0; 8],
-                _ => take(&mut rest, 8)?.try_into().ok()?,
-            };
-            let content = match kind {
-                DIRECTORY => [0; 16],
-                _ => take(&mut rest, 16)?.try_into().ok()?,
-            };
-            // Offsets are 32 bits wide; nobody selects paths of 4 GB.
-            u32::try_from(listing.paths.len() + path.len()).ok()?;
-            listing.push(NewFile { path: &path, kind, mode, owner: (uid, gid), content, xattrs });
+        let (mut reader, mut files) = (Reader::new(&plain), 0);
+        while let Some(file) = reader.file {
+            files += usize::from(file.kind != DIRECTORY);
+            reader.advance();
         }
-        Some(listing)
+        let (last, is_whole) = (reader.path, reader.rest.is_empty() && !reader.is_damaged);
+        is_whole.then_some(Listing { plain, last, files, is_mixed: false })
+    }
+}
+
+/// Walks along a listing.
+struct Reader<'l> {
+    /// The file it is at; none at the end, or where nothing can be read.
+    file: Option<Listed>,
+    /// Its path, or the last one's.
+    path: Vec<u8>,
+    rest: &'l [u8],
+    is_damaged: bool,
+}
+
+impl Reader<'_> {
+    fn new(plain: &[u8]) -> Reader<'_> {
+        let mut reader = Reader { file: None, path: Vec::new(), rest: plain, is_damaged: false };
+        reader.advance();
+        reader
+    }
+
+    fn advance(&mut self) {
+        self.file = None;
+        if !self.rest.is_empty() && !self.is_damaged {
+            self.file = self.read();
+            self.is_damaged = self.file.is_none();
+        }
+    }
+
+    fn read(&mut self) -> Option<Listed> {
+        let rest = &mut self.rest;
+        let shared = usize::try_from(read_number(rest)?).ok()?;
+        let length = usize::try_from(read_number(rest)?).ok()?;
+        if shared > self.path.len() {
+            return None;
+        }
+        self.path.truncate(shared);
+        self.path.extend_from_slice(take(rest, length)?);
+        let kind = *take(rest, 1)?.first()?;
+        let mut short = || u32::try_from(read_number(rest)?).ok();
+        let (mode, owner) = (short()?, (short()?, short()?));
+        let xattrs = match take(rest, 1)?.first()? {
+            0 => [0; 8],
+            _ => take(rest, 8)?.try_into().ok()?,
+        };
+        let content = match kind {
+            DIRECTORY => [0; 16],
+            _ => take(rest, 16)?.try_into().ok()?,
+        };
+        Some(Listed { kind, mode, owner, content, xattrs })
+    }
+
+    /// Passes a file that only this listing has; a directory of which there are files here is told by them.
+    fn untold(&mut self, change: FileChange) -> Option<Difference> {
+        let is_directory = self.file?.kind == DIRECTORY;
+        let path = self.path.clone();
+        self.advance();
+        let is_told = is_directory && self.file.is_some() && below(&self.path, &path);
+        (!is_told).then_some(Difference { path, change })
     }
 }
 
@@ -283,10 +318,8 @@ fn changes(old: &Listed, new: &Listed) -> impl Iterator<Item = FileChange> {
     let kind = (old.kind != new.kind).then(|| FileChange::Kind(word(old.kind), word(new.kind)));
     let same = kind.is_none();
     let content = (same && old.content != new.content).then_some(FileChange::Content);
-    let modes = (u32::from(old.mode), u32::from(new.mode));
-    let mode = (same && modes.0 != modes.1).then_some(FileChange::Mode(modes.0, modes.1));
-    let owners = ((old.uid, old.gid), (new.uid, new.gid));
-    let owner = (owners.0 != owners.1).then_some(FileChange::Owner(owners.0, owners.1));
+    let mode = (same && old.mode != new.mode).then_some(FileChange::Mode(old.mode, new.mode));
+    let owner = (old.owner != new.owner).then_some(FileChange::Owner(old.owner, new.owner));
     let xattrs = (old.xattrs != new.xattrs).then_some(FileChange::Xattrs);
     [kind, content, mode, owner, xattrs].into_iter().flatten()
 }
@@ -414,15 +447,28 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_what_was_not_is_refused() {
-        let mut written = listing(&[("a", b'd', 0o755, 0), ("a/b", b'f', 0o4755, 3), ("z", b'l', 0, 9)]);
-        written.files[1].xattrs = [5; 8];
-        written.files[1].uid = 70_000;
+        let mut written = listing(&[("a", b'd', 0o755, 0), ("a/b", b'f', 0o4755, 3)]);
+        let (content, xattrs) = ([9; 16], [5; 8]);
+        written.push(NewFile { path: b"z", kind: b'l', mode: 0, owner: (70_000, 0), content, xattrs });
         let bytes = written.encode();
         assert_eq!(Listing::decode(&bytes).unwrap(), written);
         assert_eq!(Listing::decode(&bytes[..bytes.len() - 3]), None);
         assert_eq!(Listing::decode(b""), None);
-        let mut hostile = MAGIC.to_vec();
-        hostile.extend(zstd::bulk::compress(&[0xff; 40], 1).unwrap());
-        assert_eq!(Listing::decode(&hostile), None);
+        for damaged in [&[0xff; 40][..], &written.plain[..written.plain.len() - 1], &[5, 1, b'x']] {
+            let mut hostile = MAGIC.to_vec();
+            hostile.extend(zstd::bulk::compress(damaged, 1).unwrap());
+            assert_eq!(Listing::decode(&hostile), None);
+        }
+    }
+
+    #[test]
+    fn paths_that_come_twice_or_in_another_order_are_listed_once_and_in_order() {
+        let mut mixed = listing(&[("b", b'd', 0o755, 0), ("b/x", b'f', 0o644, 1), ("a", b'f', 0o644, 2)]);
+        mixed.push(NewFile { path: b"b/x", kind: b'f', mode: 0o644, owner: (0, 0), content: [1; 16], xattrs: [0; 8] });
+        let joined = Listing::join(&[&mixed, &mixed]);
+        mixed.tidy();
+        let tidy = listing(&[("a", b'f', 0o644, 2), ("b", b'd', 0o755, 0), ("b/x", b'f', 0o644, 1)]);
+        assert_eq!((&mixed, &joined), (&tidy, &tidy));
+        assert_eq!(mixed.files(), 2);
     }
 }

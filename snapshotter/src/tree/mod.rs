@@ -125,14 +125,16 @@ pub fn survey(tree: Tree<'_>, what: &SelectPath, cache: Option<&StatCache>) -> R
         for scan in &mut scans {
             content::hash(scan, cache)?;
         }
-        Ok(Survey { digest: digest::of_path(what, &scans), scans })
+        let digest = digest::of_path(what, &scans);
+        scans.iter_mut().for_each(scan::Scan::forget_states);
+        Ok(Survey { digest, scans })
     })
 }
 
-/// The files of several surveys of one tree, each once.
-pub fn list(surveys: &[&Survey]) -> Listing {
+/// The files of a survey, each once.
+pub fn list(survey: &Survey) -> Listing {
     let mut listing = Listing::default();
-    surveys.iter().flat_map(|survey| &survey.scans).for_each(|scan| listing.add(scan));
+    survey.scans.iter().for_each(|scan| listing.add(scan));
     listing.tidy();
     listing
 }

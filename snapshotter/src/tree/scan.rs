@@ -4,8 +4,9 @@
 //! its directory and the entries of a directory are neighbours, sorted by name: all that follows is a loop over it,
 //! forwards or backwards, and no depth of directories exhausts a stack or the descriptors.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{self, HashMap};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rayon::prelude::*;
@@ -18,7 +19,7 @@ use super::cache::Identity;
 use super::error::{rooted, Error};
 use super::resolve::{open_beneath, stat, Entry};
 use super::select::{join, visible};
-use super::xattr::{self, Xattrs};
+use super::xattr::{self, Xattr, Xattrs};
 use super::{Ownership, Specials, Tree};
 
 /// What kind of file something is.
@@ -63,61 +64,99 @@ impl Kind {
     }
 }
 
-/// One entry of a walk.
+/// One entry of a walk. There may be very many: what few of them have is put aside.
 #[derive(Debug)]
 pub(super) struct Node {
     pub parent: u32,
-    pub name: Box<[u8]>,
+    /// Where its name is among all names, and how long it is.
+    name: u32,
+    name_length: u16,
+    /// Permission, set-id and sticky bits.
+    mode: u16,
     pub kind: Kind,
-    pub uid: u32,
-    pub gid: u32,
-    pub nlink: u32,
-    pub rdev: u64,
-    pub blocks: u64,
-    /// Its size, times and mode, and where it is.
-    pub id: Identity,
-    /// Its entries are `first .. first + count` of the list.
-    pub first: u32,
-    pub count: u32,
     /// Wanted itself, not only for what is below.
     pub selected: bool,
     /// Wanted at all.
     pub kept: bool,
-    /// An earlier file that is the same inode.
-    pub same_as: Option<u32>,
-    /// A link's text.
-    pub link: Option<Box<[u8]>>,
-    pub xattrs: Option<Xattrs>,
-    /// The hash of a regular file's bytes, once they were read.
-    pub content: Option<[u8; 32]>,
+    pub uid: u32,
+    pub gid: u32,
+    /// Its entries are `first .. first + count` of the list.
+    pub first: u32,
+    pub count: u32,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few files have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// There are other names of it.
+    is_shared: bool,
+    /// It takes less than its size.
+    is_sparse: bool,
+    rdev: u64,
+    same_as: Option<u32>,
+    link: Box<[u8]>,
+    xattrs: Xattrs,
 }
 
 impl Node {
-    fn new(parent: u32, name: Box<[u8]>, kind: Kind, stat: &Stat) -> Node {
+    fn new(kind: Kind, stat: &Stat) -> Node {
+        let is_file = kind == Kind::File;
+        let rare = Rare {
+            is_shared: is_file && stat.st_nlink > 1,
+            is_sparse: is_file && (stat.st_blocks as u64).saturating_mul(512) < stat.st_size as u64,
+            rdev: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { stat.st_rdev } else { 0 },
+            ..Rare::default()
+        };
+        let is_any = rare.is_shared || rare.is_sparse || rare.rdev != 0;
         Node {
-            parent,
-            name,
+            parent: 0,
+            name: 0,
+            name_length: 0,
+            mode: (stat.st_mode & 0o7777) as u16,
             kind,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
-            rdev: stat.st_rdev,
-            blocks: stat.st_blocks as u64,
-            id: Identity::of(stat),
-            first: 0,
-            count: 0,
             selected: true,
             kept: true,
-            same_as: None,
-            link: None,
-            xattrs: None,
-            content: None,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            first: 0,
+            count: 0,
+            rare: is_any.then(|| Box::new(rare)),
         }
     }
 
     /// Permission, set-id and sticky bits.
     pub fn mode(&self) -> u32 {
-        self.id.mode & 0o7777
+        u32::from(self.mode)
+    }
+
+    /// Its entries.
+    pub fn entries(&self) -> Range<u32> {
+        self.first..self.first + self.count
+    }
+
+    /// An earlier file that is the same inode.
+    pub fn same_as(&self) -> Option<u32> {
+        self.rare.as_ref()?.same_as
+    }
+
+    /// Whether it takes less than its size.
+    pub fn is_sparse(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.is_sparse)
+    }
+
+    /// Which device it is.
+    pub fn rdev(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.rdev)
+    }
+
+    /// A link's text.
+    pub fn link(&self) -> &[u8] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.link)
+    }
+
+    pub fn xattrs(&self) -> &[Xattr] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.xattrs)
     }
 }
 
@@ -129,6 +168,11 @@ pub(super) struct Scan {
     pub base: Vec<u8>,
     pub ownership: Ownership,
     pub nodes: Vec<Node>,
+    /// Of each node its size, times and mode, and where it is; until [`forget_states`](Scan::forget_states).
+    pub states: Vec<Identity>,
+    /// Of each node the hash of its bytes, if it is a regular file that was read.
+    pub contents: Vec<[u8; 32]>,
+    names: Vec<u8>,
 }
 
 /// A directory yet to be listed.
@@ -152,8 +196,14 @@ struct State {
 /// So many directories are listed before what was found is put in order: more would only take memory twice.
 const AT_ONCE: usize = 128;
 
-/// An entry, and what the patterns said of it if it is a directory that is entered.
-type Listed = (Node, Option<Box<State>>);
+/// An entry as it was listed.
+struct Listed {
+    name: Box<[u8]>,
+    node: Node,
+    state: Identity,
+    /// What the patterns said of it, if it is a directory that is entered.
+    enter: Option<Box<State>>,
+}
 
 /// Lists what is wanted of `entry`; `None` if nothing is left of it.
 ///
@@ -167,11 +217,13 @@ pub(super) fn walk(
     exclude: &Patterns,
 ) -> Result<Option<Scan>, Error> {
     let Some(kind) = Kind::of(FileType::from_raw_mode(entry.stat.st_mode)) else { return Ok(None) };
-    let mut top = Node::new(0, Box::default(), kind, &entry.stat);
+    let mut top = Node::new(kind, &entry.stat);
     top.selected = !entry.filter.is_match();
     complete(tree, &mut top, entry.dir.as_fd(), &entry.name, &|| entry.real.clone())?;
     let state = State { filter: entry.filter.clone(), ..State::default() };
-    let mut scan = Scan { base, ownership: tree.ownership, nodes: vec![top], entry };
+    let states = vec![Identity::of(&entry.stat)];
+    let (contents, names) = Default::default();
+    let mut scan = Scan { base, ownership: tree.ownership, nodes: vec![top], states, contents, names, entry };
     let mut level = Vec::new();
     if kind == Kind::Dir {
         level.push(Pending { node: 0, path: scan.entry.real.clone(), below: Vec::new(), state });
@@ -183,21 +235,32 @@ pub(super) fn walk(
             let lists = part.par_iter().map(|dir| list(tree, top, dir, include, exclude));
             let lists: Vec<_> = lists.collect::<Result<_, Error>>()?;
             for (dir, list) in part.iter().zip(lists) {
-                let first = scan.nodes.len() as u32;
-                scan.nodes[dir.node as usize].first = first;
+                // Positions are 32 bits wide; nothing that a machine can hold fills them.
+                let last = scan.names.len() + list.iter().map(|listed| listed.name.len()).sum::<usize>();
+                if u32::try_from(last.max(scan.nodes.len() + list.len())).is_err() {
+                    return Err(Error::unreadable(&dir.path, Errno::OVERFLOW));
+                }
+                scan.nodes[dir.node as usize].first = scan.nodes.len() as u32;
                 scan.nodes[dir.node as usize].count = list.len() as u32;
-                for (mut node, enter) in list {
+                for Listed { name, mut node, state, enter } in list {
                     node.parent = dir.node;
+                    node.name = scan.names.len() as u32;
+                    node.name_length = name.len() as u16;
+                    scan.names.extend_from_slice(&name);
                     if let Some(state) = enter {
-                        let (path, below) = (join(&dir.path, &node.name), join(&dir.below, &node.name));
+                        let (path, below) = (join(&dir.path, &name), join(&dir.below, &name));
                         next.push(Pending { node: scan.nodes.len() as u32, path, below, state: *state });
                     }
                     scan.nodes.push(node);
+                    scan.states.push(state);
                 }
             }
         }
         level = next;
     }
+    scan.nodes.shrink_to_fit();
+    scan.states.shrink_to_fit();
+    scan.names.shrink_to_fit();
     scan.prune();
     scan.find_links();
     Ok(scan.nodes[0].kept.then_some(scan))
@@ -251,11 +314,11 @@ fn list(
         } else if !selected {
             return Ok(None);
         }
-        let mut node = Node::new(0, Box::default(), kind, &stat);
+        let mut node = Node::new(kind, &stat);
         node.selected = selected;
         complete(tree, &mut node, fd.as_fd(), &name, &path)?;
-        node.name = name;
-        Ok(Some((node, (kind == Kind::Dir).then(|| Box::new(state)))))
+        let enter = (kind == Kind::Dir).then(|| Box::new(state));
+        Ok(Some(Listed { name, node, state: Identity::of(&stat), enter }))
     };
     names.into_par_iter().with_min_len(128).filter_map(|name| judge(name).transpose()).collect()
 }
@@ -273,10 +336,13 @@ fn complete(
     }
     if node.kind == Kind::Symlink {
         let target = fs::readlinkat(dir, name, Vec::new()).map_err(|errno| Error::unreadable(&path(), errno))?;
-        node.link = Some(target.into_bytes().into());
+        node.rare.get_or_insert_default().link = target.into_bytes().into();
     }
     if tree.ownership == Ownership::Kept {
-        node.xattrs = xattr::read(dir, name).map_err(|errno| Error::unreadable(&path(), errno))?;
+        let xattrs = xattr::read(dir, name).map_err(|errno| Error::unreadable(&path(), errno))?;
+        if let Some(xattrs) = xattrs {
+            node.rare.get_or_insert_default().xattrs = xattrs;
+        }
     }
     Ok(())
 }
@@ -340,17 +406,26 @@ impl Scan {
 
     fn find_links(&mut self) {
         let mut first = HashMap::new();
-        for index in 0..self.nodes.len() {
-            let node = &mut self.nodes[index];
-            if node.kept && node.kind == Kind::File && node.nlink > 1 {
-                match first.entry((node.id.dev, node.id.ino)) {
-                    std::collections::hash_map::Entry::Occupied(seen) => node.same_as = Some(*seen.get()),
-                    std::collections::hash_map::Entry::Vacant(free) => {
-                        free.insert(index as u32);
-                    }
+        for (index, (node, state)) in self.nodes.iter_mut().zip(&self.states).enumerate() {
+            let Some(rare) = node.rare.as_mut().filter(|rare| rare.is_shared && node.kept) else { continue };
+            match first.entry((state.dev, state.ino)) {
+                hash_map::Entry::Occupied(seen) => rare.same_as = Some(*seen.get()),
+                hash_map::Entry::Vacant(free) => {
+                    free.insert(index as u32);
                 }
             }
         }
+    }
+
+    /// Keeps names and contents only: with the states nothing can be read any more.
+    pub fn forget_states(&mut self) {
+        self.states = Vec::new();
+    }
+
+    /// The hash of the bytes of a regular file, under whichever of its names it was read.
+    pub fn content(&self, index: u32) -> [u8; 32] {
+        let index = self.nodes[index as usize].same_as().unwrap_or(index);
+        self.contents.get(index as usize).copied().unwrap_or_default()
     }
 
     /// An entry's path from the selected one; empty for that itself.
@@ -358,7 +433,7 @@ impl Scan {
         let mut names = Vec::new();
         let mut at = index;
         while at != 0 {
-            names.push(&*self.nodes[at as usize].name);
+            names.push(self.own_name(at));
             at = self.nodes[at as usize].parent;
         }
         names.reverse();
@@ -386,28 +461,37 @@ impl Scan {
 
     /// An entry's name in the directory that holds it.
     pub fn name(&self, index: u32) -> &[u8] {
-        if index == 0 {
-            &self.entry.name
-        } else {
-            &self.nodes[index as usize].name
+        match index {
+            0 => &self.entry.name,
+            _ => self.own_name(index),
         }
     }
 
-    /// What is wanted and no directory, in parts that share a directory.
-    pub fn leaves(&self) -> Vec<Vec<u32>> {
-        const PART: usize = 64;
-        let wanted = |index: &u32| {
-            let node = &self.nodes[*index as usize];
-            node.kept && node.kind != Kind::Dir
+    /// As [`name`](Scan::name), but empty for the selected entry itself.
+    pub fn own_name(&self, index: u32) -> &[u8] {
+        let node = &self.nodes[index as usize];
+        &self.names[node.name as usize..][..usize::from(node.name_length)]
+    }
+}
+
+/// The directory that holds an entry, kept open for the next one, which is likely in it too.
+#[derive(Default)]
+pub(super) struct Holder(Option<(Option<u32>, OwnedFd)>);
+
+impl Holder {
+    /// The directory that holds an entry; `open` opens it unless it is that of the entry before.
+    pub fn of(
+        &mut self,
+        scan: &Scan,
+        index: u32,
+        open: impl FnOnce() -> Result<OwnedFd, Error>,
+    ) -> Result<BorrowedFd<'_>, Error> {
+        let holder = (index != 0).then(|| scan.nodes[index as usize].parent);
+        let kept = self.0.take().filter(|(of, _)| *of == holder);
+        let fd = match kept {
+            Some((_, fd)) => fd,
+            None => open()?,
         };
-        let mut parts = Vec::new();
-        if wanted(&0) {
-            parts.push(vec![0]);
-        }
-        for dir in self.nodes.iter().filter(|node| node.kind == Kind::Dir && node.kept) {
-            let leaves: Vec<u32> = (dir.first..dir.first + dir.count).filter(wanted).collect();
-            parts.extend(leaves.chunks(PART).map(<[u32]>::to_vec));
-        }
-        parts
+        Ok(self.0.insert((holder, fd)).1.as_fd())
     }
 }

@@ -8,8 +8,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 
-/// Names and values, sorted by name.
-pub(super) type Xattrs = Box<[(Box<[u8]>, Box<[u8]>)]>;
+/// A name and its value.
+pub(super) type Xattr = (Box<[u8]>, Box<[u8]>);
+
+/// All of a file, sorted by name.
+pub(super) type Xattrs = Box<[Xattr]>;
 
 /// Kept are file capabilities and what users set; all others belong to the machine.
 fn is_kept(name: &[u8]) -> bool {
@@ -44,8 +47,8 @@ pub(super) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Xattrs>, E
 }
 
 /// Sets attributes; where the file system has none for this kind of file they are left out, as the reference does.
-pub(super) fn write(dir: BorrowedFd<'_>, name: &[u8], xattrs: &Option<Xattrs>) -> Result<(), Errno> {
-    for (key, value) in xattrs.iter().flatten() {
+pub(super) fn write(dir: BorrowedFd<'_>, name: &[u8], xattrs: &[Xattr]) -> Result<(), Errno> {
+    for (key, value) in xattrs {
         match fs::lsetxattr(proc_path(dir, name).as_slice(), &**key, value, XattrFlags::empty()) {
             Err(Errno::OPNOTSUPP) => {}
             Err(Errno::PERM) if key.starts_with(b"user.") => {}

@@ -227,7 +227,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The listings of a step's contexts in one file: for each the input's number and its length.
-pub(crate) fn pack(listings: &[(usize, Listing)]) -> Vec<u8> {
+pub(crate) fn pack(listings: &[(usize, Arc<Listing>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (input, listing) in listings {
         let encoded = listing.encode();
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn listings_of_several_inputs_share_a_file() {
-        let packed = pack(&[(1, Listing::default()), (3, Listing::default())]);
+        let packed = pack(&[(1, Arc::default()), (3, Arc::default())]);
         assert_eq!(unpack(&packed).unwrap(), [(1, Listing::default()), (3, Listing::default())]);
         assert_eq!(unpack(&packed[..5]), None);
     }

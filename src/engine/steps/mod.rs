@@ -20,8 +20,9 @@ use super::client::Client;
 use super::request::Entitlements;
 use super::results::Output;
 use super::started::Started;
+use crate::cdi;
 use crate::sandbox::{self, Sandbox};
-pub(crate) use run::{Agent, Emptied, DEFAULT_PATH};
+pub(crate) use run::{edits, limits, of_resources, Agent, Emptied, DEFAULT_PATH};
 
 /// What steps work with.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub(crate) struct StepCx {
     /// The asker of the build.
     pub client: Arc<dyn Client>,
     pub entitlements: Entitlements,
+    /// Where devices are described.
+    pub devices: Arc<cdi::Config>,
     /// What the build emptied.
     pub emptied: Arc<Emptied>,
     /// Started when the first process is.
@@ -49,6 +52,14 @@ pub enum StepFailure {
         command: String,
         /// Its code; 128 and the signal's number for a killed one.
         code: i32,
+    },
+    /// The kernel killed it for want of memory.
+    #[error("process {command:?} did not complete successfully: cannot allocate memory")]
+    OutOfMemory {
+        /// Its words.
+        command: String,
+        /// The bytes it had, where it was given a limit.
+        limit: Option<u64>,
     },
     /// The process could not be started.
     #[error("process {command:?} did not complete successfully")]
@@ -77,6 +88,18 @@ pub enum StepFailure {
     NoSecret {
         /// Which.
         id: String,
+    },
+    /// It is not said which secret is meant.
+    #[error("secret ID missing for {name:?} environment variable")]
+    NoSecretId {
+        /// The variable it was for.
+        name: String,
+    },
+    /// No variable can have this name.
+    #[error("{name:?} is no name of an environment variable")]
+    BadVariable {
+        /// As it was asked for.
+        name: String,
     },
     /// No variable can have this secret's value.
     #[error("secret {id}: it has a NUL byte, so it cannot be a variable")]
@@ -113,9 +136,34 @@ pub enum StepFailure {
         /// As it was asked for.
         name: String,
     },
+    /// A limit that cannot be meant.
+    #[error("{limit} {value}: want {want}")]
+    BadLimit {
+        /// The option that sets it.
+        limit: &'static str,
+        /// As it was asked for.
+        value: String,
+        /// What it should be.
+        want: &'static str,
+    },
+    /// No control group can be meant by this.
+    #[error(transparent)]
+    BadCgroupParent(sandbox::Error),
     /// The step needs an entitlement that the caller did not give.
     #[error("{0} is not allowed")]
     NotEntitled(&'static str),
+    /// A device that it cannot have.
+    #[error(transparent)]
+    Device(#[from] cdi::Error),
+    /// A device whose node is not there, or is something else.
+    #[error("the device at {path} cannot be used")]
+    DeviceNode {
+        /// On the host.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// A source of a kind that nobody knows.
     #[error("unknown source scheme {scheme:?}")]
     UnknownScheme {

@@ -12,7 +12,7 @@ use rustix::fs::{
 use crate::layer::{apply, pack, Compression, Limits, PackOptions, Pulled};
 use crate::overlay::whiteout::{make_whiteout, mark_opaque, path_of};
 use crate::snapshot::open_directory;
-use crate::snapshot::walk::scan;
+use crate::snapshot::walk::{scan, Entry};
 use crate::testing::{needs_machine_root, scratch_store};
 use crate::{Lease, SnapshotId, Store};
 
@@ -175,19 +175,9 @@ fn base(store: &Store, lease: &Lease) -> SnapshotId {
 }
 
 /// What has to be the same, file by file.
-fn entries(store: &Store, upper: &std::path::Path) -> Vec<crate::snapshot::walk::Entry> {
+fn entries(store: &Store, upper: &std::path::Path) -> Vec<Entry> {
     let root = open_directory(upper).unwrap();
-    let mut entries = scan(root.as_fd(), store.xattrs()).unwrap();
-    for entry in &mut entries {
-        // Which files share an inode counts, not which inode it is; the digest sees to that. Layers keep no fractions
-        // of seconds. Deletions have no time, and neither has a root that is no entry of the layer.
-        entry.shared_inode = None;
-        entry.mtime.1 = 0;
-        if entry.is_whiteout() || entry.path.is_empty() {
-            entry.mtime.0 = 0;
-        }
-    }
-    entries
+    scan(root.as_fd(), store.xattrs()).unwrap().into_iter().map(Entry::as_layers_keep_it).collect()
 }
 
 fn round_trip(store: &Store, lease: &Lease, parent: Option<&SnapshotId>, tree: &[Made]) {

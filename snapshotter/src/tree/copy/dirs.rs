@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::super::error::{rooted, Error};
 use super::super::resolve::{open_beneath, open_dir, stat, times, timespec};
-use super::super::scan::{Kind, Node};
+use super::super::scan::Kind;
 use super::super::xattr;
 use super::files::clear;
 use super::{InTheWay, Job};
@@ -48,9 +48,8 @@ pub(super) fn make(job: &Job<'_>) -> Result<(Option<OwnedFd>, Fates), Error> {
     // Without patterns of its own, a copy gives existing directories the metadata of the source's.
     let merging = if job.request.what.include.is_empty() { Fate::Complete } else { Fate::Mode };
     for (index, dir) in nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Dir && node.kept) {
-        let children = dir.first..dir.first + dir.count;
         let wanted: Vec<u32> =
-            children.filter(|at| nodes[*at as usize].kind == Kind::Dir && nodes[*at as usize].kept).collect();
+            dir.entries().filter(|at| nodes[*at as usize].kind == Kind::Dir && nodes[*at as usize].kept).collect();
         if wanted.is_empty() {
             continue;
         }
@@ -95,7 +94,7 @@ pub(super) fn finish(job: &Job<'_>, base: Option<&OwnedFd>, fates: &[(u32, Fate)
         let complete = || -> Result<(), Errno> {
             let dir = open_beneath(base.as_fd(), &job.scan.below(*index))?;
             match fate {
-                Fate::Complete => complete_dir(job, node, &dir),
+                Fate::Complete => complete_dir(job, *index, &dir),
                 Fate::Mode | Fate::Keep => fs::fchmod(&dir, Mode::from_raw_mode(node.mode())),
             }
         };
@@ -104,18 +103,19 @@ pub(super) fn finish(job: &Job<'_>, base: Option<&OwnedFd>, fates: &[(u32, Fate)
     Ok(())
 }
 
-fn complete_dir(job: &Job<'_>, node: &Node, dir: &OwnedFd) -> Result<(), Errno> {
+fn complete_dir(job: &Job<'_>, index: u32, dir: &OwnedFd) -> Result<(), Errno> {
+    let node = &job.scan.nodes[index as usize];
     let owner = job.owner(node);
     fs::fchown(dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
     // Changing the owner clears set-id bits.
     fs::fchmod(dir, Mode::from_raw_mode(job.mode(node)))?;
-    xattr::write(dir.as_fd(), b"", &node.xattrs)?;
-    fs::futimens(dir, &times(mtime(job, node)))
+    xattr::write(dir.as_fd(), b"", node.xattrs())?;
+    fs::futimens(dir, &times(mtime(job, index)))
 }
 
 /// The modification time that a copy of this entry gets.
-pub(super) fn mtime(job: &Job<'_>, node: &Node) -> rustix::fs::Timespec {
-    let (tv_sec, tv_nsec) = node.id.mtime;
+pub(super) fn mtime(job: &Job<'_>, index: u32) -> rustix::fs::Timespec {
+    let (tv_sec, tv_nsec) = job.scan.states[index as usize].mtime();
     let own = rustix::fs::Timespec { tv_sec, tv_nsec: tv_nsec.into() };
     job.request.change.time.map_or(own, timespec)
 }

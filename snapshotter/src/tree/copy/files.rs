@@ -2,15 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rayon::prelude::*;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid};
 use rustix::io::Errno;
 
 use super::super::cache::{now, Learned, StatCache};
-use super::super::content::{check, open, read_all, Content};
+use super::super::content::{check, open, read_all};
 use super::super::error::{rooted, Error};
 use super::super::resolve::{open_beneath, stat, times};
-use super::super::scan::{Kind, Node};
+use super::super::scan::{Holder, Kind};
 use super::super::xattr;
 use super::dirs::mtime;
 use super::remove::remove_all;
@@ -19,37 +18,55 @@ use super::{InTheWay, Job};
 /// Files smaller than this are not searched for holes.
 const SPARSE_FROM: u64 = 64 * 1024;
 
-/// Writes all that is no directory, and returns the content hashes of the files that were read.
+/// Writes what is no directory of the entries from `first` on, and fills in what the files contained.
 pub(super) fn write(
     job: &Job<'_>,
     base: Option<&OwnedFd>,
+    first: u32,
+    contents: &mut [[u8; 32]],
     cache: Option<&StatCache>,
-) -> Result<Vec<Vec<Content>>, Error> {
-    let parts = job.scan.leaves();
-    let write_part = |part: &Vec<u32>| -> Result<Vec<Content>, Error> {
-        let from = job.scan.open_holder(part[0])?;
-        let into = open_target(job, base, part[0])?;
-        let mut buffer = Vec::new();
-        let mut read = Vec::with_capacity(part.len());
-        for &index in part {
-            let node = &job.scan.nodes[index as usize];
-            job.check_name(index)?;
-            match node.kind {
-                Kind::File if node.same_as.is_some() => {}
-                Kind::File => read.push(write_file(job, index, &from, &into, &mut buffer, cache)?),
-                _ => make_other(job, index, into.as_fd())?,
-            }
-        }
-        Ok(read)
-    };
-    let written: Vec<_> = parts.par_iter().map(write_part).collect::<Result<_, Error>>()?;
-    for index in 0..job.scan.nodes.len() as u32 {
+) -> Result<(), Error> {
+    let (mut from, mut into) = (Holder::default(), Holder::default());
+    let (mut buffer, mut learned) = (Vec::new(), Vec::new());
+    for (index, content) in (first..).zip(contents) {
         let node = &job.scan.nodes[index as usize];
-        if let (true, Some(first)) = (node.kept, node.same_as) {
+        if !node.kept || node.kind == Kind::Dir {
+            continue;
+        }
+        job.check_name(index)?;
+        let into = into.of(job.scan, index, || open_target(job, base, index))?;
+        match node.kind {
+            Kind::File if node.same_as().is_some() => {}
+            Kind::File => {
+                let from = from.of(job.scan, index, || job.scan.open_holder(index))?;
+                let read = write_file(job, index, from, into, &mut buffer, cache)?;
+                *content = read.content;
+                learned.extend(read.learned);
+            }
+            _ => make_other(job, index, into)?,
+        }
+    }
+    if let Some(cache) = cache {
+        cache.learn(learned);
+    }
+    Ok(())
+}
+
+/// Gives files that were written their further names.
+pub(super) fn link_all(job: &Job<'_>, base: Option<&OwnedFd>) -> Result<(), Error> {
+    for (index, node) in (0..).zip(&job.scan.nodes) {
+        if let (true, Some(first)) = (node.kept, node.same_as()) {
             link(job, base, first, index)?;
         }
     }
-    Ok(written)
+    Ok(())
+}
+
+/// What a file contained.
+struct Read {
+    content: [u8; 32],
+    /// For the cache, unless that knew it.
+    learned: Option<Learned>,
 }
 
 fn open_target(job: &Job<'_>, base: Option<&OwnedFd>, index: u32) -> Result<OwnedFd, Error> {
@@ -63,22 +80,22 @@ fn open_target(job: &Job<'_>, base: Option<&OwnedFd>, index: u32) -> Result<Owne
 fn write_file(
     job: &Job<'_>,
     index: u32,
-    from: &OwnedFd,
-    into: &OwnedFd,
+    from: BorrowedFd<'_>,
+    into: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
     cache: Option<&StatCache>,
-) -> Result<Content, Error> {
-    let node = &job.scan.nodes[index as usize];
+) -> Result<Read, Error> {
+    let (node, id) = (&job.scan.nodes[index as usize], job.scan.states[index as usize]);
     let unwritable = |errno: Errno| job.unwritable(index, errno);
     let began = now();
-    let file = open(job.scan, index, from.as_fd())?;
-    let out = make(job, index, into.as_fd(), |name| {
+    let file = open(job.scan, index, from)?;
+    let out = make(job, index, into, |name| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         fs::openat(into, name, flags, Mode::RUSR | Mode::WUSR)
     })?;
-    let holes = node.id.size >= SPARSE_FROM && node.blocks.saturating_mul(512) < node.id.size;
-    let known = cache.and_then(|cache| cache.look_up(&node.id));
-    let (hash, learned) = match known {
+    let holes = id.size >= SPARSE_FROM && node.is_sparse();
+    let known = cache.and_then(|cache| cache.look_up(&id));
+    let (content, learned) = match known {
         Some(hash) => {
             copy_unread(job, index, &file, &out, holes)?;
             (hash, None)
@@ -98,23 +115,24 @@ fn write_file(
                 Ok(())
             })?;
             if holed {
-                fs::ftruncate(&out, node.id.size).map_err(unwritable)?;
+                fs::ftruncate(&out, id.size).map_err(unwritable)?;
             }
             let hash = *hasher.finalize().as_bytes();
-            (hash, Some(Box::new(Learned { id: node.id, content: hash, began })))
+            (hash, Some(Learned { id, content: hash, began }))
         }
     };
-    complete(job, node, &out).map_err(unwritable)?;
-    xattr::write(into.as_fd(), job.name(index), &node.xattrs).map_err(unwritable)?;
-    Ok(Content { node: index, hash, learned })
+    complete(job, index, &out).map_err(unwritable)?;
+    xattr::write(into, job.name(index), node.xattrs()).map_err(unwritable)?;
+    Ok(Read { content, learned })
 }
 
-fn complete(job: &Job<'_>, node: &Node, out: &OwnedFd) -> Result<(), Errno> {
+fn complete(job: &Job<'_>, index: u32, out: &OwnedFd) -> Result<(), Errno> {
+    let node = &job.scan.nodes[index as usize];
     let owner = job.owner(node);
     fs::fchown(out, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
     // Changing the owner clears set-id bits.
     fs::fchmod(out, Mode::from_raw_mode(job.mode(node)))?;
-    fs::futimens(out, &times(mtime(job, node)))
+    fs::futimens(out, &times(mtime(job, index)))
 }
 
 fn write_at(out: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
@@ -135,7 +153,7 @@ fn write_at(out: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
 /// Copies a file whose content is known: the kernel moves the bytes, or shares them where the file system can.
 fn copy_unread(job: &Job<'_>, index: u32, file: &OwnedFd, out: &OwnedFd, holes: bool) -> Result<(), Error> {
     check(job.scan, index, file)?;
-    let size = job.scan.nodes[index as usize].id.size;
+    let size = job.scan.states[index as usize].size;
     let unreadable = |errno: Errno| Error::unreadable(&job.scan.path(index), errno);
     let mut at = 0;
     while at < size {
@@ -190,8 +208,8 @@ fn make_other(job: &Job<'_>, index: u32, dir: BorrowedFd<'_>) -> Result<(), Erro
         _ => FileType::Symlink,
     };
     make(job, index, dir, |name| match kind {
-        FileType::Symlink => fs::symlinkat(node.link.as_deref().unwrap_or_default(), dir, name),
-        _ => fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, node.rdev),
+        FileType::Symlink => fs::symlinkat(node.link(), dir, name),
+        _ => fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, node.rdev()),
     })?;
     let name = job.name(index);
     let finish = || -> Result<(), Errno> {
@@ -202,8 +220,8 @@ fn make_other(job: &Job<'_>, index: u32, dir: BorrowedFd<'_>) -> Result<(), Erro
             // It was made a moment ago in a directory that is only ours, so this is no link.
             fs::chmodat(dir, name, Mode::from_raw_mode(job.mode(node)), AtFlags::empty())?;
         }
-        xattr::write(dir, name, &node.xattrs)?;
-        fs::utimensat(dir, name, &times(mtime(job, node)), AtFlags::SYMLINK_NOFOLLOW)
+        xattr::write(dir, name, node.xattrs())?;
+        fs::utimensat(dir, name, &times(mtime(job, index)), AtFlags::SYMLINK_NOFOLLOW)
     };
     finish().map_err(|errno| job.unwritable(index, errno))
 }

@@ -133,18 +133,20 @@ fn copy_in_pool(
         }
         let is_dir = scan.nodes[0].kind == Kind::Dir;
         let target = place::place(dest, request, is_dir, &scan.base)?;
+        let (base, fates) = dirs::make(&Job { scan, request, target: &target })?;
+        content::by_parts(scan, |scan, first, contents| {
+            files::write(&Job { scan, request, target: &target }, base.as_ref(), first, contents, cache)
+        })?;
         let job = Job { scan, request, target: &target };
-        let (base, fates) = dirs::make(&job)?;
-        let contents = files::write(&job, base.as_ref(), cache)?;
+        files::link_all(&job, base.as_ref())?;
         dirs::finish(&job, base.as_ref(), &fates)?;
         set_times(&target.made, request.change).map_err(|errno| Error::unwritable(&target.real, errno))?;
-        content::record(scan, contents, cache);
     }
-    let kept = || scans.iter().flat_map(|scan| &scan.nodes).filter(|node| node.kept);
+    let all = || scans.iter().flat_map(|scan| scan.nodes.iter().zip(&scan.states)).filter(|(node, _)| node.kept);
     Ok(Copied {
         digest: digest::of_path(request.what, &scans),
-        entries: kept().count() as u64,
-        bytes: kept().filter(|node| node.kind == Kind::File).map(|node| node.id.size).sum(),
+        entries: all().count() as u64,
+        bytes: all().filter(|(node, _)| node.kind == Kind::File).map(|(_, state)| state.size).sum(),
     })
 }
 
@@ -180,7 +182,7 @@ impl Job<'_> {
     fn name(&self, index: u32) -> &[u8] {
         match (index, &self.target.name) {
             (0, Some(name)) => name,
-            _ => &self.scan.nodes[index as usize].name,
+            _ => self.scan.own_name(index),
         }
     }
 

@@ -81,7 +81,7 @@ pub(super) fn try_unpack(scan: &mut Scan, dest: BorrowedFd<'_>, request: &CopyRe
     unpack(archive).map_err(|source| Error::Unpack { path: rooted(&real), source })?;
     super::super::content::check(scan, 0, &hashed)?;
     set_times(&made, request.change).map_err(|errno| Error::unwritable(&dir_path, errno))?;
-    scan.nodes[0].content = Some(*hasher.finalize().as_bytes());
+    scan.contents = vec![*hasher.finalize().as_bytes()];
     Ok(true)
 }
 

@@ -2,7 +2,9 @@
 
 mod agent;
 mod caches;
+mod devices;
 mod foreign;
+mod limits;
 mod mounts;
 mod secrets;
 
@@ -24,6 +26,8 @@ use crate::engine::results::Output;
 use crate::sandbox::{self, ProcessSpec};
 pub(crate) use agent::Agent;
 pub(crate) use caches::Emptied;
+pub(crate) use devices::edits;
+pub(crate) use limits::{limits, of_resources};
 use mounts::{Scene, Supplies};
 
 /// The environment's `PATH` of a step that sets none.
@@ -41,29 +45,37 @@ pub(crate) async fn run(
     let supplies = Arc::new(Supplies::gather(cx, at, op, hints, &inputs).await?);
     let (trees, spec) = {
         let (cx, op, supplies) = (cx.clone(), op.clone(), Arc::clone(&supplies));
+        let limits = limits(&op, hints)?;
         blocking(move || {
             let Scene { root, read_only_root, below, trees } = mounts::mount(&cx, &op, &inputs, &supplies)?;
             let mut spec = process(&cx, &op, root)?;
             supplies.secrets.add_to(&mut spec.env);
-            Ok::<_, StepFailure>((trees, ProcessSpec { read_only_root, mounts: below, ..spec }))
+            let mut spec = ProcessSpec { read_only_root, mounts: below, limits, ..spec };
+            devices::equip(&cx, &op, &mut spec)?;
+            Ok::<_, StepFailure>((trees, spec))
         })
         .await?
     };
-    let code = {
+    let memory = spec.limits.memory;
+    let End { code, out_of_memory } = {
         let agents = supplies.agents.iter().map(|(_, agent)| agent.serve(Arc::clone(&cx.client)));
         let serving = async {
             join_all(agents).await;
             std::future::pending().await
         };
         tokio::select! {
-            code = execute(cx, at, spec, Arc::clone(&supplies)) => code?,
+            end = execute(cx, at, spec, Arc::clone(&supplies)) => end?,
             never = serving => never,
         }
     };
     drop(supplies);
     let valid = &op.meta.valid_exit_codes;
     if !(valid.is_empty() && code == 0 || valid.contains(&code)) {
-        return Err(StepFailure::Exit { command: op.meta.args.join(" "), code });
+        let command = op.meta.args.join(" ");
+        return Err(match out_of_memory {
+            true => StepFailure::OutOfMemory { command, limit: memory },
+            false => StepFailure::Exit { command, code },
+        });
     }
     let cx = cx.clone();
     blocking(move || mounts::keep(&cx, trees)).await
@@ -88,10 +100,18 @@ pub(super) fn told_of_platform(failure: StepFailure, platform: Option<&Platform>
     }
 }
 
+/// How a process ended.
+struct End {
+    /// As a shell reports it.
+    code: i32,
+    /// The kernel killed a process of it, for want of memory.
+    out_of_memory: bool,
+}
+
 /// Starts the process, passes on what it writes, and waits for its end. Dropping the future kills the process.
 ///
 /// `supplies` are kept until the process has ended, also where it is killed while it starts.
-async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec, supplies: Arc<Supplies>) -> Result<i32, StepFailure> {
+async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec, supplies: Arc<Supplies>) -> Result<End, StepFailure> {
     let sandbox = cx.sandbox()?;
     let command = spec.args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let start = |source| StepFailure::Start { command: command.clone(), source };
@@ -108,11 +128,11 @@ async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec, supplies: Arc<Suppl
     })
     .await;
     let exit = running.wait().map_err(start)?;
-    Ok(match exit {
+    let code = match exit {
         sandbox::Exit::Code(code) => code,
-        // As a shell reports it.
         sandbox::Exit::Signal(signal) => 128 + signal,
-    })
+    };
+    Ok(End { code, out_of_memory: running.was_out_of_memory() })
 }
 
 /// Reads a pipe to its end.
@@ -146,10 +166,10 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
             ("ALL_PROXY", &proxy.all),
         ];
         for (name, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
+            // Whoever asks for the build knows the way out better than an image does.
             for name in [name.to_string(), name.to_lowercase()] {
-                if !has(&env, &name) {
-                    env.push(format!("{name}={value}"));
-                }
+                env.retain(|pair| pair.split('=').next() != Some(&name));
+                env.push(format!("{name}={value}"));
             }
         }
     }
@@ -165,6 +185,10 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
     let mut rlimits = Vec::new();
     for limit in &meta.ulimits {
         let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+        if number(limit.soft) > number(limit.hard) {
+            let value = format!("{}={}:{}", limit.name, limit.soft, limit.hard);
+            return Err(StepFailure::BadLimit { limit: "ulimit", value, want: "a soft limit not above the hard one" });
+        }
         let rlimit = sandbox::Rlimit::named(&limit.name, number(limit.soft), number(limit.hard));
         rlimits.push(rlimit.ok_or_else(|| StepFailure::BadUlimit { name: limit.name.clone() })?);
     }
@@ -186,6 +210,7 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
             Security::Insecure => cx.entitled_to_insecure()?,
         },
         rlimits,
+        keep_stub_parents: !meta.remove_mount_stubs_recursive,
         ..spec
     })
 }
