@@ -80,6 +80,7 @@ pub const CAPS: &[&str] = &[
     "source.local.excludepatterns",
     "source.local.followpaths",
     "source.local.includepatterns",
+    "source.local.metadatatransfer",
     "source.local.sessionid",
     "source.local.sharedkeyhint",
     "source.local.unique",
@@ -110,7 +111,6 @@ mod tests {
             "exec.cgroup",
             "exec.meta.network.proxy",
             "exporter.session",
-            "source.local.metadatatransfer",
             "source.policy.session",
         ] {
             assert!(!is_known(id), "{id}");
