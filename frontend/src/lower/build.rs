@@ -224,7 +224,8 @@ impl<'a> Build<'a> {
         let origin = about.span.map(|span| Origin {
             locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
         });
-        let mut description = BTreeMap::from([("llb.customname".to_string(), about.name)]);
+        let mut description = BTreeMap::new();
+        description.insert("llb.customname".to_string(), about.name);
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
