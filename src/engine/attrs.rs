@@ -198,11 +198,11 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
         Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => {
             put("filename", name.clone());
         }
-        Dockerfile::Text(_) => put("filename", DOCKERFILE.to_string()),
+        Dockerfile::Text(_) | Dockerfile::Web(_) => put("filename", DOCKERFILE.to_string()),
     }
     // Named, it is asked for even though the context is somewhere else.
     let is_here = options.context == MainContext::Local;
-    let is_served = matches!(recipe.dockerfile, Dockerfile::File(_) | Dockerfile::Text(_));
+    let is_served = matches!(recipe.dockerfile, Dockerfile::File(_) | Dockerfile::Text(_) | Dockerfile::Web(_));
     if recipe.dockerfile_dir != DOCKERFILE_DIR || is_served && !is_here {
         put("dockerfilekey", recipe.dockerfile_dir.clone());
     }
