@@ -3,7 +3,7 @@
 //! A pure frontend turns a Dockerfile into a graph; a pure solver decides which questions about it are worth answering;
 //! the engine answers them with sandbox, snapshotter and store; everything that happens is one event stream.
 //!
-//! Rooms, from the edge inward: [`cli`] → [`engine`] → [`source`], [`export`], [`progress`], [`history`] → [`image`], [`registry`], [`sandbox`]; below
+//! Rooms, from the edge inward: [`cli`] → [`engine`] → [`source`], [`export`], [`progress`], [`history`] → [`image`], [`registry`], [`sandbox`], [`agent`]; below
 //! them the crates `frontend`, `solver` and `snapshotter`. ARCHITECTURE.md is the map; `tests/layering.rs` enforces it.
 //!
 //! Words: *definition* (LLB of a build), *vertex* (one op in it), *step* (a vertex as the user sees it), *pin* (what a
@@ -11,6 +11,7 @@
 //! tree), *layer* (a diff as OCI blob), *lease* (what keeps things alive), *selector* (the part of an input that an op
 //! reads).
 
+pub mod agent;
 pub mod cache;
 pub mod cli;
 pub mod courier;

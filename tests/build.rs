@@ -595,7 +595,7 @@ fn what_makes_no_sense_by_itself_is_misuse_and_what_cannot_be_done_is_not() {
     for (code, args) in [
         (2, &["-t", "Not:A:Tag"][..]),
         (2, &["--ssh", "=socket"]),
-        (2, &["--ssh", "default=a,raw=true"]),
+        (2, &["--ssh", "default=a,b,raw=true"]),
         (2, &["--build-arg", "SOURCE_DATE_EPOCH=soon"]),
         (2, &["--platform", "linux/"]),
         (2, &["-o", "type=zip"]),

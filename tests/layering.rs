@@ -9,6 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("image", &["solver", "snapshotter"]),
     ("registry", &["image", "snapshotter", "solver"]),
     ("sandbox", &[]),
+    ("agent", &[]),
     ("wire", &["solver", "snapshotter"]),
     // each faces one outside thing
     ("source", &["image", "registry", "sandbox", "snapshotter", "solver"]),
@@ -34,12 +35,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // builds that somebody else does
-    ("courier", &["wire", "engine", "history", "cache", "source", "export", "image", "registry", "solver"]),
+    ("courier", &["wire", "agent", "engine", "history", "cache", "source", "export", "image", "registry", "solver"]),
     // the edges
     (
         "cli",
         &[
             "courier",
+            "agent",
             "wire",
             "daemon",
             "gateway",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use solver::graph::op::Ulimit;
-use solver::graph::{Graph, Platform};
+use solver::graph::{Graph, LinuxResources, Platform};
 
 pub use crate::ast::RunNetwork;
 use crate::context::{ContextInput, MainContext};
@@ -16,6 +16,8 @@ pub struct Options {
     pub target: Option<String>,
     /// Look at every stage, also those that the target does not need; for checks.
     pub all_stages: bool,
+    /// Say which files count for what is in an image ([`Target::scans`](crate::Target::scans)).
+    pub scans: bool,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
     /// Labels for the result.
@@ -55,6 +57,10 @@ pub struct Options {
     pub network: RunNetwork,
     /// Limits of processes.
     pub ulimits: Vec<Ulimit>,
+    /// Limits of processes together with all that they start; not part of what a step is.
+    pub resources: LinuxResources,
+    /// The control group that those of processes are below; empty is the builder's own.
+    pub cgroup_parent: String,
     /// Bytes of `/dev/shm`; 0 is the default.
     pub shm_size: i64,
     /// Sessions of directories that are not those of whoever asks for the build, by the directory's name.
@@ -68,6 +74,7 @@ impl Default for Options {
         Options {
             target: None,
             all_stages: false,
+            scans: false,
             build_args: BTreeMap::new(),
             labels: Vec::new(),
             build_platform: Platform::host(),
@@ -87,6 +94,8 @@ impl Default for Options {
             extra_hosts: Vec::new(),
             network: RunNetwork::Default,
             ulimits: Vec::new(),
+            resources: LinuxResources::default(),
+            cgroup_parent: String::new(),
             shm_size: 0,
             local_sessions: BTreeMap::new(),
             image_resolve_mode: None,

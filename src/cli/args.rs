@@ -262,7 +262,10 @@ pub struct Build {
     /// Tell where the image comes from, as SLSA provenance beside it (true, false, or mode=min|max,version=v1|v0.2,…)
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub provenance: Option<String>,
-    /// Say something about the image (type=provenance,…)
+    /// Tell what is in the image: run a scanner on it (true, false, or generator=IMAGE,NAME=VALUE,…)
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub sbom: Option<String>,
+    /// Say something about the image (type=provenance,… or type=sbom,…)
     #[arg(long = "attest", value_name = "OPTIONS")]
     pub attests: Vec<String>,
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)
@@ -271,13 +274,41 @@ pub struct Build {
     /// Limit of RUN steps (NAME=SOFT[:HARD], -1 is none)
     #[arg(long = "ulimit", value_name = "LIMIT")]
     pub ulimits: Vec<String>,
+    /// Limit of what a RUN step uses up (memory=2g, memory-swap=3g|-1, cpu-shares=512, cpu-period=100000, cpu-quota=50000,
+    /// cpuset-cpus=0-3, cpuset-mems=0); may be given several times
+    #[arg(long = "resource", value_name = "LIMIT=VALUE")]
+    pub resources: Vec<String>,
+    /// The same as --resource memory=BYTES
+    #[arg(short = 'm', long, value_name = "BYTES", hide = true)]
+    pub memory: Option<String>,
+    /// The same as --resource memory-swap=BYTES
+    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// The same as --resource cpu-shares=N
+    #[arg(short = 'c', long, value_name = "N", hide = true)]
+    pub cpu_shares: Option<String>,
+    /// The same as --resource cpu-period=MICROSECONDS
+    #[arg(long, value_name = "MICROSECONDS", hide = true)]
+    pub cpu_period: Option<String>,
+    /// The same as --resource cpu-quota=MICROSECONDS
+    #[arg(long, value_name = "MICROSECONDS", hide = true)]
+    pub cpu_quota: Option<String>,
+    /// The same as --resource cpuset-cpus=LIST
+    #[arg(long, value_name = "LIST", hide = true)]
+    pub cpuset_cpus: Option<String>,
+    /// The same as --resource cpuset-mems=LIST
+    #[arg(long, value_name = "LIST", hide = true)]
+    pub cpuset_mems: Option<String>,
+    /// Control group that those of RUN steps are made in (a path, or a systemd slice)
+    #[arg(long, value_name = "GROUP")]
+    pub cgroup_parent: Option<String>,
     /// Size of /dev/shm in RUN steps (64m, 1g)
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
     /// Secret for RUN --mount=type=secret (id=ID,src=FILE or id=ID,env=VARIABLE); may be given several times
     #[arg(long = "secret", value_name = "SECRET")]
     pub secrets: Vec<String>,
-    /// ssh agent for RUN --mount=type=ssh (default, or ID=SOCKET); may be given several times
+    /// ssh agent or keys for RUN --mount=type=ssh (default, ID=SOCKET[,raw=true] or ID=KEY,…); may be given several times
     #[arg(long = "ssh", value_name = "AGENT")]
     pub agents: Vec<String>,
     /// Allow what a Dockerfile may not do by itself (network.host, security.insecure)

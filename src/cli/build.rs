@@ -274,6 +274,9 @@ fn help(error: &BuildError) -> Option<String> {
             "register an interpreter: install qemu-user-static, or docker run --privileged --rm tonistiigi/binfmt \
              --install {architecture}"
         )),
+        StepFailure::OutOfMemory { limit: Some(limit), .. } => {
+            Some(format!("it had {limit} bytes; more can be given with --resource memory=BYTES"))
+        }
         StepFailure::NoAgent { id } => Some(format!("forward an ssh agent with --ssh {id}")),
         StepFailure::Store(snapshotter::Error::Mount { .. }) => Some(
             "if the file system of the store cannot carry overlays, as another container's cannot, choose a directory \

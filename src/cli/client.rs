@@ -1,17 +1,14 @@
 //! The command line as client of its own engine: its directories, secrets and agents are right here.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-
-use tokio::net::UnixStream;
 
 use super::failure::Failure;
 use super::request::reason;
+use crate::agent::{self, AgentError, Agents};
 use crate::engine::{
     Answer, Bytes, Client, ClientBlob, ClientError, ClientStore, Connection, Directory, LocalDirectory, Secret,
     SECRET_LIMIT,
@@ -25,8 +22,7 @@ use crate::source::oci_layout::Layout;
 pub(super) struct LocalClient {
     pub directories: BTreeMap<String, PathBuf>,
     pub secrets: BTreeMap<String, Secret>,
-    /// Sockets by id.
-    pub agents: BTreeMap<String, PathBuf>,
+    pub agents: Agents,
     /// OCI layouts by the names that named contexts have for them.
     pub layouts: BTreeMap<String, Layout>,
     /// What a directory was unpacked to, for as long as the build needs it.
@@ -56,9 +52,9 @@ impl Client for LocalClient {
 
     fn connect_agent<'a>(&'a self, id: &'a str) -> Answer<'a, Box<dyn Connection>> {
         Box::pin(async move {
-            let socket = self.agents.get(id).ok_or_else(|| ClientError::NoAgent(id.to_string()))?;
-            let connected = UnixStream::connect(socket).await;
-            let connection = connected.map_err(|source| ClientError::Agent { id: id.to_string(), source })?;
+            let agent = self.agents.get(id).ok_or_else(|| ClientError::NoAgent(id.to_string()))?;
+            let connection =
+                agent.connect().await.map_err(|source| ClientError::Agent { id: id.to_string(), source })?;
             Ok(Box::new(connection) as Box<dyn Connection>)
         })
     }
@@ -155,53 +151,13 @@ fn secret_source(word: &str, is_set: &dyn Fn(&str) -> bool) -> Result<(String, S
     Ok((id, source))
 }
 
-/// `--ssh`: agents by id, as the paths of their sockets.
-pub(super) fn agents(typed: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+/// `--ssh`: the user's agents and keys, by id.
+pub(super) fn agents(typed: &[String]) -> Result<Agents, Failure> {
     let own = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
-    let mut agents = BTreeMap::new();
-    for word in typed {
-        let (id, socket) = agent(word).map_err(|why| Failure::misuse(format!("--ssh {word}: {why}")))?;
-        let socket =
-            is_agent(&id, socket, own.as_deref()).map_err(|why| Failure::user(format!("--ssh {word}: {why}")))?;
-        agents.insert(id, socket);
-    }
-    Ok(agents)
-}
-
-/// `ID` or `ID=SOCKET`.
-fn agent(word: &str) -> Result<(String, Option<PathBuf>), String> {
-    let (id, paths) = word.split_once('=').unwrap_or((word, ""));
-    if id.is_empty() {
-        return Err("there is no id, as in default".into());
-    }
-    let socket = match paths {
-        "" => None,
-        paths if paths.contains("raw=") => {
-            return Err("raw is not supported: of an agent a step can list keys and have things signed, no more".into());
-        }
-        paths if paths.contains(',') => {
-            return Err("several sockets or keys in one agent are not supported yet; load the keys into one agent \
-                        (ssh-add) and forward that"
-                .into());
-        }
-        path => Some(PathBuf::from(path)),
-    };
-    Ok((id.to_string(), socket))
-}
-
-/// The socket of an agent that is there; without a socket it is the caller's own agent.
-fn is_agent(id: &str, socket: Option<PathBuf>, own: Option<&OsStr>) -> Result<PathBuf, String> {
-    let own = || own.map(PathBuf::from).ok_or("there is no ssh agent: SSH_AUTH_SOCK is not set");
-    let socket = socket.map_or_else(own, Ok)?;
-    let shown = socket.display();
-    let kind = std::fs::metadata(&socket).map_err(|e| format!("{shown}: {}", reason(&e)))?.file_type();
-    if !kind.is_socket() {
-        return Err(format!(
-            "{shown} is not the socket of an agent; keys from files are not supported yet: load it into an agent \
-             (ssh-add {shown}) and forward that (--ssh {id})"
-        ));
-    }
-    Ok(socket)
+    agent::agents(typed, own.as_deref()).map_err(|error| match error {
+        AgentError::Misuse(..) => Failure::misuse(error.to_string()),
+        AgentError::Unavailable(..) => Failure::user(error.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -237,25 +193,5 @@ mod tests {
             let found = secret_source(word, &is_set).map(|(_, source)| source);
             assert_eq!(found, want.map_err(str::to_owned), "{word}");
         }
-    }
-
-    #[test]
-    fn an_agent_is_a_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        let (socket, key) = (dir.path().join("socket"), dir.path().join("key"));
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        std::fs::write(&key, "").unwrap();
-        let given = |id: &str, path: &Path| {
-            let (id, socket) = agent(&format!("{id}={}", path.display()))?;
-            is_agent(&id, socket, None)
-        };
-        assert_eq!(given("git", &socket), Ok(socket.clone()));
-        assert_eq!(agent("default"), Ok(("default".into(), None)));
-        assert_eq!(is_agent("default", None, Some(socket.as_os_str())), Ok(socket.clone()));
-        assert!(agent("default=a,raw=true").unwrap_err().contains("raw"));
-        assert!(is_agent("default", None, None).unwrap_err().contains("SSH_AUTH_SOCK"));
-        assert!(given("git", &key).unwrap_err().contains("ssh-add"));
-        assert!(given("git", &dir.path().join("none")).unwrap_err().contains("no such file"));
-        assert!(agent("git=a,b").is_err() && agent("=a").is_err());
     }
 }

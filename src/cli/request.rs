@@ -10,9 +10,12 @@ use super::args;
 use super::client::{self, LocalClient};
 use super::contexts::Contexts;
 use super::failure::{chain, Failure};
+use super::policy;
+use super::resources;
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
+use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
 use crate::export::{csv, Kind, Output};
 use crate::sandbox;
@@ -39,7 +42,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let outputs = outputs(args)?;
     let cache_to = args.cache_to.iter().map(|word| cache_to(word)).collect::<Result<_, _>>()?;
     let cache_to = with_inline(cache_to, is_set(&build_args, "BUILDKIT_INLINE_CACHE")?)?;
-    let provenance = provenance(args, &build_args)?;
+    let (provenance, sbom) = attestations(args, &build_args)?;
     if is_set(&build_args, "BUILDKIT_DISABLE_FILEOP")? {
         return Err(Failure::misuse("--build-arg BUILDKIT_DISABLE_FILEOP: is not supported".to_string()));
     }
@@ -57,18 +60,30 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         extra_hosts: args.add_hosts.iter().map(|h| extra_host(h)).collect::<Result<_, _>>()?,
         network: network(args.network),
         ulimits: args.ulimits.iter().map(|l| ulimit(l)).collect::<Result<_, _>>()?,
-        shm_size: args.shm_size.as_deref().map(shm_size).transpose()?.unwrap_or(0),
+        resources: resources::of_args(args)?,
+        cgroup_parent: resources::cgroup_parent(args)?,
+        shm_size: args.shm_size.as_deref().map(|word| resources::bytes("--shm-size", word)).transpose()?.unwrap_or(0),
         ..frontend::Options::default()
     };
     let request = BuildRequest {
-        recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
-        rights: Rights { entitlements, ask: if args.pull { Ask::Registry } else { Ask::Store } },
+        recipe: Recipe {
+            dockerfile: contexts.dockerfile,
+            dockerfile_dir: DOCKERFILE_DIR.to_string(),
+            options,
+            sbom: sbom.clone(),
+        },
+        rights: Rights {
+            entitlements,
+            ask: if args.pull { Ask::Registry } else { Ask::Store },
+            sources: policy::of_environment()?,
+        },
         cache_from: args.cache_from.iter().map(|word| cache_from(word)).collect::<Result<_, _>>()?,
         exports: ExportRequest {
             names: names(&args.tags, &outputs)?,
             outputs,
             epoch: source_date_epoch,
             provenance,
+            sbom,
             cache_to,
             wants_manifest: args.metadata_file.is_some(),
         },
@@ -222,51 +237,45 @@ fn ulimit(word: &str) -> Result<Ulimit, Failure> {
     Ok(limit)
 }
 
-/// `--provenance`, `--attest` and the build arguments that say the same: where the image comes from is told only when
-/// that is asked for.
-fn provenance(args: &args::Build, build_args: &BTreeMap<String, String>) -> Result<Option<Provenance>, Failure> {
-    let mut wanted = None;
-    let named = build_args.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(ATTEST)?, value)));
-    let of_args = named.map(|(name, kind, value)| match kind.to_lowercase().as_str() {
-        "provenance" if value.is_empty() => Ok(("--build-arg", "true".to_string())),
-        "provenance" => Ok(("--build-arg", value.clone())),
-        "sbom" => Err(Failure::misuse(format!("--build-arg {name}: a bill of materials is not supported yet"))),
-        _ => Err(Failure::misuse(format!("--build-arg {name}: unknown attestation type {kind}"))),
-    });
-    let of_flag = args.provenance.iter().map(|text| ("--provenance", text.clone()));
-    let attested = args.attests.iter().map(|text| {
-        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("--attest {text}: {e}")))?;
-        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
-        match kinds.first().map(|kind| &kind["type=".len()..]) {
-            Some("provenance") => Ok(("--attest", rest.into_iter().cloned().collect::<Vec<_>>().join(","))),
-            Some("sbom") => Err(Failure::misuse(format!("--attest {text}: a bill of materials is not supported yet"))),
-            _ => Err(Failure::misuse(format!("--attest {text}: want type=provenance"))),
-        }
-    });
-    for typed in of_args.chain(of_flag.map(Ok)).chain(attested) {
-        let (flag, text) = typed?;
-        wanted = match text.as_str() {
-            "false" | "disabled=true" => None,
-            "true" => Some(Provenance::parse("mode=min").map_err(Failure::misuse)?),
-            text => Some(Provenance::parse(text).map_err(|e| Failure::misuse(format!("{flag} {text}: {e}")))?),
-        };
+/// `--provenance`, `--sbom`, `--attest` and the build arguments that say the same. Nothing is told that is not asked for.
+fn attestations(
+    args: &args::Build,
+    build_args: &BTreeMap<String, String>,
+) -> Result<(Option<Provenance>, Option<Sbom>), Failure> {
+    // What is said where, of which kind, and how.
+    let mut typed: Vec<(String, String, String)> = Vec::new();
+    for (name, value) in build_args {
+        let Some(kind) = name.strip_prefix(ATTEST) else { continue };
+        let value = if value.is_empty() { "true" } else { value };
+        typed.push((format!("--build-arg {name}"), kind.to_lowercase(), value.to_owned()));
     }
-    Ok(wanted)
-}
-
-/// A number of bytes, with `k`, `m` or `g` for powers of 1024.
-fn shm_size(word: &str) -> Result<i64, Failure> {
-    let lower = word.to_lowercase();
-    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let scale = match &lower[number.len()..] {
-        "" | "b" => Some(0),
-        "k" | "kb" => Some(10),
-        "m" | "mb" => Some(20),
-        "g" | "gb" => Some(30),
-        _ => None,
-    };
-    let size = scale.and_then(|scale| number.parse::<i64>().ok()?.checked_mul(1 << scale)).filter(|size| *size > 0);
-    size.ok_or_else(|| Failure::misuse(format!("--shm-size {word}: want a number of bytes, as in 64m")))
+    typed.extend(args.provenance.iter().map(|text| ("--provenance".into(), "provenance".into(), text.clone())));
+    typed.extend(args.sbom.iter().map(|text| ("--sbom".into(), "sbom".into(), text.clone())));
+    for text in &args.attests {
+        let flag = format!("--attest {text}");
+        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("{flag}: {e}")))?;
+        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
+        let kind = kinds.first().map_or("", |kind| &kind["type=".len()..]).to_owned();
+        typed.push((flag, kind, rest.into_iter().cloned().collect::<Vec<_>>().join(",")));
+    }
+    let (mut provenance, mut sbom) = (None, None);
+    for (flag, kind, text) in typed {
+        let bad = |why: String| Failure::misuse(format!("{flag}: {why}"));
+        let is_off = matches!(&*text, "false" | "disabled=true");
+        let is_plain = text == "true";
+        match &*kind {
+            "provenance" => {
+                let text = if is_plain { "mode=min" } else { &text };
+                provenance = (!is_off).then(|| Provenance::parse(text).map_err(bad)).transpose()?;
+            }
+            "sbom" => {
+                let text = if is_plain { "" } else { &text };
+                sbom = (!is_off).then(|| Sbom::parse(text).map_err(bad)).transpose()?;
+            }
+            kind => return Err(bad(format!("unknown attestation type {kind}; want type=provenance or type=sbom"))),
+        }
+    }
+    Ok((provenance, sbom))
 }
 
 /// Each platform once, in the order they were typed.
@@ -334,13 +343,6 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_has_units() {
-        let size = |word| shm_size(word).ok();
-        assert_eq!((size("1000"), size("64m"), size("1GB")), (Some(1000), Some(64 << 20), Some(1 << 30)));
-        assert_eq!((size("0"), size("x"), size("1q"), size("-1"), size("")), (None, None, None, None, None));
-    }
-
-    #[test]
     fn build_arguments_of_the_builder_are_obeyed() {
         let typed = |text: &str| {
             let words = ["rbuild", "build", "."].into_iter().chain(text.split_whitespace()).map(Into::into).collect();
@@ -358,7 +360,7 @@ mod tests {
         assert!(plain.exports.cache_to.is_empty() && !plain.recipe.options.multi_platform);
         assert!(typed("--build-arg BUILDKIT_ATTEST_PROVENANCE=mode=max").unwrap().exports.provenance.is_some());
         for (text, want) in [
-            ("--build-arg BUILDKIT_ATTEST_SBOM=1", "bill of materials"),
+            ("--build-arg BUILDKIT_ATTEST_SBOM=generator=", "generator cannot be empty"),
             ("--build-arg BUILDKIT_ATTEST_X=1", "unknown attestation type X"),
             ("--build-arg BUILDKIT_DISABLE_FILEOP=1", "not supported"),
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use solver::event::{BuildId, EventKind, EventSink, Timestamp, VERSION};
+use solver::graph::LinuxResources;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -49,6 +50,12 @@ impl Daemon {
         audience: Audience<'_>,
         stop: impl Future<Output = ()>,
     ) -> Result<Made, Error> {
+        if order.request.recipe.options.resources != LinuxResources::default() && !self.limits_steps() {
+            let address = &self.address;
+            return Err(Error::Unsupported(format!(
+                "the daemon at {address} is older than BuildKit 0.31 and does not limit steps (--resource)"
+            )));
+        }
         let Audience { events, backlog } = audience;
         let written = order.write(&self.address)?;
         events.send(BUILD, EventKind::BuildStarted { version: VERSION });
@@ -56,6 +63,16 @@ impl Daemon {
         let error = made.as_ref().err().map(ToString::to_string);
         events.send(BUILD, EventKind::BuildFinished { error });
         made
+    }
+
+    /// Whether it obeys limits of steps: others take them and say nothing.
+    fn limits_steps(&self) -> bool {
+        let versions = self.workers.iter().filter_map(|worker| worker.buildkit_version.as_ref());
+        let since = |version: &str| {
+            let mut numbers = version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
+            (numbers.next(), numbers.next()) >= (Some(0_u32), Some(31_u32))
+        };
+        versions.into_iter().any(|version| version.package == "rbuild" || since(&version.version))
     }
 
     async fn run(

@@ -29,6 +29,7 @@ mod made;
 mod offer;
 mod order;
 mod past;
+mod policy;
 mod random;
 mod status;
 mod tls;

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::books::Book;
 use super::exporters::{shipments, Home, Keep, Place, Shipment};
-use super::{random, Address, Error, Offer};
+use super::{policy, random, Address, Error, Offer};
 use crate::cache::Place as Cache;
 use crate::engine::attrs::{self, DOCKERFILE};
 use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
@@ -87,6 +87,7 @@ impl Order {
             frontend_attrs: options,
             cache: Some(cache),
             entitlements: entitlements(request.rights.entitlements),
+            source_policy: policy::write(&request.rights.sources),
             exporters: shipments.iter().map(|shipment| shipment.exporter.clone()).collect(),
             ..SolveRequest::default()
         };
@@ -164,9 +165,13 @@ mod tests {
     use crate::engine::{ExportRequest, Recipe, Rights};
 
     fn order(dockerfile: Dockerfile) -> Order {
-        let recipe = Recipe { dockerfile, dockerfile_dir: "dockerfile".to_owned(), options: Default::default() };
-        let rights =
-            Rights { entitlements: Entitlements { network_host: true, ..Default::default() }, ask: Ask::Registry };
+        let recipe =
+            Recipe { dockerfile, dockerfile_dir: "dockerfile".to_owned(), options: Default::default(), sbom: None };
+        let rights = Rights {
+            entitlements: Entitlements { network_host: true, ..Default::default() },
+            ask: Ask::Registry,
+            ..Default::default()
+        };
         let request = BuildRequest { recipe, rights, cache_from: Vec::new(), exports: ExportRequest::default() };
         let directories = [("context".to_owned(), "/ctx".into()), ("dockerfile".to_owned(), "/ctx".into())];
         Order { request, offer: Offer { directories: directories.into(), ..Offer::default() }, wants_id: false }

@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::*;
+use crate::agent::Agent;
 use crate::engine::{BuildRequest, Dockerfile, ExportRequest, Recipe, Rights, Secret};
 use crate::export::Output;
 use crate::wire::failure::{Detail, Failure};
@@ -108,6 +109,7 @@ impl Stage {
             dockerfile: Dockerfile::File("Dockerfile".into()),
             dockerfile_dir: "dockerfile".into(),
             options: Default::default(),
+            sbom: None,
         };
         let outputs = outputs.iter().map(|word| Output::parse(word).unwrap()).collect();
         let exports = ExportRequest { outputs, ..ExportRequest::default() };
@@ -307,7 +309,7 @@ async fn agents_are_reached_through_the_session() {
     });
     let daemon = daemon.await;
     let mut order = stage.order(&[]);
-    order.offer.agents.insert("default".to_owned(), stage.path("agent"));
+    order.offer.agents.insert("default".to_owned(), Agent::Raw(stage.path("agent")));
     stage.build(&daemon, order, pending()).await.unwrap();
 }
 

@@ -6,9 +6,12 @@ use solver::llb::pb;
 use tonic::{Code, Status};
 
 use crate::cache::{CacheFrom, CacheTo};
+use crate::engine::policy::Policies;
 use crate::engine::provenance::Provenance;
+use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
 use crate::export::{Kind, Output};
+use crate::gateway::policy;
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
 /// The compatibility version that this is; 0 asks for the newest.
@@ -89,11 +92,12 @@ impl Order {
         if request.proxy_network {
             return Err(unimplemented("network through a proxy of the builder's is not supported"));
         }
-        if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty())
-            || !request.source_policy_session.is_empty()
-        {
-            return Err(unimplemented("source policies are not supported"));
+        if !request.source_policy_session.is_empty() {
+            return Err(unimplemented(
+                "policies that a client's session decides (source.policy.session) are not supported",
+            ));
         }
+        let sources = request.source_policy.as_ref().map(policy::read).transpose()?;
         if request.enable_session_exporter {
             return Err(unimplemented("exporters that a session names are not supported"));
         }
@@ -106,7 +110,7 @@ impl Order {
             false => request.exporters,
         };
         let mut exports = exports(&exporters, &request.frontend_attrs)?;
-        exports.provenance = provenance(&request.frontend_attrs)?;
+        (exports.provenance, exports.sbom) = attestations(&request.frontend_attrs)?;
         Ok(Order {
             exports: ExportRequest { cache_to, ..exports },
             cache_from,
@@ -116,6 +120,7 @@ impl Order {
             rights: Rights {
                 entitlements: entitlements(&request.entitlements, allowed)?,
                 ask: ask(&request.frontend_attrs),
+                sources: Policies::default().and(sources),
             },
             attrs: request.frontend_attrs,
             inputs: request.frontend_inputs,
@@ -233,8 +238,8 @@ fn exports(exporters: &[Exporter], attrs: &BTreeMap<String, String>) -> Result<E
 }
 
 /// What is asked for as attestations.
-fn provenance(attrs: &BTreeMap<String, String>) -> Result<Option<Provenance>, Status> {
-    let mut wanted = None;
+fn attestations(attrs: &BTreeMap<String, String>) -> Result<(Option<Provenance>, Option<Sbom>), Status> {
+    let (mut provenance, mut sbom) = (None, None);
     for (key, value) in attrs {
         let Some(kind) = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_")) else {
             continue;
@@ -242,13 +247,13 @@ fn provenance(attrs: &BTreeMap<String, String>) -> Result<Option<Provenance>, St
         match kind.to_lowercase().as_str() {
             "provenance" => {
                 let read = Provenance::parse(value).map_err(|why| invalid(format!("provenance {value}: {why}")))?;
-                wanted = Some(read);
+                provenance = Some(read);
             }
-            "sbom" => return Err(unimplemented("SBOM attestations are not supported yet; leave --sbom out")),
+            "sbom" => sbom = Some(Sbom::parse(value).map_err(invalid)?),
             _ => return Err(invalid(format!("unknown attestation type {kind}"))),
         }
     }
-    Ok(wanted)
+    Ok((provenance, sbom))
 }
 
 #[cfg(test)]
@@ -278,7 +283,7 @@ mod tests {
         assert!(refused(|r| r.entitlements = vec!["x".into()]).contains("unknown entitlement x"));
         assert!(refused(|r| r.entitlements = vec!["device=x".into()]).contains("devices"));
         assert!(refused(|r| r.frontend_attrs = map(&[("attest:x", "")])).contains("unknown attestation type x"));
-        assert!(refused(|r| r.frontend_attrs = map(&[("attest:sbom", "")])).contains("--sbom"));
+        assert!(refused(|r| r.frontend_attrs = map(&[("attest:sbom", "generator=")])).contains("cannot be empty"));
         assert!(refused(|r| r.frontend_attrs = map(&[(EPOCH, "x")])).contains("invalid SOURCE_DATE_EPOCH"));
         assert!(refused(|r| r.proxy_network = true).contains("proxy"));
         let why = |exporter: Exporter| request(|r| r.exporters = vec![exporter]).unwrap_err().message().to_owned();

@@ -58,7 +58,7 @@ impl Solving {
         };
         let gone = left(session.clone());
         let client: Arc<dyn Client> = session.map_or_else(|| Arc::new(Nobody) as _, |session| Arc::new(session) as _);
-        let job = self.engine.job(client, order.rights, events).map_err(|error| of_build(&error))?;
+        let job = self.engine.job(client, order.rights.clone(), events).map_err(|error| of_build(&error))?;
         let built = tokio::select! {
             built = self.build(order, entered, &job) => built,
             why = gone => Err(Failure::new(Code::Cancelled, format!("the client has left: {why}: context canceled"))),

@@ -3,6 +3,8 @@
 //! Names and forms are those of BuildKit's frontend; its clients send them with a solve. What changes nothing about a
 //! build here is told as unused, and what cannot be done is refused: nothing is dropped in silence.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use solver::graph::op::Ulimit;
 use solver::graph::{Graph, Platform};
 
 use super::recipe::{Dockerfile, Recipe};
+use super::sbom::Sbom;
 use crate::export::csv;
 
 /// The client's directory with the Dockerfile, unless it says otherwise.
@@ -22,6 +25,8 @@ const CONTEXT: &str = "context";
 const IMAGE_CONFIG: &str = "containerimage.config";
 /// The name of the Dockerfile, unless the client says otherwise.
 pub const DOCKERFILE: &str = "Dockerfile";
+
+pub use limits::{check as check_limits, read as read_limit};
 
 /// Options that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,19 +108,9 @@ pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Grap
             "shm-size" => options.shm_size = number(key, value)?,
             "ulimit" => options.ulimits = ulimits(value)?,
             "hostname" => options.hostname = Some(value.clone()),
-            "override-copy-image"
-            | "cgroup-parent"
-            | "memory"
-            | "memswap"
-            | "cpushares"
-            | "cpuperiod"
-            | "cpuquota"
-            | "cpusetcpus"
-            | "cpusetmems"
-                if !value.is_empty() =>
-            {
-                return Err(AttrError::Unsupported(key.clone()));
-            }
+            "cgroup-parent" => options.cgroup_parent = cgroup_parent(value)?,
+            _ if limits::NAMES.contains(&key.as_str()) => limits::read(&mut options.resources, key, value)?,
+            "override-copy-image" if !value.is_empty() => return Err(AttrError::Unsupported(key.clone())),
             // Whoever drives the frontend looks at these.
             "cmdline" | "source" | "frontend.caps" | "cache-imports" | "cache-from" | "requestid" => {}
             _ if key.starts_with("attest:") => {}
@@ -145,7 +140,16 @@ pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Grap
         unused.push("contextsubdir".to_string());
     }
     let dockerfile_dir = directory.unwrap_or_else(|| DOCKERFILE_DIR.to_string());
-    Ok(Read { recipe: Recipe { dockerfile, dockerfile_dir, options }, unused })
+    let sbom = attested(attrs, "sbom").map(Sbom::parse).transpose().map_err(AttrError::Invalid)?;
+    Ok(Read { recipe: Recipe { dockerfile, dockerfile_dir, options, sbom }, unused })
+}
+
+/// What is asked of attestations of a kind.
+fn attested<'a>(attrs: &'a BTreeMap<String, String>, kind: &str) -> Option<&'a str> {
+    let kind_of =
+        |key: &'a String| key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+    let mut wanted = attrs.iter().filter(|(key, _)| kind_of(key).is_some_and(|of| of.eq_ignore_ascii_case(kind)));
+    wanted.next_back().map(|(_, value)| value.as_str())
 }
 
 /// A context that is no directory of the client's.
@@ -176,6 +180,9 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
     let options = &recipe.options;
     let plain = frontend::Options::default();
     let mut attrs = BTreeMap::new();
+    if let Some(sbom) = &recipe.sbom {
+        attrs.insert("attest:sbom".to_string(), sbom.to_string());
+    }
     let mut put = |key: &str, value: String| drop(attrs.insert(key.to_string(), value));
     match &recipe.dockerfile {
         Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => {
@@ -243,6 +250,12 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
         let limits = options.ulimits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard));
         put("ulimit", limits.collect::<Vec<_>>().join(","));
     }
+    if !options.cgroup_parent.is_empty() {
+        put("cgroup-parent", options.cgroup_parent.clone());
+    }
+    for (name, value) in limits::write(&options.resources) {
+        put(name, value);
+    }
     if let Some(hostname) = &options.hostname {
         put("hostname", hostname.clone());
     }
@@ -309,6 +322,11 @@ fn network(value: &str) -> Result<RunNetwork, AttrError> {
     }
 }
 
+fn cgroup_parent(value: &str) -> Result<String, AttrError> {
+    crate::sandbox::cgroup_parent(value).map_err(|error| invalid(error.to_string()))?;
+    Ok(value.to_owned())
+}
+
 fn ulimits(value: &str) -> Result<Vec<Ulimit>, AttrError> {
     let limit = |field: &String| {
         let read = || {
@@ -345,6 +363,11 @@ mod tests {
             ("force-network-mode", "none"),
             ("shm-size", "1024"),
             ("ulimit", "nofile=1:2"),
+            ("cgroup-parent", "/p/q"),
+            ("memory", "1048576"),
+            ("memswap", "-1"),
+            ("cpushares", "512"),
+            ("cpusetcpus", "0-1"),
             ("local-sessionid:tree", "abc"),
             ("hostname", "h"),
         ]);
@@ -408,8 +431,8 @@ mod tests {
             ("add-hosts", "x", "invalid key-value pair x"),
             ("add-hosts", "x=y", "failed to parse IP y"),
             ("force-network-mode", "x", "invalid netmode x"),
-            ("memory", "1", "option memory is not supported"),
-            ("cgroup-parent", "/p", "option cgroup-parent is not supported"),
+            ("memory", "0", "invalid memory value: 0: must be > 0"),
+            ("override-copy-image", "x", "option override-copy-image is not supported"),
             ("build-arg:BUILDKIT_DISABLE_FILEOP", "1", "option build-arg:BUILDKIT_DISABLE_FILEOP is not supported"),
             ("ulimit", "x", "invalid ulimit argument: x"),
         ] {

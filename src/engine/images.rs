@@ -5,10 +5,15 @@ use snapshotter::store::tags::TagEntry;
 use snapshotter::{chain_id, DiffId, Digest, SnapshotId, Store};
 use solver::graph::Platform;
 
+use super::policy::PolicyError;
 use crate::image::ImageConfig;
+use crate::source::attribute::InvalidAttribute;
 
 /// Configs larger than this are refused: 8 MiB.
 const CONFIG_LIMIT: u64 = 8 << 20;
+
+/// Where in a tag's extra data the digest stands that a registry had under the name.
+pub(super) const PULLED_AS: &str = "pulled_as";
 
 /// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +59,43 @@ pub enum Error {
         #[source]
         source: crate::image::Error,
     },
+    /// What its source says of it makes no sense.
+    #[error("{name}: {wrong}")]
+    Attribute {
+        /// As it was asked for.
+        name: String,
+        /// Which attribute, and what is wrong with it.
+        wrong: InvalidAttribute,
+    },
+    /// It may not be used.
+    #[error("could not resolve image due to policy: {0}")]
+    Policy(PolicyError),
+    /// What is to be used in its place is no image.
+    #[error("{name}: policies put {identifier} in its place, which is no image")]
+    NoImage {
+        /// As it was asked for.
+        name: String,
+        /// What is to be used.
+        identifier: String,
+    },
+    /// Its name stands for another one than it must.
+    #[error("image digest {found} for {name} does not match expected checksum {wanted}")]
+    Mismatch {
+        /// As it was asked for.
+        name: String,
+        /// What its name stands for.
+        found: Digest,
+        /// What it must stand for.
+        wanted: Digest,
+    },
+    /// More of its layers are wanted than there are.
+    #[error("layer limit {limit} is greater than the number of layers in the image {layers}")]
+    TooFewLayers {
+        /// How many are wanted.
+        limit: usize,
+        /// How many it has.
+        layers: usize,
+    },
     /// Its registry does not have it.
     #[error("{name}: not found")]
     NotInRegistry {
@@ -98,6 +140,25 @@ impl Image {
     /// The digest of its config.
     pub fn id(&self) -> Digest {
         self.entry.image
+    }
+
+    /// What its name stands for: the manifest or index that a registry has under it, or that it last left as.
+    pub(crate) fn named_digest(&self) -> Digest {
+        let pulled = self.entry.extra.get(PULLED_AS).and_then(|digest| digest.as_str()?.parse().ok());
+        pulled.or_else(|| Some(self.entry.manifest.as_ref()?.digest)).unwrap_or(self.entry.image)
+    }
+
+    /// The same with its lowest layers only.
+    ///
+    /// # Errors
+    /// [`Error::TooFewLayers`].
+    pub(crate) fn limited_to(mut self, limit: usize) -> Result<Image, Error> {
+        let layers = self.entry.layers.len();
+        if limit > layers {
+            return Err(Error::TooFewLayers { limit, layers });
+        }
+        self.entry.layers.truncate(limit);
+        Ok(self)
     }
 
     /// What its layers contain, bottom first.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use frontend::{Lowered, Request, SubResult};
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
-use solver::graph::{Graph, Platform};
+use solver::graph::op::SourceOp;
+use solver::graph::{Graph, GraphBuilder, OutputRef, Platform};
 use solver::llb::pb;
 use solver::port::StepError;
 use tokio::sync::OnceCell;
@@ -23,17 +24,20 @@ use super::error::{self, BuildError};
 use super::host::EngineHost;
 use super::images;
 use super::load::Loaded;
+use super::nested::{self, Left};
 use super::notes::Notes;
 use super::outcome::{Outcome, Product};
+use super::policy::{Policies, Policy};
 use super::provenance::{self, Provenance, Story};
 use super::recipe::Recipe;
-use super::remote::Ask;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
+use super::sbom;
 use super::{finish, load, refusal, remote_context, told, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::image::{Attestation, Descriptor};
 use crate::rfc3339::Time;
+use crate::source::image::ResolveMode;
 
 /// The part of an engine that works while there are builds: what it learns is forgotten when the last one ends, and
 /// what it keeps from being collected may go then.
@@ -72,7 +76,8 @@ impl Job {
     pub(crate) fn open(shift: Arc<Shift>, client: Arc<dyn Client>, rights: Rights, events: EventSink) -> Arc<Job> {
         let id = shift.number();
         let remote = Arc::new(shift.host.remote().asked_by(client.credentials()));
-        let (bases, own) = (Arc::new(Bases::new(remote, rights.ask)), OwnRecords::of(shift.host.results()));
+        let (bases, own) =
+            (Arc::new(Bases::new(remote, rights.ask, rights.sources)), OwnRecords::of(shift.host.results()));
         let opened = Arc::clone(shift.host.opened());
         let asker = Arc::new(Asker::new(client, bases, rights.entitlements, own, opened));
         let notes = Notes::new(id, events);
@@ -113,6 +118,26 @@ impl Job {
         self.host().bring(files, self.bases().remote()).await
     }
 
+    /// Lets somebody look at files that are here, from their root directory on.
+    pub(super) async fn look_into<T: Send + 'static>(
+        &self,
+        files: Files,
+        look: impl FnOnce(BorrowedFd<'_>) -> T + Send + 'static,
+    ) -> Result<T, snapshotter::Error> {
+        let host = Arc::clone(self.host());
+        blocking(move || {
+            let id = match &files {
+                Files::Context(used) => return Ok(look(used.context.root().as_fd())),
+                Files::Snapshot(id) => Some(*id),
+                Files::Empty => None,
+            };
+            let view = host.store().view(id.as_ref(), host.lease())?;
+            let mounted = view.mount()?;
+            Ok(look(mounted.root()))
+        })
+        .await
+    }
+
     /// What is told of the build besides its vertices.
     pub fn notes(&self) -> &Notes {
         &self.notes
@@ -120,10 +145,41 @@ impl Job {
 
     /// The trees that a graph's targets stand for. Nothing runs before somebody needs one.
     pub fn trees(self: &Arc<Self>, graph: Arc<Graph>) -> Vec<Tree> {
+        self.trees_under(graph, [])
+    }
+
+    /// The same under further policies than the build's.
+    pub fn trees_under(self: &Arc<Self>, graph: Arc<Graph>, more: impl IntoIterator<Item = Policy>) -> Vec<Tree> {
         self.asker.hold(&graph);
-        let targets = graph.targets().len();
-        let definition = Arc::new(Definition { job: Arc::clone(self), graph, solved: OnceCell::new() });
+        let (targets, policies) = (graph.targets().len(), self.bases().policies().and(more));
+        let definition = Arc::new(Definition { job: Arc::clone(self), graph, policies, solved: OnceCell::new() });
         (0..targets).map(|target| Tree { definition: Arc::clone(&definition), target }).collect()
+    }
+
+    /// A tree made of others: `add` puts what makes it on top of what these stand for. What they are made of is not made
+    /// anew, also in a build without cache: that is done when they are.
+    ///
+    /// # Errors
+    /// What was added does not fit.
+    pub(super) fn made_of<'a>(
+        self: &Arc<Self>,
+        trees: impl IntoIterator<Item = &'a Tree>,
+        add: impl FnOnce(&mut GraphBuilder, Vec<OutputRef>) -> OutputRef,
+    ) -> Result<Tree, BuildError> {
+        let mut builder = GraphBuilder::new();
+        let mut outputs = Vec::new();
+        for tree in trees {
+            for vertex in tree.graph().vertices() {
+                let mut vertex = vertex.clone();
+                vertex.hints.ignore_cache = false;
+                builder.put(&vertex, vertex.inputs.iter().map(|input| input.from).collect());
+            }
+            outputs.extend(tree.graph().targets().get(tree.target));
+        }
+        let target = add(&mut builder, outputs);
+        let unfit = |why: String| BuildError::Bug(format!("a step was added that does not fit: {why}"));
+        let graph = builder.finish(vec![target]).map_err(|error| unfit(error.to_string()))?;
+        self.trees(Arc::new(graph)).pop().ok_or_else(|| unfit("it makes nothing".to_owned()))
     }
 
     /// Reads a Dockerfile of the client's, and what its context leaves out.
@@ -134,7 +190,7 @@ impl Job {
         self.asks("dockerfile.v0", attrs::write(recipe));
         let fetched = remote_context::read(self, recipe).await?;
         let recipe = fetched.as_ref().unwrap_or(recipe);
-        load::load(recipe, &**self.client(), &self.notes).await
+        load::load(recipe, self.bases().policies(), &**self.client(), &self.notes).await
     }
 
     /// Answers a question about a Dockerfile.
@@ -164,7 +220,13 @@ impl Job {
         }
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
         let index = loaded.recipe.options.multi_platform || lowered.targets.len() > 1;
-        Ok(Outcome::of_targets(lowered.targets, &mut trees, index))
+        let mut outcome = Outcome::of_targets(lowered.targets, &mut trees, index);
+        if let Some(wanted) = &loaded.recipe.sbom {
+            for product in &mut outcome.products {
+                product.statements.push(sbom::of(self, wanted, product).await?);
+            }
+        }
+        Ok(outcome)
     }
 
     /// Notes which frontend makes the outcome, for those who want to know where an image comes from.
@@ -190,8 +252,8 @@ impl Job {
         outcome.products.iter().map(about).collect()
     }
 
-    /// The digest and the configuration document of an image for a platform; the step is shown as `shown`, or by the
-    /// image's name. `ask` is whom to ask, if not whom the build asks.
+    /// An image for a platform, as the build's policies and `more` allow it; the step is shown as `shown`, or by the
+    /// image's name. `mode` is whom to ask, if not whom the build asks.
     ///
     /// # Errors
     /// The image cannot be had.
@@ -200,8 +262,9 @@ impl Job {
         reference: &str,
         platform: &Platform,
         shown: &str,
-        ask: Option<Ask>,
-    ) -> Result<(String, Vec<u8>), images::Error> {
+        mode: Option<ResolveMode>,
+        more: impl IntoIterator<Item = Policy>,
+    ) -> Result<ImageConfigOf, images::Error> {
         let name = frontend::normalise_reference(reference)
             .map_err(|e| images::Error::BadName { name: reference.to_string(), reason: e.to_string() })?;
         let shown = match shown {
@@ -209,16 +272,16 @@ impl Job {
             shown => shown.to_string(),
         };
         let note = self.notes.begin(&shown);
-        let image = note.end_with(self.bases().get(&name, platform, ask).await)?;
+        let (source, image) = note.end_with(self.bases().named(&name, platform, mode, more).await)?;
         let digest = image.entry.manifest.as_ref().map_or(image.id(), |manifest| manifest.digest);
-        Ok((digest.to_string(), image.config_bytes))
+        Ok(ImageConfigOf { source, digest: digest.to_string(), config: image.config_bytes })
     }
 
     /// Makes the files of an outcome and from them what was asked for.
     ///
     /// # Errors
     /// A step failed, or something cannot be written or pushed.
-    pub async fn export(&self, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
+    pub async fn export(self: &Arc<Self>, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
         finish::finish(self, exports, outcome).await
     }
 
@@ -305,7 +368,15 @@ impl Job {
         Ok(last)
     }
 
-    async fn solve(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
+    /// Solves a graph, with the definitions that its inputs have, as far as policies allow it.
+    async fn solve(&self, graph: &Arc<Graph>, policies: &Policies) -> Result<Vec<Output>, SolveError> {
+        let graph = nested::expand(self, Arc::clone(graph), policies, &mut Left::default()).await?;
+        self.submit(&graph).await
+    }
+
+    /// Solves a graph that may be solved as it is.
+    pub(super) async fn submit(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
+        self.asker.hold(graph);
         if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
             let name = solver::name(graph, vertex);
             let (vertex, origin) = (vertex.id, vertex.origin.clone());
@@ -328,6 +399,17 @@ impl Job {
     }
 }
 
+/// What is told of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageConfigOf {
+    /// The source it is: another one than was asked for where policies say so.
+    pub source: SourceOp,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// Its configuration document.
+    pub config: Vec<u8>,
+}
+
 /// What a person calls a cache.
 fn name_of(place: &Place) -> String {
     match place {
@@ -343,6 +425,7 @@ fn name_of(place: &Place) -> String {
 struct Definition {
     job: Arc<Job>,
     graph: Arc<Graph>,
+    policies: Policies,
     solved: OnceCell<Result<Vec<Output>, SolveError>>,
 }
 
@@ -371,8 +454,8 @@ impl Tree {
 
     /// What the files are, made now if need be. Those of an image may not be here yet.
     pub(crate) async fn result(&self) -> Result<Output, BuildError> {
-        let Definition { job, graph, solved } = &*self.definition;
-        let outputs = solved.get_or_init(|| job.solve(graph)).await.clone().map_err(BuildError::from)?;
+        let Definition { job, graph, policies, solved } = &*self.definition;
+        let outputs = solved.get_or_init(|| job.solve(graph, policies)).await.clone().map_err(BuildError::from)?;
         let output = outputs.into_iter().nth(self.target);
         output.ok_or_else(|| BuildError::Bug("the build ended without its result".to_string()))
     }
@@ -386,18 +469,7 @@ impl Tree {
         look: impl FnOnce(BorrowedFd<'_>) -> T + Send + 'static,
     ) -> Result<T, BuildError> {
         let files = self.output().await?.files;
-        let host = Arc::clone(self.definition.job.host());
-        blocking(move || {
-            let id = match &files {
-                Files::Context(used) => return Ok(look(used.context.root().as_fd())),
-                Files::Snapshot(id) => Some(*id),
-                Files::Empty => None,
-            };
-            let view = host.store().view(id.as_ref(), host.lease())?;
-            let mounted = view.mount()?;
-            Ok(look(mounted.root()))
-        })
-        .await
+        Ok(self.definition.job.look_into(files, look).await?)
     }
 
     /// The graph that the files come from, maybe with others.

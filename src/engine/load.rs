@@ -5,15 +5,18 @@ use frontend::{
     ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep,
 };
 
+use solver::graph::op::SourceOp;
+
 use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
 use super::notes::Notes;
 use super::pin::LayoutImage;
+use super::policy::Policies;
 use super::recipe::{spellings, Dockerfile, Recipe};
-use super::remote::Ask;
 use super::steps::StepFailure;
+use crate::source::image::ResolveMode;
 use crate::source::local::{self, Context};
 
 /// The text of a build.
@@ -24,7 +27,7 @@ pub struct Loaded {
     /// What it is compiled with; what its context leaves out is filled in.
     pub(crate) recipe: Recipe,
     /// Whom the client wants asked for base images, if it says so.
-    pub(crate) ask: Option<Ask>,
+    pub(crate) mode: Option<ResolveMode>,
 }
 
 impl Loaded {
@@ -43,7 +46,18 @@ impl Loaded {
 ///
 /// # Errors
 /// Neither can be read or understood.
-pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) -> Result<Loaded, BuildError> {
+pub(crate) async fn load(
+    recipe: &Recipe,
+    policies: &Policies,
+    client: &dyn Client,
+    notes: &Notes,
+) -> Result<Loaded, BuildError> {
+    if matches!(recipe.dockerfile, Dockerfile::File(_)) {
+        allowed(policies, &recipe.dockerfile_dir)?;
+    }
+    if recipe.options.context == frontend::MainContext::Local {
+        allowed(policies, &recipe.options.context_name)?;
+    }
     let name = match &recipe.dockerfile {
         Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => name.clone(),
         Dockerfile::Text(_) => "Dockerfile".to_string(),
@@ -75,10 +89,22 @@ pub(crate) async fn load(recipe: &Recipe, client: &dyn Client, notes: &Notes) ->
     let note = notes.begin("[internal] load .dockerignore");
     let ignore = read_ignore(recipe, client).await;
     let ignore = note.end_with(ignore)?;
-    let ask = Ask::by_mode(recipe.options.image_resolve_mode.as_deref());
-    let options = frontend::Options { ignore_patterns: ignore, ..recipe.options.clone() };
+    // Other modes were refused when the options were read.
+    let mode = recipe.options.image_resolve_mode.as_deref().and_then(|mode| ResolveMode::parse(mode).ok().flatten());
+    let options = frontend::Options { ignore_patterns: ignore, scans: recipe.sbom.is_some(), ..recipe.options.clone() };
     let recipe = Recipe { options, ..recipe.clone() };
-    Ok(Loaded { source: Source::new(name, text), recipe, ask })
+    Ok(Loaded { source: Source::new(name, text), recipe, mode })
+}
+
+/// Whether a directory of the client's may be looked into, which is a source like any other.
+fn allowed(policies: &Policies, directory: &str) -> Result<(), BuildError> {
+    let source = SourceOp { identifier: format!("local://{directory}"), attrs: Default::default() };
+    match policies.evaluate(&source).map_err(StepFailure::Policy)? {
+        Some(other) if other.identifier != source.identifier => {
+            Err(BuildError::Unsupported("a policy that puts something else in the place of a directory"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Some files of a directory, of the session that has it.
@@ -187,7 +213,7 @@ async fn answer(
             }
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
-                let found = config_of(bases, client, &query, loaded.ask).await;
+                let found = config_of(bases, client, &query, loaded.mode).await;
                 let config =
                     note.end_with(found).map_err(|e| wrong(loaded, vec![lowering.missing(&query, &chain(&e))]))?;
                 lowering.answer(&query, ImageAnswer { config, digest: None });
@@ -202,10 +228,13 @@ async fn config_of(
     bases: &Bases,
     client: &dyn Client,
     query: &ImageQuery,
-    ask: Option<Ask>,
+    mode: Option<ResolveMode>,
 ) -> Result<Vec<u8>, StepFailure> {
     match &query.place {
-        ImagePlace::Registry => Ok(bases.get(&query.reference, &query.platform, ask).await?.config_bytes),
+        ImagePlace::Registry => {
+            let (_, image) = bases.named(&query.reference, &query.platform, mode, []).await?;
+            Ok(image.config_bytes)
+        }
         ImagePlace::OciLayout(store) => {
             Ok(LayoutImage::read(client, None, store, &query.reference, &query.platform).await?.config)
         }

@@ -23,10 +23,12 @@ pub mod images;
 mod job;
 mod layers;
 mod load;
+mod nested;
 mod notes;
 mod opened;
 mod outcome;
 mod pin;
+pub mod policy;
 mod program;
 pub mod provenance;
 mod push;
@@ -36,9 +38,11 @@ mod remote;
 mod remote_context;
 mod request;
 mod results;
+pub mod sbom;
 mod secret;
 pub mod space;
 mod started;
+mod statements;
 pub mod steps;
 mod told;
 
@@ -54,6 +58,7 @@ use solver::drive::Solver;
 use solver::event::EventSink;
 
 pub use crate::sandbox::open_inside;
+pub use crate::source::image::ResolveMode;
 pub use backlog::Backlog;
 pub use client::{
     pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, ClientStore, Connection, DeliveredTree, Delivery,
@@ -62,7 +67,7 @@ pub use client::{
 pub(crate) use error::chain;
 pub use error::BuildError;
 pub use finish::Built;
-pub use job::{Job, Tree};
+pub use job::{ImageConfigOf, Job, Tree};
 pub use load::Loaded;
 pub use notes::Notes;
 pub use outcome::{Base, Outcome, Product};
@@ -73,6 +78,7 @@ pub(crate) use remote::config_file;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
+pub use statements::{Place, Statements};
 
 use crate::history::History;
 use host::EngineHost;

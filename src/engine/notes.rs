@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use frontend::diagnostic::Diagnostic;
 use frontend::Source;
 use solver::event::{BuildId, EventKind, EventSink, Warning};
-use solver::graph::{Position, Range, VertexId};
+use solver::graph::{Graph, Position, Range, Vertex, VertexId};
 
 /// Where a build's own events go.
 pub struct Notes {
@@ -35,6 +35,16 @@ impl Notes {
         self.emit(EventKind::VertexAdded { vertex, name: name.to_string(), inputs: Vec::new(), group: None });
         self.emit(EventKind::VertexStarted { vertex });
         Note { notes: self, vertex, ended: false }
+    }
+
+    /// Begins what is done about a vertex of a graph before the graph is solved.
+    pub(crate) fn begin_vertex(&self, graph: &Graph, vertex: &Vertex) -> Note<'_> {
+        let (name, id) = (solver::name(graph, vertex), vertex.id);
+        let inputs = vertex.inputs.iter().map(|input| input.from.vertex).collect();
+        let group = vertex.hints.progress_group.clone();
+        self.emit(EventKind::VertexAdded { vertex: id, name, inputs, group });
+        self.emit(EventKind::VertexStarted { vertex: id });
+        Note { notes: self, vertex: id, ended: false }
     }
 
     /// Says something that no step is to blame for.

@@ -69,7 +69,8 @@ impl Job {
         let name = frontend::normalise_reference(reference)
             .map_err(|e| images::Error::BadName { name: reference.to_owned(), reason: e.to_string() })?;
         let note = self.notes().begin(&format!("resolve image config for docker-image://{name}"));
-        Ok(ProgramImage(note.end_with(self.bases().get(&name, &Platform::host(), None).await)?))
+        let (_, image) = note.end_with(self.bases().named(&name, &Platform::host(), None, []).await)?;
+        Ok(ProgramImage(image))
     }
 
     /// Starts the program of an image: its entrypoint, or `/run`, with `env` besides the image's own. It is root in a

@@ -1,19 +1,14 @@
 //! What of a graph cannot be served: known before anything runs, so that nothing is built of what ends in a refusal.
 //!
 //! Fields that BuildKit does not look at either are not looked at here: a mount's `resultID` and the selectors of mounts
-//! without files (LLB), `image.recordtype` and `local.unique` (sources), and attributes that nobody knows.
+//! without files (LLB), `local.unique` (sources), and attributes that nobody knows.
 
-use solver::graph::op::{MountKind, Network, RunOp, Security, SourceOp};
-use solver::graph::{Graph, LinuxResources, Op, Vertex};
+use solver::graph::op::{Network, RunOp, Security, SourceOp};
+use solver::graph::{Graph, Op, Vertex};
 
 use super::request::Entitlements;
-use super::steps::StepFailure;
-
-/// Attributes of sources that would change what the source is, by scheme.
-const ATTRIBUTES: [(&str, &str, &str); 2] = [
-    ("docker-image", "image.layerlimit", "some layers of an image only (image.layerlimit)"),
-    ("docker-image", "image.checksum", "a digest beside an image's name (image.checksum); write NAME@DIGEST"),
-];
+use super::steps::{self, StepFailure};
+use crate::source::blob;
 
 /// The first vertex that cannot be served to whoever has these rights, and why not.
 pub(crate) fn first(graph: &Graph, given: Entitlements) -> Option<(&Vertex, StepFailure)> {
@@ -29,59 +24,30 @@ fn of_vertex(vertex: &Vertex, given: Entitlements) -> Option<StepFailure> {
         Op::Run(run) if run.security == Security::Insecure && !given.security_insecure => {
             return Some(StepFailure::NotEntitled("security.insecure"));
         }
-        Op::Run(run) => of_run(run).or_else(|| vertex.hints.resources.as_ref().and_then(of_resources)),
+        Op::Run(run) => return of_run(run).or_else(|| steps::limits(run, &vertex.hints).err()),
         Op::Source(source) => return of_source(source),
-        Op::Build(_) => Some("a definition in an input (BuildOp)"),
+        // A definition has been put in its place.
+        Op::Build(_) => Some("a definition in an input as a step"),
         Op::File(_) | Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => None,
     }
     .map(StepFailure::Unsupported)
 }
 
-fn of_run(run: &RunOp) -> Option<&'static str> {
-    let is_kept_memory = run.mounts.iter().any(|mount| {
-        let is_memory = matches!(mount.kind, MountKind::Tmpfs { .. });
-        is_memory && mount.output.is_some()
-    });
-    [
-        (!run.meta.cgroup_parent.is_empty(), "a parent for the control groups of steps (cgroup-parent)"),
-        (!run.devices.is_empty(), "devices in steps (CDI)"),
-        (is_kept_memory, "a tmpfs mount as an output of a step"),
-    ]
-    .into_iter()
-    .find_map(|(is_asked, what)| is_asked.then_some(what))
-}
-
-fn of_resources(limits: &LinuxResources) -> Option<&'static str> {
-    let LinuxResources { memory, memory_swap, cpu_shares, cpu_period, cpu_quota, cpuset_cpus, cpuset_mems } = limits;
-    [
-        (*memory != 0, "a limit of a step's memory (memory)"),
-        (*memory_swap != 0, "a limit of a step's swap (memory-swap)"),
-        (*cpu_shares != 0, "a weight of a step's CPU time (cpu-shares)"),
-        (*cpu_period != 0, "a limit of a step's CPU time (cpu-period)"),
-        (*cpu_quota != 0, "a limit of a step's CPU time (cpu-quota)"),
-        (!cpuset_cpus.is_empty(), "a choice of CPUs for a step (cpuset-cpus)"),
-        (!cpuset_mems.is_empty(), "a choice of memory nodes for a step (cpuset-mems)"),
-    ]
-    .into_iter()
-    .find_map(|(is_asked, what)| is_asked.then_some(what))
+fn of_run(run: &RunOp) -> Option<StepFailure> {
+    (!run.devices.is_empty()).then_some(StepFailure::Unsupported("devices in steps (CDI)"))
 }
 
 fn of_source(source: &SourceOp) -> Option<StepFailure> {
     match source.scheme() {
-        "docker-image" | "local" | "git" | "http" | "https" | "oci-layout" => {}
-        "docker-image+blob" => return Some(StepFailure::Unsupported("single blobs of registries (docker-image+blob)")),
-        "oci-layout+blob" => return Some(StepFailure::Unsupported("single blobs of layouts (oci-layout+blob)")),
-        other => return Some(StepFailure::UnknownScheme { scheme: other.chars().take(100).collect() }),
+        "docker-image" | "local" | "git" | "http" | "https" | "oci-layout" | blob::REGISTRY | blob::LAYOUT => None,
+        other => Some(StepFailure::UnknownScheme { scheme: other.chars().take(100).collect() }),
     }
-    let is_given = |name: &str| source.attrs.get(name).is_some_and(|value| !value.is_empty());
-    let mut refused = ATTRIBUTES.iter().filter(|(scheme, name, _)| *scheme == source.scheme() && is_given(name));
-    refused.next().map(|(.., what)| StepFailure::Unsupported(what))
 }
 
 #[cfg(test)]
 mod tests {
-    use solver::graph::op::{BuildOp, CdiDevice, Meta, Mount};
-    use solver::graph::{ContentCache, GraphBuilder, Hints, NewVertex, OutputIndex, OutputRef};
+    use solver::graph::op::{CdiDevice, Meta, Mount, MountKind};
+    use solver::graph::{ContentCache, GraphBuilder, Hints, LinuxResources, NewVertex, OutputIndex, OutputRef};
 
     use super::*;
 
@@ -119,16 +85,9 @@ mod tests {
     fn what_cannot_be_served_is_refused_by_name() {
         let device = CdiDevice { name: "vendor/class=one".into(), optional: true };
         for (op, want) in [
-            (run(|run| run.meta.cgroup_parent = "/p".into()), "cgroup-parent"),
             (run(|run| run.devices.push(device)), "CDI"),
-            (run(|run| run.mounts.push(mount("/t", MountKind::Tmpfs { size: 0 }, 1))), "tmpfs"),
-            (source("docker-image://a", "image.layerlimit", "1"), "image.layerlimit"),
-            (source("docker-image://a", "image.checksum", "sha256:0"), "NAME@DIGEST"),
-            (source("docker-image+blob://a@sha256:0", "", ""), "docker-image+blob"),
-            (source("oci-layout+blob://a@sha256:0", "", ""), "oci-layout+blob"),
             (source("ftp://a", "", ""), "unknown source scheme \"ftp\""),
             (source("a", "", ""), "unknown source scheme \"\""),
-            (Op::Build(BuildOp::default()), "BuildOp"),
         ] {
             let graph = graph(op, Hints::default());
             let (_, failure) = first(&graph, Entitlements::default()).expect(want);
@@ -136,7 +95,10 @@ mod tests {
         }
         for op in [
             run(|_| ()),
-            source("docker-image://a", "image.checksum", ""),
+            source("docker-image://a", "image.checksum", "sha256:0"),
+            source("docker-image://a", "image.layerlimit", "1"),
+            source("docker-image+blob://a@sha256:0", "", ""),
+            source("oci-layout+blob://a@sha256:0", "", ""),
             source("local://a", "new", "1"),
             source("oci-layout://a@sha256:0", "oci.layerlimit", "1"),
         ] {
@@ -162,25 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn every_limit_of_a_steps_control_group_is_refused() {
-        type Change = fn(&mut LinuxResources);
-        let changes: [(Change, &str); 7] = [
-            (|limits| limits.memory = 1, "(memory)"),
-            (|limits| limits.memory_swap = -1, "memory-swap"),
-            (|limits| limits.cpu_shares = 1, "cpu-shares"),
-            (|limits| limits.cpu_period = 1, "cpu-period"),
-            (|limits| limits.cpu_quota = 1, "cpu-quota"),
-            (|limits| limits.cpuset_cpus = "0".into(), "cpuset-cpus"),
-            (|limits| limits.cpuset_mems = "0".into(), "cpuset-mems"),
-        ];
+    fn limits_that_make_no_sense_are_refused_before_anything_runs() {
         let limited = |limits| graph(run(|_| ()), Hints { resources: Some(limits), ..Hints::default() });
-        for (change, want) in changes {
-            let mut limits = LinuxResources::default();
-            change(&mut limits);
-            let graph = limited(limits);
-            let (_, failure) = first(&graph, Entitlements::default()).expect(want);
-            assert!(failure.to_string().contains(want), "{failure}, not {want}");
-        }
-        assert!(first(&limited(LinuxResources::default()), Entitlements::default()).is_none());
+        let refused = |graph: &Graph| first(graph, Entitlements::default()).map(|(_, failure)| failure.to_string());
+        let swap = LinuxResources { memory: 2, memory_swap: 1, ..LinuxResources::default() };
+        assert!(refused(&limited(swap)).unwrap().contains("memory-swap 1"));
+        let some = LinuxResources { memory: 1 << 20, cpuset_cpus: "0".into(), ..LinuxResources::default() };
+        assert_eq!(refused(&limited(some)), None);
+        let parent = graph(run(|run| run.meta.cgroup_parent = "/a/../..".into()), Hints::default());
+        assert!(refused(&parent).unwrap().contains("leads out"));
     }
 }

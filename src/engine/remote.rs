@@ -10,10 +10,11 @@ use solver::graph::Platform;
 
 use super::arrival::{Arrival, OnLayer};
 use super::blocking::blocking;
-use super::images::{self, Error, Image};
+use super::images::{self, Error, Image, PULLED_AS};
 use crate::image::{manifest, Descriptor, Document, ImageConfig};
 use crate::registry::{Config, Credentials, Limits, Reference, Registry, Resolved};
 use crate::rfc3339::Time;
+use crate::source::image::ResolveMode;
 
 /// Where in a tag's extra data the reference stands that its layers can be fetched from.
 const PULLED_FROM: &str = "pulled_from";
@@ -33,13 +34,11 @@ pub enum Ask {
     Registry,
 }
 
-impl Ask {
-    /// What an image source says of it (`image.resolvemode`), if anything.
-    pub(crate) fn by_mode(mode: Option<&str>) -> Option<Ask> {
+impl From<ResolveMode> for Ask {
+    fn from(mode: ResolveMode) -> Ask {
         match mode {
-            Some("pull") => Some(Ask::Registry),
-            Some("local") => Some(Ask::StoreAlone),
-            _ => None,
+            ResolveMode::Pull => Ask::Registry,
+            ResolveMode::Local => Ask::StoreAlone,
         }
     }
 }
@@ -219,7 +218,9 @@ impl Remote {
             // Whoever gave the name to another image meanwhile is not contradicted.
             let ours = entry.platform_mut(&image.id())?;
             for (index, (layer, blob)) in ours.layers.iter_mut().zip(layers).enumerate() {
-                layer.snapshot = chain_id(diff_ids.get(..=index)?);
+                // Of a part of the image nothing is known of what lies above.
+                let Some(below) = diff_ids.get(..=index) else { break };
+                layer.snapshot = chain_id(below);
                 let is_here = self.lease.hold_blob(&blob.digest).is_ok();
                 layer.blob = is_here.then(|| BlobRef {
                     digest: blob.digest,
@@ -288,7 +289,10 @@ fn keep_documents(
         variants: Vec::new(),
         keeps,
         created: Time::now().seconds(),
-        extra: json!({ PULLED_FROM: reference.pinned(manifest.digest).to_string() }),
+        extra: json!({
+            PULLED_FROM: reference.pinned(manifest.digest).to_string(),
+            PULLED_AS: resolved.top.digest.to_string(),
+        }),
     })
 }
 

@@ -71,7 +71,7 @@ async fn file(job: &Arc<Job>, graph: Option<Arc<Graph>>, name: &str, limit: u64)
 }
 
 /// Reads a file; no link leads out of the tree.
-fn read_in(root: BorrowedFd<'_>, name: &str, limit: u64) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_in(root: BorrowedFd<'_>, name: &str, limit: u64) -> std::io::Result<Vec<u8>> {
     let file = File::from(open_inside(root, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));

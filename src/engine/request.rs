@@ -1,8 +1,10 @@
 //! What a build is asked to do: plain data that every edge makes.
 
+use super::policy::Policies;
 use super::provenance::Provenance;
 use super::recipe::Recipe;
 use super::remote::Ask;
+use super::sbom::Sbom;
 use crate::cache::{CacheFrom, CacheTo};
 use crate::export::Output;
 
@@ -20,12 +22,14 @@ pub struct BuildRequest {
 }
 
 /// What a build may do.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rights {
     /// What its steps may ask for.
     pub entitlements: Entitlements,
     /// Who is asked first for base images.
     pub ask: Ask,
+    /// Which sources it may use.
+    pub sources: Policies,
 }
 
 /// What becomes of the result.
@@ -41,6 +45,8 @@ pub struct ExportRequest {
     pub cache_to: Vec<CacheTo>,
     /// The image tells where it comes from.
     pub provenance: Option<Provenance>,
+    /// The image tells what is in it.
+    pub sbom: Option<Sbom>,
     /// The manifest's digest is wanted, so layers are compressed even when nothing leaves the store.
     pub wants_manifest: bool,
 }

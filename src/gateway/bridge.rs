@@ -13,11 +13,13 @@ use tonic::Code;
 use super::caps::read_platform;
 use super::refs::Refs;
 use super::result::{read, tell, Form};
-use super::{failure, files, frontend};
+use super::{failure, files, frontend, policy};
 use crate::cache::{CacheFrom, Place};
-use crate::engine::{Ask, Job, Outcome, Product, Tree};
+use crate::engine::policy::Policy;
+use crate::engine::{Base, ImageConfigOf, Job, Outcome, Product, ResolveMode, Tree};
 use crate::wire::failure::Failure;
 use crate::wire::proto::gateway::{self, ReturnRequest, SolveRequest, SolveResponse};
+use crate::wire::proto::sourcepolicy;
 use crate::wire::proto::worker::WorkerRecord;
 
 /// What a frontend is given.
@@ -119,16 +121,19 @@ impl Bridge {
         for entry in request.cache_imports {
             self.import(&entry.r#type, &entry.attrs.into_iter().collect()).await;
         }
-        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-            return Err(Failure::new(Code::Unimplemented, "source policies are not supported"));
-        }
+        let policies = policy::read_all(&request.source_policies)?;
         let definition = request.definition.filter(|definition| !definition.def.is_empty());
         let outcome = match (definition, request.frontend.as_str()) {
             (Some(_), frontend) if !frontend.is_empty() => {
                 return Err(invalid("cannot solve with both Definition and Frontend specified"));
             }
-            (Some(definition), _) => self.define(&definition)?,
+            (Some(definition), _) => self.define_under(&definition, policies)?,
             (None, "") => Outcome::default(),
+            (None, _) if policies.iter().any(|policy| !policy.rules.is_empty()) => {
+                let text =
+                    "source policies for a frontend's own calls (SourcePolicies with Frontend) are not supported";
+                return Err(Failure::new(Code::Unimplemented, text));
+            }
             (None, frontend) => frontend::run(self, frontend, request.frontend_opt, request.frontend_inputs).await?,
         };
         if request.evaluate {
@@ -161,10 +166,15 @@ impl Bridge {
     /// # Errors
     /// The definition makes no sense.
     pub fn define(&self, definition: &pb::Definition) -> Result<Outcome, Failure> {
+        self.define_under(definition, Vec::new())
+    }
+
+    /// The same under further policies than the build's.
+    fn define_under(&self, definition: &pb::Definition, policies: Vec<Policy>) -> Result<Outcome, Failure> {
         let graph = solver::llb::decode(definition)
             .map_err(|error| invalid(format!("failed to load LLB: {}", crate::engine::chain(&error))))?;
-        let tree = self.job.trees(Arc::new(graph)).into_iter().next();
-        let product = Product { platform: Platform::host(), config: None, base: Default::default(), tree };
+        let tree = self.job.trees_under(Arc::new(graph), policies).into_iter().next();
+        let product = Product::new(Platform::host(), None, Base::default(), tree);
         Ok(Outcome { products: vec![product], ..Outcome::default() })
     }
 
@@ -233,16 +243,17 @@ impl Bridge {
         Ok(gateway::StatFileResponse { stat: Some(looked.map_err(|error| failure::of_build(&error))??) })
     }
 
-    /// Digest and configuration of an image; `ask` is whom the frontend wants asked.
+    /// An image under the build's policies and these; `mode` is whom the frontend wants asked.
     pub(super) async fn image(
         &self,
         reference: &str,
         platform: Option<&pb::Platform>,
         shown: &str,
-        ask: Option<Ask>,
-    ) -> Result<(String, Vec<u8>), Failure> {
+        mode: Option<ResolveMode>,
+        policies: &[sourcepolicy::Policy],
+    ) -> Result<ImageConfigOf, Failure> {
         let platform = platform.map_or_else(Platform::host, read_platform);
-        let found = self.job.image(reference, &platform, shown, ask).await;
+        let found = self.job.image(reference, &platform, shown, mode, policy::read_all(policies)?).await;
         found.map_err(|error| Failure::new(Code::NotFound, crate::engine::chain(&error)))
     }
 

@@ -20,7 +20,7 @@ pub async fn build(
     client: Arc<dyn Client>,
     events: EventSink,
 ) -> Result<Built, BuildError> {
-    let job = engine.job(client, request.rights, events)?;
+    let job = engine.job(client, request.rights.clone(), events)?;
     job.import_caches(&request.cache_from).await;
     job.begin_caches(&request.exports.cache_to);
     let built = async { job.export(compile(&job, request).await?, &request.exports).await }.await;

@@ -8,7 +8,7 @@ use solver::llb::pb;
 use crate::wire::proto::apicaps::ApiCap;
 use crate::wire::proto::worker::{BuildkitVersion, WorkerRecord};
 
-/// What a frontend can ask for. Processes in containers are not among it, nor attestations of frontends.
+/// What a frontend can ask for. Processes in containers are not among it.
 const GATEWAY: &[&str] = &[
     "frontend.inputs",
     "gateway.evaluate",
@@ -18,6 +18,7 @@ const GATEWAY: &[&str] = &[
     "proto.refarray",
     "readdir",
     "readfile",
+    "reference.attestations",
     "reference.output",
     "resolveimage",
     "resolveimage.resolvemode",

@@ -15,7 +15,7 @@ use crate::wire::proto::errdefs;
 pub fn of_build(error: &BuildError) -> Failure {
     let text = match error {
         // Clients know the sentence by its beginning.
-        error if is_not_entitled(error) => format!("failed to load LLB: {}", chain(error)),
+        error if is_of_loading(error) => format!("failed to load LLB: {}", chain(error)),
         error => chain(error),
     };
     let mut failure = Failure::new(code(error), text);
@@ -36,9 +36,10 @@ pub fn of_build(error: &BuildError) -> Failure {
     failure
 }
 
-fn is_not_entitled(error: &BuildError) -> bool {
+/// Whether it was found while the definition was read, before anything ran.
+fn is_of_loading(error: &BuildError) -> bool {
     let BuildError::Step { failure, .. } = error else { return false };
-    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_)))
+    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_) | StepFailure::Policy(_)))
 }
 
 /// Clients print the text of `Unknown` alone, and put the code before that of others.
@@ -46,7 +47,10 @@ fn code(error: &BuildError) -> Code {
     match error {
         BuildError::Step { failure, .. } => match failure.downcast_ref::<StepFailure>() {
             Some(StepFailure::Unsupported(_)) => Code::Unimplemented,
-            Some(StepFailure::UnknownScheme { .. }) => Code::InvalidArgument,
+            Some(
+                StepFailure::UnknownScheme { .. } | StepFailure::BadLimit { .. } | StepFailure::BadCgroupParent(_),
+            ) => Code::InvalidArgument,
+            Some(StepFailure::OutOfMemory { .. }) => Code::ResourceExhausted,
             Some(StepFailure::Store(e)) => of_store(e),
             _ => Code::Unknown,
         },

@@ -4,11 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use solver::graph::op::SourceOp;
+use solver::llb::pb;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::{caps, Bridge};
-use crate::engine::Ask;
+use crate::engine::ResolveMode;
 use crate::wire::failure::Failure;
 use crate::wire::proto::gateway::llb_bridge_server::LlbBridge;
 use crate::wire::proto::gateway::{
@@ -63,15 +65,16 @@ impl<L: Lines> Service<L> {
 type Answer<T> = Result<Response<T>, Status>;
 
 /// Who is to be asked for an image, where a frontend has a wish.
-fn resolve_mode(mode: &str) -> Result<Option<Ask>, Failure> {
-    match mode {
-        "" | "default" => Ok(None),
-        "pull" | "local" => Ok(Ask::by_mode(Some(mode))),
-        other => {
-            let shown: String = other.chars().take(100).collect();
-            Err(Failure::new(tonic::Code::InvalidArgument, format!("invalid resolve mode: {shown}")))
-        }
-    }
+fn resolve_mode(mode: &str) -> Result<Option<ResolveMode>, Failure> {
+    let shown = || mode.chars().take(100).collect::<String>();
+    let invalid = |_| Failure::new(tonic::Code::InvalidArgument, format!("invalid resolve mode: {}", shown()));
+    ResolveMode::parse(mode).map_err(invalid)
+}
+
+/// A source as it is sent.
+fn as_sent(source: SourceOp) -> pb::SourceOp {
+    let attr = |(key, value)| pb::AttrEntry { key: Some(key), value: Some(value) };
+    pb::SourceOp { identifier: source.identifier, attrs: source.attrs.into_iter().map(attr).collect() }
 }
 
 #[tonic::async_trait]
@@ -96,14 +99,18 @@ impl<L: Lines> LlbBridge for Service<L> {
         call: Request<ResolveImageConfigRequest>,
     ) -> Answer<ResolveImageConfigResponse> {
         let resolve = |bridge: Arc<Bridge>, request: ResolveImageConfigRequest| async move {
-            if request.resolver_type != 0 || !request.source_policies.is_empty() {
-                let text = "image configs come from registries and the store, without source policies";
+            if request.resolver_type != 0 {
+                let text = "image configs come from registries and the store";
                 return Err(Failure::new(tonic::Code::Unimplemented, text));
             }
             let mode = resolve_mode(&request.resolve_mode)?;
             let platform = request.platform.as_ref();
-            let (digest, config) = bridge.image(&request.r#ref, platform, &request.log_name, mode).await?;
-            Ok(ResolveImageConfigResponse { digest, config, r#ref: request.r#ref })
+            let (shown, policies) = (&request.log_name, &request.source_policies);
+            let found = bridge.image(&request.r#ref, platform, shown, mode, policies).await?;
+            // Frontends go on with the name that policies put in the place of theirs.
+            let is_own = found.source.reference() == frontend::normalise_reference(&request.r#ref).unwrap_or_default();
+            let r#ref = if is_own { request.r#ref } else { found.source.reference().to_owned() };
+            Ok(ResolveImageConfigResponse { digest: found.digest, config: found.config, r#ref })
         };
         self.answer(call, resolve).await
     }
@@ -125,20 +132,18 @@ impl<L: Lines> LlbBridge for Service<L> {
                 let text = "attestations of images are not looked up yet";
                 return Err(Failure::new(tonic::Code::Unimplemented, text));
             }
-            if !request.source_policies.is_empty() {
-                return Err(Failure::new(tonic::Code::Unimplemented, "source policies are not supported"));
-            }
             // What the source says of itself is as good.
             let said = source.attrs.iter().find(|attr| attr.key.as_deref() == Some("image.resolvemode"));
             let said = said.and_then(|attr| attr.value.as_deref()).unwrap_or_default();
             let mode = resolve_mode(&request.resolve_mode)?.or(resolve_mode(said)?);
             let platform = request.platform.as_ref();
-            let (digest, config) = bridge.image(reference, platform, &request.log_name, mode).await?;
-            let with_config = !wanted.no_config;
-            let config = if with_config { config } else { Vec::new() };
-            let image = ResolveSourceImageResponse { digest, config, attestation_chain: None };
+            let (shown, policies) = (&request.log_name, &request.source_policies);
+            let found = bridge.image(reference, platform, shown, mode, policies).await?;
+            let config = if wanted.no_config { Vec::new() } else { found.config };
+            let image = ResolveSourceImageResponse { digest: found.digest, config, attestation_chain: None };
+            let is_own = found.source.reference() == frontend::normalise_reference(reference).unwrap_or_default();
             Ok(ResolveSourceMetaResponse {
-                source: Some(source),
+                source: Some(if is_own { source } else { as_sent(found.source) }),
                 image: Some(image),
                 ..ResolveSourceMetaResponse::default()
             })

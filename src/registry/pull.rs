@@ -106,6 +106,17 @@ impl Registry {
         Ok((Descriptor { media_type: called.unwrap_or(descriptor.media_type), ..descriptor }, bytes))
     }
 
+    /// What is told of a blob that is known by its digest alone: its size.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] where the repository does not have it; else as [`resolve`](Self::resolve).
+    pub async fn blob(&self, reference: &Reference, digest: Digest) -> Result<Descriptor> {
+        let got = self.at_each(reference, &Wanted::SizeOf(digest)).await?;
+        let reason = || "the answer does not say how large the blob is".to_owned();
+        let size = got.announced.ok_or_else(|| Error::Refused { request: got.request, reason: reason() })?;
+        Ok(Descriptor::new("application/octet-stream", digest, size))
+    }
+
     /// What the reference names, its bytes, and what the registry called it.
     async fn top(&self, reference: &Reference, known: Known<'_>) -> Result<(Descriptor, Vec<u8>, Option<String>)> {
         let digest = match reference.digest() {
@@ -223,6 +234,8 @@ impl Registry {
 enum Wanted<'a> {
     /// The digest of a tag.
     DigestOf(String),
+    /// The size of a blob.
+    SizeOf(Digest),
     /// The document of a tag or digest; its digest where that is known.
     Document(String, Option<Digest>),
     /// A config.
@@ -236,6 +249,8 @@ struct Got {
     called: Option<String>,
     /// What the header says, which proves nothing.
     digest: Option<Digest>,
+    /// How long the header says that the body is, or would be.
+    announced: Option<u64>,
 }
 
 impl Wanted<'_> {
@@ -243,6 +258,7 @@ impl Wanted<'_> {
     fn request(&self) -> (Method, String, u64) {
         match self {
             Wanted::DigestOf(tag) => (Method::HEAD, format!("manifests/{tag}"), u64::MAX),
+            Wanted::SizeOf(digest) => (Method::HEAD, format!("blobs/{digest}"), u64::MAX),
             Wanted::Document(selector, _) => (Method::GET, format!("manifests/{selector}"), MAX_BYTES as u64),
             Wanted::Config(what) => (Method::GET, format!("blobs/{}", what.digest), what.size),
         }
@@ -250,7 +266,7 @@ impl Wanted<'_> {
 
     fn check(&self, got: &Got) -> Result<()> {
         match self {
-            Wanted::DigestOf(_) => Ok(()),
+            Wanted::DigestOf(_) | Wanted::SizeOf(_) => Ok(()),
             Wanted::Document(selector, digest) => {
                 let actual = Digest::of(&got.bytes);
                 // Where the header says otherwise something went wrong on the way.
@@ -272,7 +288,8 @@ impl Got {
         let bytes = answer.bytes(limit).await?;
         let called = answer.header(CONTENT_TYPE.as_str()).map(str::to_owned);
         let digest = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
-        Ok(Got { request: answer.request, bytes, called, digest })
+        let announced = answer.announced();
+        Ok(Got { request: answer.request, bytes, called, digest, announced })
     }
 }
 

@@ -54,6 +54,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A limit that was asked for cannot be kept on this machine.
+    #[error("{limit} cannot be set for a step: {why}")]
+    NoLimit {
+        /// Which, by the name of its option.
+        limit: &'static str,
+        /// What is missing, and what would help.
+        why: String,
+    },
     /// A step on the way into the sandbox failed.
     #[error("{step}{}", .path.as_deref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
     Setup {

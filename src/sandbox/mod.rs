@@ -42,6 +42,7 @@ mod target;
 mod user;
 mod wire;
 
+pub use cgroup::cgroup_parent;
 pub use error::Error;
 pub use inside::open_inside;
 pub use keeper::enter_if_asked;

@@ -51,13 +51,14 @@ pub(super) struct Tree<'a> {
     /// The kernel's number of the root's mount.
     mount: u64,
     keeper: BorrowedFd<'a>,
+    keep_stub_parents: bool,
 }
 
 impl<'a> Tree<'a> {
     /// The tree below the present root; mount points that are made in it are told to the keeper.
-    pub fn open(keeper: BorrowedFd<'a>) -> Result<Tree<'a>, Error> {
+    pub fn open(keeper: BorrowedFd<'a>, keep_stub_parents: bool) -> Result<Tree<'a>, Error> {
         let root = open_root()?;
-        Ok(Tree { mount: mount_of(root.as_fd())?, root, keeper })
+        Ok(Tree { mount: mount_of(root.as_fd())?, root, keeper, keep_stub_parents })
     }
 
     /// Opens a mount point, making it when it is missing.
@@ -68,7 +69,8 @@ impl<'a> Tree<'a> {
         let mut made = Vec::new();
         let target = target::open(&self.root, path, shape, &mut made);
         // What was made before a failure has to be removed too.
-        for stub in &made {
+        let above = if self.keep_stub_parents && target.is_ok() { made.len().saturating_sub(1) } else { 0 };
+        for stub in made.iter().skip(above) {
             if mount_of(stub.parent.as_fd())? != self.mount {
                 continue;
             }

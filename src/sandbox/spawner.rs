@@ -85,7 +85,7 @@ impl Sandbox {
         let (report, child_report) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::setup("make a pipe")(e.into()))?;
 
-        let groups = Groups::make(spec.limits)?;
+        let groups = Groups::make(&spec.limits)?;
         let mut order = order(&spec, &groups, child_report.as_raw_fd())?;
         let mut bytes = order.encode();
         let file = memory_file(|file| file.write_all(&bytes)).map_err(Error::setup("write the order"))?;
@@ -242,7 +242,8 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
         own_network: spec.network == Network::None,
         insecure: spec.security == Security::Insecure,
         rlimits: spec.rlimits.iter().map(|limit| (limit.resource, limit.soft, limit.hard)).collect(),
-        pid_max: cgroup::pid_max(spec.limits).unwrap_or(0),
+        keep_stub_parents: spec.keep_stub_parents,
+        pid_max: cgroup::pid_max(&spec.limits).unwrap_or(0),
         cgroups: groups.join.iter().map(AsRawFd::as_raw_fd).collect(),
         filter: match spec.security {
             Security::Sandbox => FILTER.clone(),
@@ -287,12 +288,16 @@ fn serve(requests: &Receiver<Request>) {
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
     }
-    cgroup::sweep();
+    let mut swept = false;
     // One child at a time uses it, and only until it executes its program.
     let mut stack = vec![0_u128; 64 * 1024 / 16];
     for request in requests {
         let result = clone(&request, &mut stack);
         let _ = request.reply.send(result);
+        // The first step does not wait for it.
+        if !std::mem::replace(&mut swept, true) {
+            cgroup::sweep();
+        }
     }
 }
 

@@ -48,6 +48,9 @@ pub struct ProcessSpec {
     pub rlimits: Vec<Rlimit>,
     /// What it may use up together with its descendants.
     pub limits: Limits,
+    /// Directories that were made above a mount point in the root stay when the process has ended; otherwise those that
+    /// are still empty are removed.
+    pub keep_stub_parents: bool,
     /// Where it reads.
     pub stdin: Stdio,
     /// Where it writes.
@@ -74,6 +77,7 @@ impl ProcessSpec {
             security: Security::Sandbox,
             rlimits: Vec::new(),
             limits: Limits::default(),
+            keep_stub_parents: false,
             stdin: Stdio::Null,
             stdout: Stdio::Pipe,
             stderr: Stdio::Pipe,
@@ -205,18 +209,42 @@ impl Rlimit {
     }
 }
 
-/// What a step may use up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a step may use up, together with all that it starts. What is `None` or empty is not limited.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Processes and threads at once; at least 301.
+    /// Processes and threads at once; below 301 it takes a control group.
     pub pids: u32,
     /// Bytes of memory; beyond it the kernel kills.
     pub memory: Option<u64>,
+    /// Bytes of memory and swap together; at least those of memory, and not without.
+    pub memory_and_swap: Option<u64>,
+    /// Relative weight among others that want the CPU; 1024 is the usual one.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of a period in which the quota counts.
+    pub cpu_period: Option<u64>,
+    /// Microseconds of CPU time in each period.
+    pub cpu_quota: Option<u64>,
+    /// The CPUs it may run on: `0-3,8`.
+    pub cpus: String,
+    /// The memory nodes it may use, in the same form.
+    pub memory_nodes: String,
+    /// The control group that its own is made in, see [`cgroup_parent`](super::cgroup_parent); `None` is the builder's.
+    pub cgroup_parent: Option<PathBuf>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { pids: DEFAULT_PIDS, memory: None }
+        Limits {
+            pids: DEFAULT_PIDS,
+            memory: None,
+            memory_and_swap: None,
+            cpu_shares: None,
+            cpu_period: None,
+            cpu_quota: None,
+            cpus: String::new(),
+            memory_nodes: String::new(),
+            cgroup_parent: None,
+        }
     }
 }
 

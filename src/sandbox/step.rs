@@ -41,7 +41,7 @@ fn set_up(order: &Order, keeper: BorrowedFd) -> Result<Infallible, Error> {
     // SAFETY: the spawner passed this descriptor on to us, and only `program::execute` closes it.
     let mount = unsafe { BorrowedFd::borrow_raw(order.root) };
     root::enter(mount, order.insecure)?;
-    let tree = Tree::open(keeper)?;
+    let tree = Tree::open(keeper, order.keep_stub_parents)?;
     kernel.mount(&tree, order.pid_max)?;
     let files = placement::write_files(&mut stage, &order.mounts)?;
     let staged = stage.close(&tree)?;

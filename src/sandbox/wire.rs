@@ -93,6 +93,8 @@ pub(super) struct Order {
     pub own_network: bool,
     pub insecure: bool,
     pub rlimits: Vec<(u32, u64, u64)>,
+    /// Directories made above a mount point are not removed.
+    pub keep_stub_parents: bool,
     /// Limit by the pid namespace; 0 when the kernel has none and a cgroup does it.
     pub pid_max: u32,
     /// `cgroup.procs` files to join.
@@ -168,6 +170,7 @@ impl Order {
             w.number(*soft);
             w.number(*hard);
         });
+        w.number(self.keep_stub_parents.into());
         w.number(self.pid_max.into());
         w.list(&self.cgroups, |w, fd| w.number(*fd as u64));
         w.list(&self.filter, |w, instruction| w.number(*instruction));
@@ -205,6 +208,7 @@ impl Order {
             own_network: r.number()? != 0,
             insecure: r.number()? != 0,
             rlimits: r.list(|r| Ok((r.number()? as u32, r.number()?, r.number()?)))?,
+            keep_stub_parents: r.number()? != 0,
             pid_max: r.number()? as u32,
             cgroups: r.list(|r| Ok(r.number()? as RawFd))?,
             filter: r.list(Reader::number)?,
@@ -321,6 +325,7 @@ mod tests {
             own_network: true,
             insecure: true,
             rlimits: vec![(7, u64::MAX, 1)],
+            keep_stub_parents: true,
             pid_max: 301,
             cgroups: vec![8, 9],
             filter: vec![u64::MAX],

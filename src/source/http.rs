@@ -8,10 +8,8 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
+use super::attribute::{given, is_name, FileAs, InvalidAttribute};
 use crate::registry::{self, Get, Got, Registry, Secret};
-
-/// The longest name a file may have, in bytes.
-const NAME_MAX: usize = 255;
 
 /// Why a file could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -25,16 +23,12 @@ pub enum Error {
         reason: String,
     },
     /// An attribute makes no sense, or asks for what is not done here.
-    #[error("{url}: {name} {value:?} {reason}")]
+    #[error("{url}: {wrong}")]
     Attribute {
         /// Of which source.
         url: String,
-        /// Which attribute.
-        name: &'static str,
-        /// Its value.
-        value: String,
-        /// What is wrong.
-        reason: &'static str,
+        /// Which, and what is wrong with it.
+        wrong: InvalidAttribute,
     },
     /// The server answered with an error.
     #[error("{url}: invalid response status {status}")]
@@ -79,13 +73,8 @@ pub enum Error {
 pub struct Wanted {
     url: Url,
     checksum: Option<Checksum>,
-    filename: Option<String>,
-    /// Permission bits of the file.
-    pub mode: u32,
-    /// Its owner.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
+    /// What the file becomes.
+    pub file: FileAs,
     headers: Vec<(HeaderName, String)>,
     /// The id of the secret with the value of `Authorization`.
     pub secret: Option<String>,
@@ -145,39 +134,24 @@ impl Wanted {
             Error::NotAUrl { url: without_userinfo(identifier), reason: "want http(s)://HOST/PATH".to_owned() }
         })?;
         let shown = shown(&url);
-        let wrong =
-            |name, value: &str, reason| Error::Attribute { url: shown.clone(), name, value: value.to_owned(), reason };
-        let given = |name: &str| attrs.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let wrong = |wrong| Error::Attribute { url: shown.clone(), wrong };
         for name in ["http.sig.pubkey", "http.sig.signature"] {
-            if let Some(value) = given(name) {
-                return Err(wrong(name, value, "is not supported: signatures are not verified yet"));
+            if let Some(value) = given(attrs, name) {
+                let reason = "is not supported: signatures are not verified yet";
+                return Err(wrong(InvalidAttribute::new(name, value, reason)));
             }
         }
-        let number = |name: &'static str, default: u32| match given(name) {
-            None => Ok(default),
-            Some(text) => go_number(text).ok_or_else(|| wrong(name, text, "is not a number")),
-        };
-        let checksum = match given("http.checksum") {
-            None => None,
-            Some(text) => Some(Checksum::parse(text).ok_or_else(|| {
-                wrong("http.checksum", text, "is not sha256:, sha384: or sha512: with as many hexadecimal digits")
-            })?),
-        };
-        let filename = match given("http.filename") {
-            None => None,
-            Some(name) if is_name(name) => Some(name.to_owned()),
-            Some(name) => return Err(wrong("http.filename", name, "cannot be the name of a file")),
-        };
-        let header = |name: &str, header| given(name).map(|value| (header, value.to_owned()));
+        let checksum = given(attrs, "http.checksum").map(|text| {
+            let reason = "is not sha256:, sha384: or sha512: with as many hexadecimal digits";
+            Checksum::parse(text).ok_or_else(|| wrong(InvalidAttribute::new("http.checksum", text, reason)))
+        });
+        let header = |name: &str, header| given(attrs, name).map(|value| (header, value.to_owned()));
         let headers = [header("http.header.accept", ACCEPT), header("http.header.user-agent", USER_AGENT)];
         Ok(Wanted {
-            checksum,
-            filename,
-            mode: number("http.perm", 0o600)? & 0o7777,
-            uid: number("http.uid", 0)?,
-            gid: number("http.gid", 0)?,
+            checksum: checksum.transpose()?,
+            file: FileAs::read(attrs).map_err(wrong)?,
             headers: headers.into_iter().flatten().collect(),
-            secret: given("http.authheadersecret").map(str::to_owned),
+            secret: given(attrs, "http.authheadersecret").map(str::to_owned),
             url,
         })
     }
@@ -194,7 +168,7 @@ impl Wanted {
 
     /// What the file is called where nobody else has a name for it.
     pub fn name(&self) -> String {
-        self.filename.clone().or_else(|| name_in(&self.url)).unwrap_or_else(|| "download".to_owned())
+        self.file.name.clone().or_else(|| name_in(&self.url)).unwrap_or_else(|| "download".to_owned())
     }
 
     /// The URL as it may be shown: without user, password and query.
@@ -206,7 +180,7 @@ impl Wanted {
     pub fn identity(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("rbuild download");
         let headers = self.headers.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-        let name = self.filename.as_deref().unwrap_or_default();
+        let name = self.file.name.as_deref().unwrap_or_default();
         for text in [self.url.as_str(), name, self.secret.as_deref().unwrap_or_default()].into_iter().chain(headers) {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         }
@@ -248,7 +222,7 @@ impl Wanted {
         match got.status() {
             304 if known.is_some() => Ok(Answer::Unchanged),
             200..=299 => {
-                let said = self.filename.clone().or_else(|| disposition(got.header("content-disposition")?));
+                let said = self.file.name.clone().or_else(|| disposition(got.header("content-disposition")?));
                 let name = said.or_else(|| name_in(&self.url)).unwrap_or_else(|| "download".to_owned());
                 Ok(Answer::File(Box::new(Download { got, name, url: self.shown() })))
             }
@@ -357,23 +331,6 @@ impl Hasher {
             Hasher::Sha512(hasher) => format!("sha512:{}", hex::encode(hasher.finalize())),
         }
     }
-}
-
-/// A number as Go reads it: `0x1f`, `0o17`, `017`, `0b11`, `15`.
-fn go_number(text: &str) -> Option<u32> {
-    let lower = text.to_ascii_lowercase();
-    let radix = |prefix: &str, radix| lower.strip_prefix(prefix).map(|digits| (digits, radix));
-    let (digits, radix) = radix("0x", 16)
-        .or_else(|| radix("0o", 8))
-        .or_else(|| radix("0b", 2))
-        .or_else(|| radix("0", 8).filter(|(digits, _)| !digits.is_empty()))
-        .unwrap_or((&lower, 10));
-    u32::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'))
-}
-
-/// Whether this can be the name of a file, and of nothing else.
-fn is_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && name.len() <= NAME_MAX && !name.contains(['/', '\0'])
 }
 
 /// The last part of a path, if that can be a name.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use solver::graph::Platform;
 
+use super::attribute::InvalidAttribute;
 use crate::image::manifest::{Visited, MAX_BYTES};
 use crate::image::{Descriptor, Digest, Document, ImageConfig, Index, Manifest};
 use crate::registry::{choose, offered};
@@ -35,6 +36,14 @@ pub enum Error {
         what: String,
         /// Which layout.
         place: String,
+    },
+    /// An attribute of the source makes no sense.
+    #[error("{reference}: {wrong}")]
+    Attribute {
+        /// Of which source.
+        reference: String,
+        /// Which, and what is wrong with it.
+        wrong: InvalidAttribute,
     },
     /// It is not what its digest says.
     #[error("{digest} in an OCI layout is not what its digest says")]

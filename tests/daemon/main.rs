@@ -13,8 +13,12 @@ mod freshness;
 mod frontend;
 mod history;
 mod life;
+mod llb;
 mod mutants;
+mod policies;
 mod refused;
+mod sbom;
+mod sources;
 mod stores;
 #[path = "../support/mod.rs"]
 mod support;

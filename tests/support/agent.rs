@@ -47,15 +47,15 @@ impl Agent {
     }
 }
 
-/// A base image with ssh-add and what it needs.
+/// A base image with ssh-add, ssh-keygen and what they need.
 pub fn import_ssh(rbuild: &Rbuild) {
     let root = rbuild.path("ssh-root");
-    let program = Command::new("sh").args(["-c", "command -v ssh-add"]).output().unwrap();
-    let program = text(&program.stdout).trim().to_string();
-    let linked = Command::new("ldd").arg(&program).output().unwrap();
+    let programs = Command::new("sh").args(["-c", "command -v ssh-add; command -v ssh-keygen"]).output().unwrap();
+    let programs = text(&programs.stdout);
+    let linked = Command::new("ldd").args(programs.lines()).output().unwrap();
     let libraries = text(&linked.stdout);
-    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain([program.as_str()]) {
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    for file in libraries.chain(programs.lines()) {
         let to = root.join(file.trim_start_matches('/'));
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(file, to).unwrap();

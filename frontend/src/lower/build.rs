@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use solver::graph::op::Op;
 use solver::graph::{
-    GraphBuilder, Hints, Location, NewVertex, Origin, OutputRef, Platform, Position, Range, SourceInfo, VertexId,
+    GraphBuilder, Hints, LinuxResources, Location, NewVertex, Origin, OutputRef, Platform, Position, Range, SourceInfo,
+    VertexId,
 };
 
 use super::context::{self, Reads, Used};
@@ -16,7 +17,7 @@ use super::{arg, copy, expose, from, meta, run, workdir, Answers, Target};
 use crate::ast::{Kind, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::effort::Effort;
-use crate::expand::{expand, Expanded, Mode};
+use crate::expand::{expand, Env, Expanded, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::source::{Source, Span, Spanned};
@@ -45,6 +46,8 @@ pub(super) struct Build<'a> {
     followers: BTreeMap<usize, usize>,
     /// Files of lowered stages, by index.
     outputs: BTreeMap<usize, Option<OutputRef>>,
+    /// What else counts for what is in the image, by name.
+    scans: BTreeMap<String, OutputRef>,
     /// Paths that were used.
     pub used: Used,
     info: Arc<SourceInfo>,
@@ -77,6 +80,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnosti
         context: None,
         followers: followers(scene),
         outputs: BTreeMap::new(),
+        scans: BTreeMap::new(),
         used: Used::default(),
         info: Arc::new(info),
         effort: Effort::default(),
@@ -146,7 +150,23 @@ impl<'a> Build<'a> {
         lint::stage(&stage.commands, &state.config, &mut self.lints);
         if errors.len() == before {
             self.outputs.insert(index, state.output);
+            self.scan(index, &state);
             self.states.insert(index, state);
+        }
+    }
+
+    /// Notes what a stage says is to be scanned besides the image: itself, and of the target the context.
+    fn scan(&mut self, index: usize, state: &StageState) {
+        let is_target = index == self.scene.stages.target;
+        let Some(stage) = self.scene.stages.all.get(index).filter(|_| self.scene.options.scans) else { return };
+        let is_asked = |name: &str| {
+            let own = state.arg_places.get(name).and_then(|place| state.args.get(*place)?.1.as_deref());
+            own.or_else(|| self.scene.stages.globals.value(name)).is_some_and(|value| arg::names(value, &stage.shown))
+        };
+        if let Some(context) = self.context.filter(|_| is_target && is_asked(arg::SCAN_CONTEXT)) {
+            self.scans.insert("context".to_owned(), context);
+        } else if let Some(output) = state.output.filter(|_| !is_target && is_asked(arg::SCAN_STAGE)) {
+            self.scans.insert(stage.shown.clone(), output);
         }
     }
 
@@ -196,9 +216,11 @@ impl<'a> Build<'a> {
             state.config.set_platform(&state.platform);
         }
         state.config.fix_created(scene.epoch);
+        let named = self.paper.finish(&self.used, graph);
         let target = Target {
             platform: state.config.platform(),
-            output: self.paper.finish(&self.used, graph, state.output),
+            output: state.output.map(&named),
+            scans: self.scans.into_iter().map(|(name, output)| (name, named(output))).collect(),
             config: state.config,
             base_layers: state.base_layers,
             base_history: state.base_history,
@@ -227,8 +249,13 @@ impl<'a> Build<'a> {
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
-        let hints =
-            Hints { ignore_cache: about.ignore_cache, description, progress_group: about.group, ..Hints::default() };
+        let hints = Hints {
+            ignore_cache: about.ignore_cache,
+            description,
+            progress_group: about.group,
+            resources: about.resources,
+            ..Hints::default()
+        };
         self.paper.add(NewVertex { op, inputs, platform, hints, origin }, wants)
     }
 
@@ -331,6 +358,7 @@ impl At<'_> {
             span: Some(self.place(self.statement.span)),
             ignore_cache,
             group: None,
+            resources: None,
         }
     }
 }
@@ -343,12 +371,20 @@ pub(super) struct About {
     pub span: Option<Span>,
     pub ignore_cache: bool,
     pub group: Option<solver::graph::ProgressGroup>,
+    pub resources: Option<LinuxResources>,
 }
 
 impl About {
     /// A vertex that no instruction asked for.
     pub fn internal(what: &str) -> About {
-        About { name: format!("[internal] {what}"), command: None, span: None, ignore_cache: false, group: None }
+        About {
+            name: format!("[internal] {what}"),
+            command: None,
+            span: None,
+            ignore_cache: false,
+            group: None,
+            resources: None,
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result
             span: Some(stage.span),
             ignore_cache: false,
             group: None,
+            resources: None,
         };
         state.output = Some(pull(build, &name, platform, about));
     }

@@ -1,9 +1,9 @@
 //! RUN: a process over the stage's files.
 
 use solver::graph::op::{ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security};
-use solver::graph::OutputIndex;
+use solver::graph::{LinuxResources, OutputIndex};
 
-use super::build::{At, Build, Inputs};
+use super::build::{About, At, Build, Inputs};
 use super::copy::inline;
 use super::mount::{self, Mounts};
 use super::stage::StageState;
@@ -87,7 +87,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
             .cloned()
             .unwrap_or_default(),
         ulimits: options.ulimits.clone(),
-        cgroup_parent: String::new(),
+        cgroup_parent: options.cgroup_parent.clone(),
         remove_mount_stubs_recursive: true,
         valid_exit_codes: Vec::new(),
     };
@@ -112,7 +112,8 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         devices: Vec::new(),
     };
     let display = state.display_with(&masked, &shown, Mode::display(build.scene.escape));
-    let about = at.about(state.next_name(&display), state.ignore_cache);
+    let resources = Some(options.resources.clone()).filter(|limits| *limits != LinuxResources::default());
+    let about = About { resources, ..at.about(state.next_name(&display), state.ignore_cache) };
     let platform = Some(state.platform.clone());
     state.output = Some(build.add(Op::Run(op), ordered.0, platform, about));
     let created_by = format!("RUN {} # buildkit", with_args(state, &args));

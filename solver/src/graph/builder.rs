@@ -44,6 +44,13 @@ impl GraphBuilder {
         id
     }
 
+    /// Adds a vertex of another graph under the id that it has there, on these inputs.
+    pub fn put(&mut self, vertex: &Vertex, inputs: Vec<OutputRef>) {
+        let (op, platform) = (vertex.op.clone(), vertex.platform.clone());
+        let (hints, origin) = (vertex.hints.clone(), vertex.origin.clone());
+        self.add_as(vertex.id, NewVertex { op, inputs, platform, hints, origin });
+    }
+
     /// Adds a vertex under the digest of the bytes it was received as.
     pub(crate) fn add_as(&mut self, id: VertexId, new: NewVertex) {
         if let Some(position) = self.positions.get(&id) {

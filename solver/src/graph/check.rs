@@ -1,6 +1,7 @@
 //! Which ops make sense: the rules that hold between the parts of one op.
 
 use super::op::{ActionInput, ChownOpt, FileActionKind, FileOp, MountKind, RunOp, UserOpt};
+use super::via::rooted;
 use super::{ContentCache, Op};
 
 /// An op that cannot be carried out, whatever its inputs are.
@@ -91,7 +92,7 @@ fn check_run(run: &RunOp, exists: impl Fn(usize) -> Result<(), InvalidOp>) -> Re
     }
     for mount in &run.mounts {
         mount.input.map_or(Ok(()), &exists)?;
-        let changed = mount.output.is_some() && !mount.readonly && mount.selector != "/";
+        let changed = mount.output.is_some() && !mount.readonly && rooted(&mount.selector) != "/";
         if mount.content_cache == ContentCache::On && changed {
             return Err(InvalidOp::ContentCache { dest: mount.dest.clone() });
         }

@@ -106,7 +106,7 @@ fn whole(path: &str) -> PathSelector {
 }
 
 /// The same path from the root, without `.`, `..` and doubled slashes; `..` cannot leave the root.
-fn rooted(path: &str) -> String {
+pub(super) fn rooted(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

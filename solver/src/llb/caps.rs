@@ -8,6 +8,8 @@ pub const CAPS: &[&str] = &[
     "constraints",
     "diffop",
     "exec.meta.base",
+    "exec.meta.cgroup.parent",
+    "exec.meta.linux.resources",
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.security",
@@ -45,6 +47,7 @@ pub const CAPS: &[&str] = &[
     "passthroughop",
     "platform",
     "soruce.http.uidgid", // so in BuildKit
+    "source.buildop.llbfilename",
     "source.git",
     "source.git.checksum",
     "source.git.fetchbycommit",
@@ -62,7 +65,10 @@ pub const CAPS: &[&str] = &[
     "source.http.header",
     "source.http.perm",
     "source.image",
+    "source.image.checksum",
+    "source.image.layerlimit",
     "source.image.resolvemode",
+    "source.imageblob",
     "source.local",
     "source.local.differ",
     "source.local.excludepatterns",
@@ -72,6 +78,7 @@ pub const CAPS: &[&str] = &[
     "source.local.sharedkeyhint",
     "source.local.unique",
     "source.ocilayout",
+    "source.policy",
 ];
 
 /// Whether a capability is known.
@@ -95,19 +102,14 @@ mod tests {
         for id in [
             "cache.gha",
             "exec.meta.cdi",
-            "exec.meta.cgroup.parent",
-            "exec.meta.linux.resources",
+            "exec.cgroup",
             "exec.meta.network.proxy",
             "exporter.session",
-            "source.buildop.llbfilename",
             "source.git.bundle",
             "source.git.signatureverify",
             "source.http.signatureverify",
-            "source.image.checksum",
-            "source.image.layerlimit",
-            "source.imageblob",
             "source.local.metadatatransfer",
-            "source.policy",
+            "source.policy.session",
         ] {
             assert!(!is_known(id), "{id}");
         }

@@ -1,16 +1,13 @@
 //! ssh agents that the user forwards to this build.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::StreamExt;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::agent::{Agent, Agents};
 use crate::wire::proto::ssh::ssh_server::Ssh;
 use crate::wire::proto::ssh::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
 
@@ -21,20 +18,20 @@ const DEFAULT: &str = "default";
 /// An agent's answers are small.
 const CHUNK: usize = 32 << 10;
 
-/// Sockets by id.
-pub(super) struct Agents(pub BTreeMap<String, PathBuf>);
+/// The service over what the user offers.
+pub(super) struct Offered(pub Agents);
 
-impl Agents {
-    fn socket(&self, id: &str) -> Result<&PathBuf, Status> {
+impl Offered {
+    fn agent(&self, id: &str) -> Result<&Agent, Status> {
         let id = if id.is_empty() { DEFAULT } else { id };
         self.0.get(id).ok_or_else(|| Status::not_found(format!("unset ssh forward key {id}")))
     }
 }
 
 #[tonic::async_trait]
-impl Ssh for Agents {
+impl Ssh for Offered {
     async fn check_agent(&self, ask: Request<CheckAgentRequest>) -> Result<Response<CheckAgentResponse>, Status> {
-        self.socket(&ask.into_inner().id)?;
+        self.agent(&ask.into_inner().id)?;
         Ok(Response::new(CheckAgentResponse {}))
     }
 
@@ -43,8 +40,7 @@ impl Ssh for Agents {
         call: Request<Streaming<BytesMessage>>,
     ) -> Result<Response<BoxStream<BytesMessage>>, Status> {
         let id = call.metadata().get(ID).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let socket = self.socket(id)?;
-        let connected = UnixStream::connect(socket).await;
+        let connected = self.agent(id)?.connect().await;
         let agent = connected.map_err(|e| Status::unavailable(format!("reach the ssh agent {id:?}: {e}")))?;
         let (mut from_agent, mut to_agent) = agent.into_split();
         let (answers, outgoing) = mpsc::channel(4);

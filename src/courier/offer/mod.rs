@@ -23,6 +23,7 @@ pub(super) use places::Arrivals;
 
 use super::exporters::Shipment;
 use super::Error;
+use crate::agent::Agents;
 use crate::engine::Secret;
 use crate::registry::Credentials;
 use crate::source::oci_layout::Layout;
@@ -48,8 +49,8 @@ pub struct Offer {
     pub directories: BTreeMap<String, PathBuf>,
     /// By id.
     pub secrets: BTreeMap<String, Secret>,
-    /// Sockets of ssh agents, by id.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// What ssh keys may be asked of, by id.
+    pub agents: Agents,
     /// OCI layouts, by the names that named contexts have for them.
     pub layouts: BTreeMap<String, Layout>,
     /// Who we are to registries.
@@ -92,7 +93,7 @@ impl Offer {
             routes = routes.add_service(SecretsServer::new(secrets::Known(secrets)));
         }
         if !agents.is_empty() {
-            routes = routes.add_service(SshServer::new(agents::Agents(agents)));
+            routes = routes.add_service(SshServer::new(agents::Offered(agents)));
         }
         if !stores.is_empty() {
             let stores = ContentServer::new(stores::Stores(stores));

@@ -16,6 +16,7 @@ use crate::engine::blocking::blocking;
 use crate::engine::explain::{self, Kept, Place};
 use crate::engine::results::{Files, Output};
 use crate::engine::steps::StepFailure;
+use crate::source::blob;
 
 /// Of larger graphs durations are not looked up.
 const MOST_WEIGHED: usize = 1000;
@@ -29,6 +30,7 @@ impl Host for EngineHost {
         };
         let record = match source.scheme() {
             "docker-image" => self.pin_image(at, vertex, source).await,
+            blob::REGISTRY | blob::LAYOUT => self.pin_blob(at, source).await,
             "local" => self.pin_local(at, vertex, source).await,
             "git" => self.pin_git(at, source).await,
             "http" | "https" => self.pin_http(at, source).await,

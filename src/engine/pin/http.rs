@@ -4,13 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{fchmod, fchown, futimens, Gid, Mode, Timespec, Timestamps, Uid};
 use snapshotter::Active;
 use solver::graph::op::SourceOp;
 use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 
-use super::{note, noted, upload};
+use super::{dress, note, noted, upload};
 use crate::engine::blocking::blocking;
 use crate::engine::client::Client;
 use crate::engine::host::EngineHost;
@@ -80,21 +79,16 @@ async fn write(wanted: &Wanted, download: Box<Download>, active: &Active, at: &A
     let known = wanted.save(download, &mut file, &on_bytes).await?;
     let size = file.metadata().map_err(failed)?.len() as i64;
     at.progress(&wanted.shown(), size, size, true);
-    let owner = (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)));
-    fchown(&file, owner.0, owner.1).map_err(|e| failed(e.into()))?;
-    // After the owner: a change of owner takes the set-user-id bit away.
-    fchmod(&file, Mode::from_raw_mode(wanted.mode)).map_err(|e| failed(e.into()))?;
-    let time = Timespec { tv_sec: known.modified(), tv_nsec: 0 };
-    futimens(&file, &Timestamps { last_access: time, last_modification: time }).map_err(|e| failed(e.into()))?;
+    dress(&file, &wanted.file, known.modified()).map_err(failed)?;
     Ok(known)
 }
 
 /// What the tree of a known file is kept under: all that can be seen of it.
 fn key(wanted: &Wanted, known: &Known) -> CacheKey {
     let about = [
-        u64::from(wanted.mode).to_le_bytes(),
-        u64::from(wanted.uid).to_le_bytes(),
-        u64::from(wanted.gid).to_le_bytes(),
+        u64::from(wanted.file.mode).to_le_bytes(),
+        u64::from(wanted.file.uid).to_le_bytes(),
+        u64::from(wanted.file.gid).to_le_bytes(),
         known.modified().to_le_bytes(),
     ];
     let parts = [&known.sha256, &known.name].map(|text| *blake3::hash(text.as_bytes()).as_bytes());

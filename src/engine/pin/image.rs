@@ -11,11 +11,11 @@ use solver::port::{AskCx, Record};
 
 use crate::engine::explain::Base;
 use crate::engine::host::EngineHost;
-use crate::engine::images::Image;
+use crate::engine::images::{self, Image};
 use crate::engine::provenance::Material;
-use crate::engine::remote::Ask;
 use crate::engine::results::{Files, Output};
 use crate::engine::steps::{hashed, StepFailure};
+use crate::source::image::Wanted;
 
 impl EngineHost {
     pub(in crate::engine) async fn pin_image(
@@ -26,8 +26,9 @@ impl EngineHost {
     ) -> Result<Record, StepFailure> {
         let platform = vertex.platform.clone().unwrap_or_else(Platform::host);
         let submitted = self.submitted(at)?;
-        let ask = Ask::by_mode(source.attrs.get("image.resolvemode").map(String::as_str));
-        let image = submitted.asker.bases.get(source.reference(), &platform, ask).await?;
+        let wanted = Wanted::read(&source.attrs)
+            .map_err(|wrong| images::Error::Attribute { name: source.reference().to_string(), wrong })?;
+        let image = submitted.asker.bases.get(source.reference(), &platform, &wanted).await?;
         submitted.asker.made_of(Material::image(source.reference(), &platform, &image));
         let base = base_of(&image, source.reference(), &platform);
         submitted.images.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, base);

@@ -3,6 +3,7 @@
 //! *Job*: from a source to a record of its files, asking as little as possible again. *Not its job*: how the outside is
 //! spoken to (`source`). *Start reading at* [`EngineHost::pin_image`](super::host::EngineHost), `image.rs`.
 
+mod blob;
 mod git;
 mod http;
 mod image;
@@ -10,9 +11,12 @@ mod local;
 mod oci_layout;
 mod upload;
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{fchmod, fchown, futimens, Gid, Mode, Timespec, Timestamps, Uid};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use snapshotter::Active;
@@ -23,6 +27,7 @@ use super::blocking::blocking;
 use super::host::EngineHost;
 use super::results::{Files, Output};
 use super::steps::{identity_over, StepFailure};
+use crate::source::attribute::FileAs;
 pub(crate) use oci_layout::LayoutImage;
 
 /// What an earlier build noted; nothing if that is lost or cannot be read.
@@ -37,6 +42,15 @@ fn note<T: Serialize>(file: &Path, what: &T) {
     if std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, file)).is_err() {
         let _ = std::fs::remove_file(&new);
     }
+}
+
+/// Gives a file owner, mode and time, in seconds since 1970.
+fn dress(file: &File, wanted: &FileAs, modified: i64) -> io::Result<()> {
+    fchown(file, Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)))?;
+    // After the owner: a change of owner takes the set-user-id bit away.
+    fchmod(file, Mode::from_raw_mode(wanted.mode))?;
+    let time = Timespec { tv_sec: modified, tv_nsec: 0 };
+    Ok(futimens(file, &Timestamps { last_access: time, last_modification: time })?)
 }
 
 impl EngineHost {

@@ -15,10 +15,12 @@ use super::image::identity_of_layers;
 use crate::engine::blocking::blocking;
 use crate::engine::client::{Client, ClientBlob, ClientError, ClientStore};
 use crate::engine::host::EngineHost;
+use crate::engine::images;
 use crate::engine::results::{Files, Output};
 use crate::engine::steps::{hashed, StepFailure};
 use crate::image::manifest::MAX_BYTES;
 use crate::image::Descriptor;
+use crate::source::attribute::layer_limit;
 use crate::source::oci_layout::{self, digest_of, Error, Next, Walk};
 
 /// An image as its layout describes it.
@@ -86,13 +88,15 @@ impl EngineHost {
         let (session, store) = (given("oci.session"), given("oci.store").unwrap_or(name));
         let client = self.client(at)?;
         let mut image = LayoutImage::read(&*client, session, store, source.reference(), &platform).await?;
-        if let Some(text) = given("oci.layerlimit") {
-            let most = text.parse::<usize>().ok().filter(|most| *most > 0).ok_or_else(|| Error::Reference {
-                reference: source.reference().to_owned(),
-                reason: format!("oci.layerlimit is {text:?}, not a number of layers"),
-            })?;
-            image.layers.truncate(most);
-            image.diff_ids.truncate(most);
+        let limit = layer_limit(&source.attrs, "oci.layerlimit")
+            .map_err(|wrong| Error::Attribute { reference: source.reference().to_owned(), wrong })?;
+        if let Some(limit) = limit {
+            let layers = image.layers.len();
+            if limit > layers {
+                return Err(images::Error::TooFewLayers { limit, layers }.into());
+            }
+            image.layers.truncate(limit);
+            image.diff_ids.truncate(limit);
         }
         let identity = identity_of_layers(&image.diff_ids);
         let top = chain_id(&image.diff_ids);

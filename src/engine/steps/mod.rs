@@ -21,7 +21,7 @@ use super::request::Entitlements;
 use super::results::Output;
 use super::started::Started;
 use crate::sandbox::{self, Sandbox};
-pub(crate) use run::{Agent, Emptied, DEFAULT_PATH};
+pub(crate) use run::{limits, of_resources, Agent, Emptied, DEFAULT_PATH};
 
 /// What steps work with.
 #[derive(Clone)]
@@ -49,6 +49,14 @@ pub enum StepFailure {
         command: String,
         /// Its code; 128 and the signal's number for a killed one.
         code: i32,
+    },
+    /// The kernel killed it for want of memory.
+    #[error("process {command:?} did not complete successfully: cannot allocate memory")]
+    OutOfMemory {
+        /// Its words.
+        command: String,
+        /// The bytes it had, where it was given a limit.
+        limit: Option<u64>,
     },
     /// The process could not be started.
     #[error("process {command:?} did not complete successfully")]
@@ -113,6 +121,19 @@ pub enum StepFailure {
         /// As it was asked for.
         name: String,
     },
+    /// A limit that cannot be meant.
+    #[error("{limit} {value}: want {want}")]
+    BadLimit {
+        /// The option that sets it.
+        limit: &'static str,
+        /// As it was asked for.
+        value: String,
+        /// What it should be.
+        want: &'static str,
+    },
+    /// No control group can be meant by this.
+    #[error(transparent)]
+    BadCgroupParent(sandbox::Error),
     /// The step needs an entitlement that the caller did not give.
     #[error("{0} is not allowed")]
     NotEntitled(&'static str),
@@ -146,6 +167,15 @@ pub enum StepFailure {
     /// A commit cannot be had.
     #[error(transparent)]
     Git(#[from] crate::source::git::Error),
+    /// A source may not be used.
+    #[error("error evaluating the source policy: {0}")]
+    Policy(super::policy::PolicyError),
+    /// A definition in an input cannot be solved.
+    #[error(transparent)]
+    Definition(#[from] super::nested::Error),
+    /// A source names no blob.
+    #[error(transparent)]
+    Blob(#[from] crate::source::blob::Error),
     /// An image of the client's cannot be used.
     #[error(transparent)]
     OciLayout(#[from] crate::source::oci_layout::Error),
@@ -217,7 +247,7 @@ pub(crate) async fn execute(
             outputs.ok_or(StepFailure::Unsupported("passing on an input that is not there"))
         }
         Op::Diff(op) => diff::diff(cx, op, inputs).await,
-        Op::Build(_) => Err(StepFailure::Unsupported("a definition in an input")),
+        Op::Build(_) => Err(StepFailure::Unsupported("running a definition")),
         Op::Source(_) => Err(StepFailure::Unsupported("running a source")),
     }
 }

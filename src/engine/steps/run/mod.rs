@@ -3,6 +3,7 @@
 mod agent;
 mod caches;
 mod foreign;
+mod limits;
 mod mounts;
 mod secrets;
 
@@ -24,6 +25,7 @@ use crate::engine::results::Output;
 use crate::sandbox::{self, ProcessSpec};
 pub(crate) use agent::Agent;
 pub(crate) use caches::Emptied;
+pub(crate) use limits::{limits, of_resources};
 use mounts::{Scene, Supplies};
 
 /// The environment's `PATH` of a step that sets none.
@@ -41,29 +43,35 @@ pub(crate) async fn run(
     let supplies = Arc::new(Supplies::gather(cx, at, op, hints, &inputs).await?);
     let (trees, spec) = {
         let (cx, op, supplies) = (cx.clone(), op.clone(), Arc::clone(&supplies));
+        let limits = limits(&op, hints)?;
         blocking(move || {
             let Scene { root, read_only_root, below, trees } = mounts::mount(&cx, &op, &inputs, &supplies)?;
             let mut spec = process(&cx, &op, root)?;
             supplies.secrets.add_to(&mut spec.env);
-            Ok::<_, StepFailure>((trees, ProcessSpec { read_only_root, mounts: below, ..spec }))
+            Ok::<_, StepFailure>((trees, ProcessSpec { read_only_root, mounts: below, limits, ..spec }))
         })
         .await?
     };
-    let code = {
+    let memory = spec.limits.memory;
+    let End { code, out_of_memory } = {
         let agents = supplies.agents.iter().map(|(_, agent)| agent.serve(Arc::clone(&cx.client)));
         let serving = async {
             join_all(agents).await;
             std::future::pending().await
         };
         tokio::select! {
-            code = execute(cx, at, spec, Arc::clone(&supplies)) => code?,
+            end = execute(cx, at, spec, Arc::clone(&supplies)) => end?,
             never = serving => never,
         }
     };
     drop(supplies);
     let valid = &op.meta.valid_exit_codes;
     if !(valid.is_empty() && code == 0 || valid.contains(&code)) {
-        return Err(StepFailure::Exit { command: op.meta.args.join(" "), code });
+        let command = op.meta.args.join(" ");
+        return Err(match out_of_memory {
+            true => StepFailure::OutOfMemory { command, limit: memory },
+            false => StepFailure::Exit { command, code },
+        });
     }
     let cx = cx.clone();
     blocking(move || mounts::keep(&cx, trees)).await
@@ -88,10 +96,18 @@ pub(super) fn told_of_platform(failure: StepFailure, platform: Option<&Platform>
     }
 }
 
+/// How a process ended.
+struct End {
+    /// As a shell reports it.
+    code: i32,
+    /// The kernel killed a process of it, for want of memory.
+    out_of_memory: bool,
+}
+
 /// Starts the process, passes on what it writes, and waits for its end. Dropping the future kills the process.
 ///
 /// `supplies` are kept until the process has ended, also where it is killed while it starts.
-async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec, supplies: Arc<Supplies>) -> Result<i32, StepFailure> {
+async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec, supplies: Arc<Supplies>) -> Result<End, StepFailure> {
     let sandbox = cx.sandbox()?;
     let command = spec.args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let start = |source| StepFailure::Start { command: command.clone(), source };
@@ -108,11 +124,11 @@ async fn execute(cx: &StepCx, at: &AskCx, spec: ProcessSpec, supplies: Arc<Suppl
     })
     .await;
     let exit = running.wait().map_err(start)?;
-    Ok(match exit {
+    let code = match exit {
         sandbox::Exit::Code(code) => code,
-        // As a shell reports it.
         sandbox::Exit::Signal(signal) => 128 + signal,
-    })
+    };
+    Ok(End { code, out_of_memory: running.was_out_of_memory() })
 }
 
 /// Reads a pipe to its end.
@@ -186,6 +202,7 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
             Security::Insecure => cx.entitled_to_insecure()?,
         },
         rlimits,
+        keep_stub_parents: !meta.remove_mount_stubs_recursive,
         ..spec
     })
 }

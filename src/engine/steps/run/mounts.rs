@@ -81,6 +81,10 @@ pub(super) fn mount(cx: &StepCx, op: &RunOp, inputs: &[Output], supplies: &Suppl
     let mut below = Vec::new();
     for (number, mount) in op.mounts.iter().enumerate() {
         let dest = absolute(&op.meta.cwd, &mount.dest);
+        // What is in memory or outlives the build is nobody's result: such an output is what the mount began with.
+        if let (Some(output), false) = (mount.output, matches!(mount.kind, MountKind::Bind)) {
+            trees.outputs.push((output, Kept::Same(input_of(mount, inputs)?)));
+        }
         let kind = match &mount.kind {
             MountKind::Bind => {
                 let source = bind(cx, mount, inputs, &mut trees)?;
@@ -96,9 +100,6 @@ pub(super) fn mount(cx: &StepCx, op: &RunOp, inputs: &[Output], supplies: &Suppl
                 read_only: mount.readonly,
             },
             MountKind::Cache { .. } => {
-                if let Some(output) = mount.output {
-                    trees.outputs.push((output, Kept::Same(input_of(mount, inputs)?)));
-                }
                 sandbox::MountKind::Bind { source: supplies.caches.mount(number)?, read_only: mount.readonly }
             }
             MountKind::Secret(options) => match supplies.secrets.file(number, options) {
