@@ -185,7 +185,7 @@ fn end_can_be_polled() {
     let start = Instant::now();
     assert_eq!(running.wait().expect("it ended"), Exit::Code(4));
     assert_eq!(running.wait().expect("twice is the same"), Exit::Code(4));
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(20));
     assert!(running.as_fd().try_clone_to_owned().is_ok());
 }
 

@@ -80,6 +80,7 @@ pub const CAPS: &[&str] = &[
     "source.local.excludepatterns",
     "source.local.followpaths",
     "source.local.includepatterns",
+    "source.local.metadatatransfer",
     "source.local.sessionid",
     "source.local.sharedkeyhint",
     "source.local.unique",
@@ -105,14 +106,7 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_not_told() {
-        for id in [
-            "cache.gha",
-            "exec.cgroup",
-            "exec.meta.network.proxy",
-            "exporter.session",
-            "source.local.metadatatransfer",
-            "source.policy.session",
-        ] {
+        for id in ["cache.gha", "exec.cgroup", "exec.meta.network.proxy", "exporter.session", "source.policy.session"] {
             assert!(!is_known(id), "{id}");
         }
     }
