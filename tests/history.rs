@@ -104,7 +104,7 @@ fn a_build_that_was_killed_is_remembered_as_such() {
         serde_json::from_str::<Value>(line.lines().next().unwrap()).unwrap()["status"].as_str().unwrap().to_string()
     };
     assert_eq!(status(), "running");
-    std::thread::sleep(Duration::from_secs(3));
+    until("what it said is on the disk", || support::text(&rbuild.run(["history", "logs"]).stdout).contains("up"));
     support::signal(child.id() as i32, Signal::KILL);
     child.wait().unwrap();
     assert_eq!(status(), "killed");

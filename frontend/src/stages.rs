@@ -261,8 +261,11 @@ impl Stages {
 
     /// Whether the base has a name also where no build argument is given.
     fn check_default(&self, from: &From, mode: Mode, lints: &mut Vec<Diagnostic>) {
+        if !from.base.text.contains('$') {
+            return;
+        }
         let Ok(default) = expand(&from.base.text, &self.defaults, mode) else { return };
-        if from.base.text.contains('$') && normalise_reference(&default.text).is_err() {
+        if normalise_reference(&default.text).is_err() {
             lint::default_base(from, lints);
         }
     }

@@ -700,6 +700,23 @@ mod tests {
     }
 
     #[test]
+    fn what_only_other_builders_have_is_refused() {
+        for line in [
+            "-f a -f b .",
+            "--cap-add=SYS_ADMIN .",
+            "--security-opt=seccomp=x .",
+            "--isolation=chroot .",
+            "--userns=host .",
+            "-v /tmp:/x .",
+            "--env A=b .",
+            "--device=/dev/x .",
+            "--squash .",
+        ] {
+            assert!(parse(words(&format!("rbuild build {line}"))).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn options_may_follow_the_path() {
         let command = parse(words("rbuild . -t a --build-arg X=1 --no-cache")).unwrap();
         let Verb::Build(build) = command.verb else { panic!("not a build") };

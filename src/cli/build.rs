@@ -249,7 +249,7 @@ fn complaint(error: &BuildError, view: &View) -> String {
                 let spans = location.ranges.iter();
                 let spans = spans.map(|range| Span::lines(line(range.start.line)..=line(range.end.line))).collect();
                 let text = String::from_utf8_lossy(&location.source.data).into_owned();
-                failure.excerpts.push(Excerpt { file: location.source.filename.clone(), text, spans });
+                failure.excerpts.push(Excerpt { file: location.source.filename.clone(), text, above: 0, spans });
             }
             failure.help.extend(help(error));
         }
@@ -319,7 +319,7 @@ pub(super) fn check_writable(args: &Build) -> Result<(), Failure> {
 /// What was made, in what other builders call it.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// The image's id.
+    /// The image's id; of several platforms the digest of the index.
     pub image: Option<String>,
     /// For the metadata file.
     pub metadata: Map<String, Value>,
@@ -339,16 +339,19 @@ impl Report {
         if !names.is_empty() {
             metadata.insert("image.name".into(), json!(names.join(",")));
         }
+        // Images of several platforms have one name together: their index's.
+        let image = image.or_else(|| built.manifest.as_ref().map(|index| index.digest.to_string()));
         Ok(Report { image, metadata })
     }
 }
 
 /// Says what was made, where it was asked for.
 pub(super) fn tell(args: &Build, made: &Report, to_stdout: bool, view: &View) -> Result<(), Failure> {
+    if let Some(file) = &args.iidfile {
+        // Of files without an image there is no id; scripts of other builders find an empty file then.
+        write_whole(file, made.image.as_deref().unwrap_or_default().as_bytes())?;
+    }
     if let Some(image) = &made.image {
-        if let Some(file) = &args.iidfile {
-            write_whole(file, image.as_bytes())?;
-        }
         if args.quiet {
             // Where an archive goes, an id would be damage.
             match to_stdout {

@@ -195,7 +195,7 @@ fn complaint(error: &Error, view: &View) -> String {
             Span::lines(first..=line(&range.end).max(first))
         });
         let text = String::from_utf8_lossy(&info.data).into_owned();
-        let excerpt = Excerpt { file: info.filename.clone(), text, spans: spans.collect() };
+        let excerpt = Excerpt { file: info.filename.clone(), text, above: 0, spans: spans.collect() };
         // Each frontend on the way may have said so.
         if !failure.excerpts.contains(&excerpt) {
             failure.excerpts.push(excerpt);

@@ -124,7 +124,12 @@ mod tests {
         let text = "FROM alpine\nRUN mkae\n";
         let failure = Failure {
             steps: vec![FailedStep { name: "[2/2] RUN mkae".into(), log: vec!["0.101 sh: mkae: not found".into()] }],
-            excerpts: vec![Excerpt { file: "Dockerfile".into(), text: text.into(), spans: vec![Span::lines(2..=2)] }],
+            excerpts: vec![Excerpt {
+                file: "Dockerfile".into(),
+                text: text.into(),
+                above: 0,
+                spans: vec![Span::lines(2..=2)],
+            }],
             help: vec!["the image has no such program".into()],
             ..Failure::new(
                 "build",

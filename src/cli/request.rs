@@ -226,7 +226,8 @@ fn extra_host(word: &str) -> Result<(String, String), Failure> {
     let wrong = || Failure::misuse(format!("--add-host {word}: want NAME:IP, for example db:10.0.0.2"));
     let (name, address) = word.split_once('=').or_else(|| word.split_once(':')).ok_or_else(wrong)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+    let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
+    if !is_name || address.parse::<std::net::IpAddr>().is_err() {
         return Err(wrong());
     }
     Ok((name.to_string(), address.to_string()))
@@ -277,17 +278,14 @@ fn attestations(
     let (mut provenance, mut sbom) = (None, None);
     for (flag, kind, text) in typed {
         let bad = |why: String| Failure::misuse(format!("{flag}: {why}"));
-        let is_off = matches!(&*text, "false" | "disabled=true");
-        let is_plain = text == "true";
+        let asked = attrs::asked(&text);
         match &*kind {
-            "provenance" => {
-                let text = if is_plain { "mode=min" } else { &text };
-                provenance = (!is_off).then(|| Provenance::parse(text).map_err(bad)).transpose()?;
+            // Of those who only say yes, nothing is told that may be private.
+            "provenance" if asked == Some("") && !text.is_empty() => {
+                provenance = Some(Provenance::parse("mode=min").map_err(bad)?);
             }
-            "sbom" => {
-                let text = if is_plain { "" } else { &text };
-                sbom = (!is_off).then(|| Sbom::parse(text).map_err(bad)).transpose()?;
-            }
+            "provenance" => provenance = asked.map(Provenance::parse).transpose().map_err(bad)?,
+            "sbom" => sbom = asked.map(Sbom::parse).transpose().map_err(bad)?,
             kind => return Err(bad(format!("unknown attestation type {kind}; want type=provenance or type=sbom"))),
         }
     }

@@ -54,6 +54,9 @@ impl Order {
         let scratch = match &request.recipe.dockerfile {
             Dockerfile::File(_) | Dockerfile::InContext(_) => None,
             Dockerfile::InInput { .. } => return Err(Error::Unsupported("what came with another build".to_owned())),
+            Dockerfile::Web(url) => {
+                return Err(Error::Unsupported(format!("a Dockerfile at {url}: download it first")))
+            }
             Dockerfile::Text(text) => Some(with_dockerfile(text)?),
         };
         if let Some(scratch) = &scratch {

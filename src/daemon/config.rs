@@ -68,6 +68,7 @@ impl Config {
                 "root" => config.root = Some(string(key, value)?.into()),
                 "debug" => config.debug = boolean(key, value)?,
                 "trace" if !boolean(key, value)? => {}
+                "trace" => config.no_effect(key),
                 "insecure-entitlements" => {
                     for name in strings(key, value)? {
                         if config.allowed.allow(&name).is_err() {

@@ -6,6 +6,7 @@ use solver::llb::pb;
 use tonic::{Code, Status};
 
 use crate::cache::{CacheFrom, CacheTo};
+use crate::engine::attrs;
 use crate::engine::policy::Policies;
 use crate::engine::provenance::Provenance;
 use crate::engine::sbom::Sbom;
@@ -234,12 +235,16 @@ fn attestations(attrs: &BTreeMap<String, String>) -> Result<(Option<Provenance>,
         let Some(kind) = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_")) else {
             continue;
         };
+        let asked = attrs::asked(value);
         match kind.to_lowercase().as_str() {
             "provenance" => {
-                let read = Provenance::parse(value).map_err(|why| invalid(format!("provenance {value}: {why}")))?;
-                provenance = Some(read);
+                let read = asked
+                    .map(Provenance::parse)
+                    .transpose()
+                    .map_err(|why| invalid(format!("provenance {value}: {why}")))?;
+                provenance = read;
             }
-            "sbom" => sbom = Some(Sbom::parse(value).map_err(invalid)?),
+            "sbom" => sbom = asked.map(Sbom::parse).transpose().map_err(invalid)?,
             _ => return Err(invalid(format!("unknown attestation type {kind}"))),
         }
     }

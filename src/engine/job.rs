@@ -388,6 +388,7 @@ impl Job {
         let events = self.notes.sink().on_behalf_of(self.id);
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await;
         self.results.lock().unwrap_or_else(|e| e.into_inner()).extend(registered.results());
+        registered.note_results().await;
         let solved = solved?;
         for (vertex, text) in registered.remarks().await {
             self.notes.remark(vertex, text);

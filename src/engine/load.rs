@@ -63,12 +63,12 @@ pub(crate) async fn load(
     }
     let name = match &recipe.dockerfile {
         Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => name.clone(),
-        Dockerfile::Text(_) => "Dockerfile".to_string(),
+        Dockerfile::Text(_) | Dockerfile::Web(_) => "Dockerfile".to_string(),
     };
     let note = notes.begin(&format!("[internal] load build definition from {name}"));
     let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
-        Dockerfile::InContext(_) | Dockerfile::InInput { .. } => {
+        Dockerfile::InContext(_) | Dockerfile::InInput { .. } | Dockerfile::Web(_) => {
             return Err(BuildError::Bug("a Dockerfile in files that were not made".to_string()));
         }
         Dockerfile::File(name) => {

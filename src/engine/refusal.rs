@@ -79,7 +79,7 @@ mod tests {
 
     fn run(change: impl FnOnce(&mut RunOp)) -> Op {
         let meta = Meta { args: vec!["true".into()], ..Meta::default() };
-        let mut run = RunOp { meta, mounts: vec![mount("/", MountKind::Bind, 0)], ..RunOp::default() };
+        let mut run = RunOp { meta: meta.into(), mounts: vec![mount("/", MountKind::Bind, 0)], ..RunOp::default() };
         change(&mut run);
         Op::Run(run)
     }

@@ -44,8 +44,8 @@ pub fn of_build(error: &BuildError) -> Failure {
 /// Whether it was found while the definition was read, before anything ran.
 fn is_of_loading(error: &BuildError) -> bool {
     let BuildError::Step { failure, .. } = error else { return false };
-    use StepFailure::{Device, NotEntitled, Policy};
-    matches!(failure.downcast_ref::<StepFailure>(), Some(NotEntitled(_) | Device(_) | Policy(_)))
+    let failure = failure.downcast_ref::<StepFailure>();
+    matches!(failure, Some(StepFailure::NotEntitled(_) | StepFailure::Device(_) | StepFailure::Policy(_)))
 }
 
 /// Clients print the text of `Unknown` alone, and put the code before that of others.

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! builder ── spawner thread
+//!               ├─ template  has executed the program once; keepers are copies of it
 //!               └─ keeper    pid 1 of a namespace of its own, dies with the thread; cleans up after the step
 //!                    └─ step pid 1 of the namespaces that the user's program sees; the program replaces it
 //! ```
@@ -39,6 +40,7 @@ mod spec;
 mod stage;
 mod step;
 mod target;
+mod template;
 mod user;
 mod wire;
 

@@ -131,6 +131,20 @@ impl Order {
         self.env.iter_mut().for_each(|entry| forget(entry));
     }
 
+    /// Replaces the numbers of descriptors by those that they have in another process.
+    pub fn renumber(&mut self, numbers: &[(RawFd, RawFd)]) {
+        let own = [&mut self.root, &mut self.report].into_iter().chain(&mut self.cgroups);
+        let sources = self.mounts.iter_mut().filter_map(|mount| match &mut mount.kind {
+            Kind::Bind { source, .. } => Some(source),
+            _ => None,
+        });
+        for fd in own.chain(sources) {
+            if let Some((_, here)) = numbers.iter().find(|(there, _)| there == fd) {
+                *fd = *here;
+            }
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
         w.number(self.root as u64);
@@ -365,6 +379,9 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(Order::decode(&bytes[..end]).is_err(), "cut off at {end}");
         }
+        order.renumber(&[(3, 30), (4, 40), (8, 3), (9, 9), (10, 4)]);
+        let Kind::Bind { source, .. } = order.mounts[0].kind else { panic!("a bind mount") };
+        assert_eq!((order.root, source, &order.cgroups, order.report), (30, 40, &vec![3, 9], 4));
         order.forget_secrets();
         let Kind::File { content, .. } = &order.mounts[2].kind else { panic!("a file") };
         assert_eq!((content, &order.env), (&vec![0, 0], &vec![vec![0; 3]]));

@@ -77,10 +77,16 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
 }
 
 fn is_upper(word: &str) -> bool {
+    if word.is_ascii() {
+        return !word.bytes().any(|byte| byte.is_ascii_lowercase());
+    }
     word.chars().flat_map(char::to_uppercase).eq(word.chars())
 }
 
 fn is_lower(word: &str) -> bool {
+    if word.is_ascii() {
+        return !word.bytes().any(|byte| byte.is_ascii_uppercase());
+    }
     word.chars().flat_map(char::to_lowercase).eq(word.chars())
 }
 

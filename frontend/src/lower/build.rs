@@ -43,9 +43,9 @@ pub(super) struct Build<'a> {
     /// The build context, once it is there.
     pub context: Option<OutputRef>,
     /// How many stages still begin with each: the last one takes it.
-    followers: BTreeMap<usize, usize>,
+    followers: Vec<usize>,
     /// Files of lowered stages, by index.
-    outputs: BTreeMap<usize, Option<OutputRef>>,
+    outputs: Vec<Option<OutputRef>>,
     /// What else counts for what is in the image, by name.
     scans: BTreeMap<String, OutputRef>,
     /// Paths that were used.
@@ -56,12 +56,14 @@ pub(super) struct Build<'a> {
 }
 
 /// How often each stage is needed whole: by those that begin with it, and as the target.
-fn followers(scene: &Scene) -> BTreeMap<usize, usize> {
-    let mut followers = BTreeMap::from([(scene.stages.target, 1)]);
-    for index in scene.reachable {
-        if let Some(Base::Stage(base)) = scene.stages.all.get(*index).map(|stage| &stage.base) {
-            *followers.entry(*base).or_default() += 1;
-        }
+fn followers(scene: &Scene) -> Vec<usize> {
+    let mut followers = vec![0; scene.stages.all.len()];
+    let bases = scene.reachable.iter().filter_map(|index| match scene.stages.all.get(*index)?.base {
+        Base::Stage(base) => Some(base),
+        _ => None,
+    });
+    for stage in bases.chain([scene.stages.target]) {
+        followers.get_mut(stage).into_iter().for_each(|count| *count += 1);
     }
     followers
 }
@@ -79,7 +81,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnosti
         states: BTreeMap::new(),
         context: None,
         followers: followers(scene),
-        outputs: BTreeMap::new(),
+        outputs: vec![None; scene.stages.all.len()],
         scans: BTreeMap::new(),
         used: Used::default(),
         info: Arc::new(info),
@@ -149,7 +151,7 @@ impl<'a> Build<'a> {
         }
         lint::stage(&stage.commands, &state.config, &mut self.lints);
         if errors.len() == before {
-            self.outputs.insert(index, state.output);
+            self.outputs[index] = state.output;
             self.scan(index, &state);
             self.states.insert(index, state);
         }
@@ -173,7 +175,7 @@ impl<'a> Build<'a> {
     /// What a stage that begins with `base` begins with: a copy, or for the last one the thing itself, as a file may chain
     /// more stages than there is room for copies.
     fn follow(&mut self, base: usize, span: Span) -> Result<Option<Box<StageState>>, Diagnostic> {
-        let Some(left) = self.followers.get_mut(&base) else { return Ok(None) };
+        let Some(left) = self.followers.get_mut(base) else { return Ok(None) };
         *left = left.saturating_sub(1);
         if *left == 0 {
             return Ok(self.states.remove(&base));
@@ -248,7 +250,8 @@ impl<'a> Build<'a> {
         let origin = about.span.map(|span| Origin {
             locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
         });
-        let mut description = BTreeMap::from([("llb.customname".to_string(), about.name)]);
+        let mut description = BTreeMap::new();
+        description.insert("llb.customname".to_string(), about.name);
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
@@ -288,7 +291,7 @@ impl<'a> Build<'a> {
             Base::Scratch => Ok(None),
             Base::Stage(index) => {
                 self.use_stage(*index, sources);
-                Ok(self.outputs.get(index).copied().flatten())
+                Ok(self.outputs.get(*index).copied().flatten())
             }
             Base::Image(reference) => from::files(self, reference),
             Base::Context(named) => {
@@ -300,6 +303,10 @@ impl<'a> Build<'a> {
 
     /// Remembers which paths of a stage are read.
     fn use_stage(&mut self, index: usize, sources: Option<&[String]>) {
+        // Of others all is made anyway.
+        if !self.scene.stages.all.get(index).is_some_and(|stage| stage.is_replaced) {
+            return;
+        }
         let all = ["/".to_string()];
         let paths = sources.unwrap_or(&all).iter().map(|source| joined("/", source));
         self.used.stages.entry(index).or_default().extend(paths);

@@ -48,7 +48,7 @@ pub(super) fn copy(
     // On a stage that is empty there is nothing to stack the copy on.
     let links = copy.link && chmod.is_empty() && state.output.is_some();
     let base = if copy.link && chmod.is_empty() { None } else { state.output };
-    let mut actions = Actions::new(base);
+    let mut actions = Actions::new(base, sources.len() + copy.documents.len());
     let (mode, mode_str) = mode(&chmod, copy.chmod.as_ref().map_or(at.statement.span, |flag| flag.span))?;
     let owner = match &copy.chown {
         Some(flag) if !chown.is_empty() => Some(owner(&chown, actions.base, flag.span)?),
@@ -154,10 +154,11 @@ struct Actions {
 }
 
 impl Actions {
-    fn new(base: Option<OutputRef>) -> Actions {
+    /// No copies yet, on `base`, and room for so many: they are large.
+    fn new(base: Option<OutputRef>, copies: usize) -> Actions {
         let mut inputs = Inputs::default();
         let base = inputs.index(base).map_or(ActionInput::Scratch, ActionInput::Input);
-        Actions { base, inputs, actions: Vec::new() }
+        Actions { base, inputs, actions: Vec::with_capacity(copies) }
     }
 
     fn copy(&mut self, from: Option<OutputRef>, copy: FileCopy) {

@@ -134,11 +134,15 @@ pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
     if !has_path {
         state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
     }
-    state.env_places.clear();
-    for (place, pair) in state.config.config.env.clone().into_iter().enumerate() {
-        let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
-        state.set_env(name, value);
-        state.env_places.entry(name.to_string()).or_insert(place);
+    // A stage without arguments hands on exactly these variables.
+    let has_them = matches!(stage.base, Base::Stage(_)) && state.args.is_empty();
+    if !has_them {
+        state.env_places.clear();
+        for (place, pair) in state.config.config.env.clone().into_iter().enumerate() {
+            let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
+            state.set_env(name, value);
+            state.env_places.entry(name.to_string()).or_insert(place);
+        }
     }
     if !state.config.config.working_dir.is_empty() {
         state.cwd = super::workdir::joined("/", &state.config.config.working_dir);

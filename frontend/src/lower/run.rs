@@ -102,7 +102,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         mount.input = ordered.index(mount.input.map(|index| inputs.0[index]));
     }
     let op = RunOp {
-        meta,
+        meta: Box::new(meta),
         secret_env,
         mounts,
         network: match network {

@@ -63,8 +63,8 @@ impl SourceOp {
 /// A process with its mounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RunOp {
-    /// What to run.
-    pub meta: Meta,
+    /// What to run. In a box, as most vertices run nothing and graphs have many.
+    pub meta: Box<Meta>,
     /// At least one, with destination `/`.
     pub mounts: Vec<Mount>,
     /// Which network it sees.

@@ -106,13 +106,7 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_not_told() {
-        for id in [
-            "cache.gha",
-            "exec.cgroup",
-            "exec.meta.network.proxy",
-            "exporter.session",
-            "source.policy.session",
-        ] {
+        for id in ["cache.gha", "exec.cgroup", "exec.meta.network.proxy", "exporter.session", "source.policy.session"] {
             assert!(!is_known(id), "{id}");
         }
     }

@@ -66,7 +66,7 @@ fn run(dice: &mut Dice, inputs: usize) -> Op {
         mounts.push(second);
     }
     Op::Run(RunOp {
-        meta: Meta {
+        meta: Box::new(Meta {
             args: vec!["sh".into(), text(dice)],
             env: texts(dice),
             cwd: text(dice),
@@ -78,7 +78,7 @@ fn run(dice: &mut Dice, inputs: usize) -> Op {
             cgroup_parent: text(dice),
             remove_mount_stubs_recursive: dice.one_in(2),
             valid_exit_codes: vec![0, -1, 300],
-        },
+        }),
         mounts,
         network: dice.pick(&[Network::Sandbox, Network::Host, Network::None]),
         security: dice.pick(&[Security::Sandbox, Security::Insecure]),
