@@ -162,7 +162,7 @@ fn add(
     mounts.sort_by(|a, b| a.dest.cmp(&b.dest));
     let meta =
         Meta { args: scanner.args, env, cwd: scanner.cwd, remove_mount_stubs_recursive: true, ..Meta::default() };
-    let op = Op::Run(RunOp { meta, mounts, ..RunOp::default() });
+    let op = Op::Run(RunOp { meta: Box::new(meta), mounts, ..RunOp::default() });
     let vertex = builder.add(NewVertex { op, inputs, platform, hints, origin: None });
     OutputRef { vertex, output: OutputIndex(1) }
 }
