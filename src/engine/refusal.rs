@@ -24,21 +24,20 @@ fn of_vertex(vertex: &Vertex, given: &Entitlements, devices: &cdi::Config) -> Op
     match &vertex.op {
         // Asked again where a process's spec is made: here it is only sooner.
         Op::Run(run) if run.network == Network::Host && !given.network_host => {
-            return Some(StepFailure::NotEntitled("network.host"));
+            Some(StepFailure::NotEntitled("network.host"))
         }
         Op::Run(run) if run.security == Security::Insecure && !given.security_insecure => {
-            return Some(StepFailure::NotEntitled("security.insecure"));
+            Some(StepFailure::NotEntitled("security.insecure"))
         }
         Op::Run(run) => {
             let limits = steps::limits(run, &vertex.hints).err();
-            return limits.or_else(|| steps::edits(run, devices, &given.devices).err());
+            limits.or_else(|| steps::edits(run, devices, &given.devices).err())
         }
-        Op::Source(source) => return of_source(source),
+        Op::Source(source) => of_source(source),
         // A definition has been put in its place.
-        Op::Build(_) => Some("a definition in an input as a step"),
+        Op::Build(_) => Some(StepFailure::Unsupported("a definition in an input as a step")),
         Op::File(_) | Op::Merge(_) | Op::Diff(_) | Op::Passthrough(_) => None,
     }
-    .map(StepFailure::Unsupported)
 }
 
 fn of_source(source: &SourceOp) -> Option<StepFailure> {
