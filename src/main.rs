@@ -5,5 +5,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Before any thread: inside a sandbox this never returns.
     rbuild::sandbox::enter_if_asked();
+    rbuild::sandbox::give_back_large_memory();
     rbuild::cli::main()
 }

@@ -95,6 +95,31 @@ fn a_changed_argument_is_named_and_nothing_else_runs() {
 }
 
 #[test]
+fn a_step_is_compared_with_its_last_result_though_a_newer_one_was_made() {
+    if !can_build() {
+        return;
+    }
+    let told = after(&["--build-arg", "VERSION=1.3"], |rbuild, context| {
+        let file = context.join("src/main.c");
+        fs::write(&file, "int other;").unwrap();
+        rbuild.log(context, &[]);
+        fs::write(&file, "int main;").unwrap();
+        assert_eq!(misses(&rbuild.log(context, &[])), [""; 0]);
+    });
+    assert_eq!(told, ["ARG/ENV VERSION 1.2 → 1.3"]);
+}
+
+#[test]
+fn steps_of_a_first_build_are_not_compared_with_each_other() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN echo 1 > /1\nRUN echo 2 > /2\n")]);
+    assert_eq!(misses(&rbuild.log(&context, &[])), [""; 0]);
+}
+
+#[test]
 fn an_edited_instruction_is_named() {
     if !can_build() {
         return;

@@ -135,9 +135,9 @@ pub(crate) fn git_source(git: &GitRef) -> SourceOp {
     }
 }
 
-/// What the vertex of a repository is called.
+/// What the vertex of a repository is called: without a password, as names are shown and recorded.
 pub(crate) fn git_name(git: &GitRef) -> String {
-    let mut name = format!("[internal] load git source {}", git.remote);
+    let mut name = format!("[internal] load git source {}", without_password(&git.remote));
     if !git.reference.is_empty() || !git.subdir.is_empty() {
         name.push_str(&format!("#{}", git.reference));
     }
@@ -145,6 +145,16 @@ pub(crate) fn git_name(git: &GitRef) -> String {
         name.push_str(&format!(":{}", git.subdir));
     }
     name
+}
+
+/// An address of the web without the user and password in it.
+fn without_password(address: &str) -> String {
+    let Some((scheme @ ("http" | "https"), rest)) = address.split_once("://") else { return address.to_string() };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match host.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://xxxxx@{host}{path}"),
+        None => address.to_string(),
+    }
 }
 
 /// A named context.
@@ -302,6 +312,19 @@ mod tests {
         }
         assert!(matches!(files("n", "https://x.org/a.git#b"), Ok(Files::Git(_))));
         assert!(matches!(files("n", "git@x.org:a/b"), Ok(Files::Git(_))));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_repository_has_no_password() {
+        for (address, shown) in [
+            ("https://me:pw@x.org/a.git#main:dir", "https://xxxxx@x.org/a.git#main:dir"),
+            ("http://token@x.org/a.git", "http://xxxxx@x.org/a.git"),
+            ("https://x.org/a.git", "https://x.org/a.git"),
+            ("git@x.org:a/b.git", "git@x.org:a/b.git"),
+        ] {
+            let git = GitRef::parse(address).unwrap().unwrap();
+            assert_eq!(git_name(&git), format!("[internal] load git source {shown}"));
+        }
     }
 
     #[test]

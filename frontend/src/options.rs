@@ -16,6 +16,8 @@ pub struct Options {
     pub target: Option<String>,
     /// Look at every stage, also those that the target does not need; for checks.
     pub all_stages: bool,
+    /// Say which files count for what is in an image ([`Target::scans`](crate::Target::scans)).
+    pub scans: bool,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
     /// Labels for the result.
@@ -72,6 +74,7 @@ impl Default for Options {
         Options {
             target: None,
             all_stages: false,
+            scans: false,
             build_args: BTreeMap::new(),
             labels: Vec::new(),
             build_platform: Platform::host(),

@@ -1,6 +1,6 @@
 //! A Dockerfile's text, and places in it.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Bytes `start..end` of a [`Source`]'s text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +111,15 @@ impl Source {
         let start = *self.lines.get(number.checked_sub(1)?)?;
         let end = self.lines.get(number).copied().unwrap_or(self.text.len());
         Some(self.text[start..end].trim_end_matches(['\n', '\r']))
+    }
+
+    /// The text of some lines, counted from 1, as far as there are so many.
+    pub(crate) fn lines(&self, numbers: RangeInclusive<usize>) -> &str {
+        let start = |number: usize| self.lines.get(number.saturating_sub(1)).copied();
+        let from = start(*numbers.start()).unwrap_or(self.text.len());
+        // Up to the newline before the next line.
+        let to = start(numbers.end() + 1).map_or(self.text.len(), |next| next.saturating_sub(1));
+        self.text.get(from..to.max(from)).unwrap_or_default()
     }
 
     /// The first character inside `span` that stands for bytes which are not UTF-8.

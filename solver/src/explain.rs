@@ -38,7 +38,7 @@ pub fn op_differences(old: &[Part], new: &[Part]) -> Vec<String> {
         match before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front) {
             None => causes.push(match secret(part) {
                 Some(secret) => format!("{secret} was not given before"),
-                None => format!("{} is new: {}", title(&part.name), shown(&part.value)),
+                None => format!("{} is new: {}", title(&part.name), described(part)),
             }),
             Some(earlier) if earlier.value != part.value => changes(&mut causes, earlier, part),
             Some(_) => {}
@@ -48,11 +48,26 @@ pub fn op_differences(old: &[Part], new: &[Part]) -> Vec<String> {
         if before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front).is_some() {
             causes.push(match secret(part) {
                 Some(secret) => format!("{secret} is not given any more"),
+                // The name does not say which.
+                None if part.name == "extra host" => format!("extra host {} is gone", described(part)),
                 None => format!("{} is gone", title(&part.name)),
             });
         }
     }
     causes
+}
+
+/// What a new part says.
+fn described(part: &Part) -> String {
+    let number = |from: &Value, field: &str| from.get(field).and_then(Value::as_i64);
+    if let Some((kind, "tmpfs")) = part.value.get("kind").and_then(|kind| Some((kind, kind.get("type")?.as_str()?))) {
+        let size = number(kind, "size").filter(|size| *size > 0).map(|size| format!(" of {size} bytes"));
+        return format!("tmpfs{}", size.unwrap_or_default());
+    }
+    match (number(&part.value, "soft"), number(&part.value, "hard")) {
+        (Some(soft), Some(hard)) => format!("{soft}:{hard}"),
+        _ => shown(&part.value),
+    }
 }
 
 /// How an input is not as it was, if it is not; `None` of the old one is an input that was not there.

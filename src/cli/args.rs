@@ -46,7 +46,7 @@ pub struct Global {
 pub const HOST: &str = "BUILDKIT_HOST";
 
 /// A daemon that is asked instead of building here.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct Reach {
     /// Have it done by a daemon of rbuild's or BuildKit's (unix:///PATH, tcp://HOST:PORT, docker+unix:///PATH) [env:
     /// BUILDKIT_HOST]
@@ -171,7 +171,7 @@ pub struct Serve {
     /// Tell of every build when it begins and when it ends
     #[arg(long)]
     pub debug: bool,
-    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure)
+    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure, device)
     #[arg(long = "allow-insecure-entitlement", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
     /// Certificate for TCP
@@ -262,7 +262,10 @@ pub struct Build {
     /// Tell where the image comes from, as SLSA provenance beside it (true, false, or mode=min|max,version=v1|v0.2,…)
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub provenance: Option<String>,
-    /// Say something about the image (type=provenance,…)
+    /// Tell what is in the image: run a scanner on it (true, false, or generator=IMAGE,NAME=VALUE,…)
+    #[arg(long, value_name = "OPTIONS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub sbom: Option<String>,
+    /// Say something about the image (type=provenance,… or type=sbom,…)
     #[arg(long = "attest", value_name = "OPTIONS")]
     pub attests: Vec<String>,
     /// Additional line of /etc/hosts in RUN steps (NAME:IP)
@@ -308,8 +311,8 @@ pub struct Build {
     /// ssh agent or keys for RUN --mount=type=ssh (default, ID=SOCKET[,raw=true] or ID=KEY,…); may be given several times
     #[arg(long = "ssh", value_name = "AGENT")]
     pub agents: Vec<String>,
-    /// Allow what a Dockerfile may not do by itself (network.host, security.insecure)
-    #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    /// Allow what a Dockerfile may not do by itself (network.host, security.insecure, device, device=NAME[,alias=OTHER])
+    #[arg(long = "allow", value_name = "ENTITLEMENT")]
     pub allow: Vec<String>,
     /// How progress is shown
     #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
@@ -502,7 +505,7 @@ pub enum History {
         #[arg(required_unless_present = "all", value_name = "BUILD")]
         builds: Vec<String>,
         /// All that ended
-        #[arg(long)]
+        #[arg(long, conflicts_with = "builds")]
         all: bool,
         #[command(flatten)]
         reach: Reach,
@@ -607,7 +610,8 @@ impl Build {
         build_contexts: Vec<String>,
         platforms: Vec<String>,
     ) -> Build {
-        let words = ["rbuild", "build", "."].map(OsString::from).to_vec();
+        // What the environment says of these is for builds, and may be anything.
+        let words = ["rbuild", "build", "--progress=auto", "--platform=local", "."].map(OsString::from).to_vec();
         let Ok(Command { verb: Verb::Build(plain), .. }) = parse(words) else { unreachable!("this is a command line") };
         Build { context, file, target, build_args, build_contexts, platforms, ..*plain }
     }
@@ -624,8 +628,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
     let before = std::mem::take(&mut command.reach);
     match command.verb.reach() {
         Some(reach) => *reach = std::mem::take(reach).or(before),
-        None if before.addr.is_some() => {
-            let about = "--addr: only build, du, prune, workers and history can be done by a daemon";
+        None if before != Reach::default() => {
+            let about = "--addr, --tls…: only build, du, prune, workers and history can be done by a daemon";
             return Err(<Command as CommandFactory>::command().error(ErrorKind::ArgumentConflict, about));
         }
         None => {}
@@ -728,6 +732,7 @@ mod tests {
         }
         assert!(addr("rbuild --addr a images").is_err() && addr("rbuild images --addr a").is_err());
         assert!(addr("rbuild --addr a --tlscert c .").is_err());
+        assert!(addr("rbuild --tlscacert c images").is_err());
         assert!(parse(words("rbuild --root /s .")).unwrap().global.root_is_typed);
         assert!(!parse(words("rbuild .")).unwrap().global.root_is_typed);
     }
@@ -737,6 +742,12 @@ mod tests {
         let command = parse(words("rbuild prune -af --keep-storage 10GB --filter until=24h")).unwrap();
         let Verb::Prune(prune) = command.verb else { panic!("not a prune") };
         assert_eq!((prune.reserved_space, prune.filters), (Some("10GB".into()), vec!["until=24h".into()]));
+    }
+
+    #[test]
+    fn all_builds_are_forgotten_or_some() {
+        assert!(parse(words("rbuild history rm --all")).is_ok());
+        assert!(parse(words("rbuild history rm --all abc")).is_err());
     }
 
     #[test]

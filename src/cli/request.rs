@@ -15,8 +15,9 @@ use super::resources;
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
+use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
-use crate::export::{csv, Kind, Output};
+use crate::export::{check_images, csv, ImageOptions, Kind, Output};
 use crate::sandbox;
 
 /// How the build arguments begin that ask for statements about the image.
@@ -26,10 +27,10 @@ const ATTEST: &str = "BUILDKIT_ATTEST_";
 pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient), Failure> {
     let contexts = Contexts::from_args(&args.context, args.file.as_deref(), &args.build_contexts)?;
     let mut entitlements = Entitlements::default();
-    for name in &args.allow {
+    for name in args.allow.iter().flat_map(|word| entitlements_of(word)) {
         entitlements.allow(name).map_err(|name| {
             Failure::misuse(format!(
-                "--allow {name}: unknown entitlement; known are network.host and security.insecure"
+                "--allow {name}: unknown entitlement; known are network.host, security.insecure, device and device=NAME"
             ))
         })?;
     }
@@ -41,7 +42,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let outputs = outputs(args)?;
     let cache_to = args.cache_to.iter().map(|word| cache_to(word)).collect::<Result<_, _>>()?;
     let cache_to = with_inline(cache_to, is_set(&build_args, "BUILDKIT_INLINE_CACHE")?)?;
-    let provenance = provenance(args, &build_args)?;
+    let (provenance, sbom) = attestations(args, &build_args)?;
     if is_set(&build_args, "BUILDKIT_DISABLE_FILEOP")? {
         return Err(Failure::misuse("--build-arg BUILDKIT_DISABLE_FILEOP: is not supported".to_string()));
     }
@@ -65,7 +66,12 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         ..frontend::Options::default()
     };
     let request = BuildRequest {
-        recipe: Recipe { dockerfile: contexts.dockerfile, dockerfile_dir: DOCKERFILE_DIR.to_string(), options },
+        recipe: Recipe {
+            dockerfile: contexts.dockerfile,
+            dockerfile_dir: DOCKERFILE_DIR.to_string(),
+            options,
+            sbom: sbom.clone(),
+        },
         rights: Rights {
             entitlements,
             ask: if args.pull { Ask::Registry } else { Ask::Store },
@@ -77,6 +83,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
             outputs,
             epoch: source_date_epoch,
             provenance,
+            sbom,
             cache_to,
             wants_manifest: args.metadata_file.is_some(),
         },
@@ -84,6 +91,14 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
     let Contexts { directories, layouts, unpacked, .. } = contexts;
     Ok((request, LocalClient { directories, layouts, secrets, agents, _unpacked: unpacked }))
+}
+
+/// The entitlements of one `--allow`: several with commas between, or a device, which may say more after a comma.
+fn entitlements_of(word: &str) -> Vec<&str> {
+    match word.starts_with("device=") {
+        true => vec![word],
+        false => word.split(',').collect(),
+    }
 }
 
 /// Why an IO error happened, without the number.
@@ -111,9 +126,10 @@ fn cache_from(word: &str) -> Result<CacheFrom, Failure> {
 fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
     let mut attributes = BTreeMap::new();
     for field in csv::fields(word)? {
-        match field.split_once('=') {
-            Some((name, value)) => drop(attributes.insert(name.trim().to_lowercase(), value.to_string())),
-            None => drop(attributes.insert("ref".to_string(), field)),
+        let (name, value) = field.split_once('=').unwrap_or(("ref", field.as_str()));
+        let name = name.trim().to_lowercase();
+        if attributes.insert(name.clone(), value.to_string()).is_some() {
+            return Err(format!("{name} is given twice"));
         }
     }
     let kind = attributes.remove("type").unwrap_or_else(|| "registry".to_string());
@@ -184,10 +200,17 @@ fn pair(word: &str) -> (String, String) {
 
 /// What `-o` asks for; parse errors are misuse.
 fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
-    let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
     let parse =
         |word: &str| Output::parse(word).map_err(|e| Failure::misuse(format!("--output {word}: {}", chain(&e))));
-    let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = args.outputs.iter().map(String::as_str).map(parse).collect::<Result<Vec<_>, _>>()?;
+    check_images(&outputs).map_err(|e| Failure::misuse(format!("--output: {}", chain(&e))))?;
+    if args.push {
+        // An image that is described is the one that is pushed, under all its names.
+        let image = outputs.iter().find(|output| matches!(output.kind, Kind::Image { .. }));
+        let options = image.map(|image| ImageOptions { names: Vec::new(), ..image.options.clone() });
+        let pushed = parse("type=registry")?;
+        outputs.push(Output { options: options.unwrap_or_default(), ..pushed });
+    }
     let nameless = |output: &Output| output.kind == Kind::Image { push: true } && output.options.names.is_empty();
     if args.tags.is_empty() && outputs.iter().any(nameless) {
         return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));
@@ -203,7 +226,8 @@ fn extra_host(word: &str) -> Result<(String, String), Failure> {
     let wrong = || Failure::misuse(format!("--add-host {word}: want NAME:IP, for example db:10.0.0.2"));
     let (name, address) = word.split_once('=').or_else(|| word.split_once(':')).ok_or_else(wrong)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+    let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
+    if !is_name || address.parse::<std::net::IpAddr>().is_err() {
         return Err(wrong());
     }
     Ok((name.to_string(), address.to_string()))
@@ -230,36 +254,42 @@ fn ulimit(word: &str) -> Result<Ulimit, Failure> {
     Ok(limit)
 }
 
-/// `--provenance`, `--attest` and the build arguments that say the same: where the image comes from is told only when
-/// that is asked for.
-fn provenance(args: &args::Build, build_args: &BTreeMap<String, String>) -> Result<Option<Provenance>, Failure> {
-    let mut wanted = None;
-    let named = build_args.iter().filter_map(|(name, value)| Some((name, name.strip_prefix(ATTEST)?, value)));
-    let of_args = named.map(|(name, kind, value)| match kind.to_lowercase().as_str() {
-        "provenance" if value.is_empty() => Ok(("--build-arg", "true".to_string())),
-        "provenance" => Ok(("--build-arg", value.clone())),
-        "sbom" => Err(Failure::misuse(format!("--build-arg {name}: a bill of materials is not supported yet"))),
-        _ => Err(Failure::misuse(format!("--build-arg {name}: unknown attestation type {kind}"))),
-    });
-    let of_flag = args.provenance.iter().map(|text| ("--provenance", text.clone()));
-    let attested = args.attests.iter().map(|text| {
-        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("--attest {text}: {e}")))?;
-        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
-        match kinds.first().map(|kind| &kind["type=".len()..]) {
-            Some("provenance") => Ok(("--attest", rest.into_iter().cloned().collect::<Vec<_>>().join(","))),
-            Some("sbom") => Err(Failure::misuse(format!("--attest {text}: a bill of materials is not supported yet"))),
-            _ => Err(Failure::misuse(format!("--attest {text}: want type=provenance"))),
-        }
-    });
-    for typed in of_args.chain(of_flag.map(Ok)).chain(attested) {
-        let (flag, text) = typed?;
-        wanted = match text.as_str() {
-            "false" | "disabled=true" => None,
-            "true" => Some(Provenance::parse("mode=min").map_err(Failure::misuse)?),
-            text => Some(Provenance::parse(text).map_err(|e| Failure::misuse(format!("{flag} {text}: {e}")))?),
-        };
+/// `--provenance`, `--sbom`, `--attest` and the build arguments that say the same. Nothing is told that is not asked for.
+fn attestations(
+    args: &args::Build,
+    build_args: &BTreeMap<String, String>,
+) -> Result<(Option<Provenance>, Option<Sbom>), Failure> {
+    // What is said where, of which kind, and how.
+    let mut typed: Vec<(String, String, String)> = Vec::new();
+    for (name, value) in build_args {
+        let Some(kind) = name.strip_prefix(ATTEST) else { continue };
+        let value = if value.is_empty() { "true" } else { value };
+        typed.push((format!("--build-arg {name}"), kind.to_lowercase(), value.to_owned()));
     }
-    Ok(wanted)
+    typed.extend(args.provenance.iter().map(|text| ("--provenance".into(), "provenance".into(), text.clone())));
+    typed.extend(args.sbom.iter().map(|text| ("--sbom".into(), "sbom".into(), text.clone())));
+    for text in &args.attests {
+        let flag = format!("--attest {text}");
+        let fields = csv::fields(text).map_err(|e| Failure::misuse(format!("{flag}: {e}")))?;
+        let (kinds, rest): (Vec<&String>, Vec<&String>) = fields.iter().partition(|field| field.starts_with("type="));
+        let kind = kinds.first().map_or("", |kind| &kind["type=".len()..]).to_owned();
+        typed.push((flag, kind, rest.into_iter().cloned().collect::<Vec<_>>().join(",")));
+    }
+    let (mut provenance, mut sbom) = (None, None);
+    for (flag, kind, text) in typed {
+        let bad = |why: String| Failure::misuse(format!("{flag}: {why}"));
+        let asked = attrs::asked(&text);
+        match &*kind {
+            // Of those who only say yes, nothing is told that may be private.
+            "provenance" if asked == Some("") && !text.is_empty() => {
+                provenance = Some(Provenance::parse("mode=min").map_err(bad)?);
+            }
+            "provenance" => provenance = asked.map(Provenance::parse).transpose().map_err(bad)?,
+            "sbom" => sbom = asked.map(Sbom::parse).transpose().map_err(bad)?,
+            kind => return Err(bad(format!("unknown attestation type {kind}; want type=provenance or type=sbom"))),
+        }
+    }
+    Ok((provenance, sbom))
 }
 
 /// Each platform once, in the order they were typed.
@@ -350,12 +380,22 @@ mod tests {
         assert!(plain.exports.cache_to.is_empty() && !plain.recipe.options.multi_platform);
         assert!(typed("--build-arg BUILDKIT_ATTEST_PROVENANCE=mode=max").unwrap().exports.provenance.is_some());
         for (text, want) in [
-            ("--build-arg BUILDKIT_ATTEST_SBOM=1", "bill of materials"),
+            ("--build-arg BUILDKIT_ATTEST_SBOM=generator=", "generator cannot be empty"),
             ("--build-arg BUILDKIT_ATTEST_X=1", "unknown attestation type X"),
             ("--build-arg BUILDKIT_DISABLE_FILEOP=1", "not supported"),
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),
         ] {
             assert!(typed(text).unwrap_err().contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_is_one_reference_or_attributes() {
+        let read = |word| cache_words(word).map(|(kind, attributes)| format!("{kind} {attributes:?}"));
+        assert_eq!(read("r/c").as_deref(), Ok("registry {\"ref\": \"r/c\"}"));
+        assert_eq!(read("Type=local, Dest =a=b").as_deref(), Ok("local {\"dest\": \"a=b\"}"));
+        for twice in ["a,b", "ref=a,b", "type=local,dest=a,dest=b"] {
+            assert!(read(twice).is_err_and(|why| why.ends_with("is given twice")), "{twice}");
         }
     }
 

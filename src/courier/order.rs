@@ -10,7 +10,7 @@ use super::exporters::{shipments, Home, Keep, Place, Shipment};
 use super::{policy, random, Address, Error, Offer};
 use crate::cache::Place as Cache;
 use crate::engine::attrs::{self, DOCKERFILE};
-use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
+use crate::engine::{Ask, BuildRequest, Dockerfile};
 use crate::export::layout;
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::wire::session::Headers;
@@ -89,7 +89,7 @@ impl Order {
             frontend: "dockerfile.v0".to_owned(),
             frontend_attrs: options,
             cache: Some(cache),
-            entitlements: entitlements(request.rights.entitlements),
+            entitlements: request.rights.entitlements.names(),
             source_policy: policy::write(&request.rights.sources),
             exporters: shipments.iter().map(|shipment| shipment.exporter.clone()).collect(),
             ..SolveRequest::default()
@@ -138,11 +138,6 @@ fn caches(request: &BuildRequest, blobs: &mut BTreeMap<String, PathBuf>) -> Resu
     Ok((CacheOptions { exports, imports, ..CacheOptions::default() }, books))
 }
 
-fn entitlements(rights: Entitlements) -> Vec<String> {
-    let named = [(rights.network_host, "network.host"), (rights.security_insecure, "security.insecure")];
-    named.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name.to_owned()).collect()
-}
-
 /// Stays the same for one directory of one user on one machine, and tells nothing of it: what was sent before is compared
 /// by size and time only, so nobody else's may count as ours. Empty, which is never the same, where machines cannot be
 /// told apart.
@@ -165,10 +160,11 @@ fn shared_key(context: Option<&Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{ExportRequest, Recipe, Rights};
+    use crate::engine::{Entitlements, ExportRequest, Recipe, Rights};
 
     fn order(dockerfile: Dockerfile) -> Order {
-        let recipe = Recipe { dockerfile, dockerfile_dir: "dockerfile".to_owned(), options: Default::default() };
+        let recipe =
+            Recipe { dockerfile, dockerfile_dir: "dockerfile".to_owned(), options: Default::default(), sbom: None };
         let rights = Rights {
             entitlements: Entitlements { network_host: true, ..Default::default() },
             ask: Ask::Registry,

@@ -109,6 +109,7 @@ impl Stage {
             dockerfile: Dockerfile::File("Dockerfile".into()),
             dockerfile_dir: "dockerfile".into(),
             options: Default::default(),
+            sbom: None,
         };
         let outputs = outputs.iter().map(|word| Output::parse(word).unwrap()).collect();
         let exports = ExportRequest { outputs, ..ExportRequest::default() };

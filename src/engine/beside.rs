@@ -1,5 +1,6 @@
-//! A statement beside files: what the files of a result are said to come from, as one file more in their root.
+//! Statements beside files: what is said of the files of a result, as more files in their root.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,13 +64,23 @@ pub(super) fn file_name(prefix: &str, called: &str) -> Result<String, BuildError
     }
 }
 
-/// Puts the statement about all files below `root` into a file of this name there. What has the name is replaced, but
-/// for a directory.
-pub(super) fn put(root: BorrowedFd<'_>, name: &str, said: &Attestation) -> Result<(), BuildError> {
+/// Puts the statements about all files below `root` into files of these names there. What has such a name is replaced,
+/// but for a directory.
+///
+/// # Errors
+/// Two have one name, or they cannot be written.
+pub(super) fn put(root: BorrowedFd<'_>, all: &[(String, Attestation)]) -> Result<(), BuildError> {
+    let mut taken = BTreeSet::new();
+    if let Some((name, _)) = all.iter().find(|(name, _)| !taken.insert(name)) {
+        return Err(BuildError::Refused(format!("duplicate attestation path name {name}")));
+    }
     let subjects = subjects(root).map_err(|e| StepFailure::io("read the result", e))?;
-    // Plain JSON always serializes.
-    let text = serde_json::to_vec_pretty(&said.statement(&subjects)).unwrap_or_default();
-    write(root, name, &text).map_err(|e| StepFailure::io("write an attestation", e).into())
+    for (name, said) in all {
+        // Plain JSON always serializes.
+        let text = serde_json::to_vec_pretty(&said.statement(&subjects)).unwrap_or_default();
+        write(root, name, &text).map_err(|e| StepFailure::io("write an attestation", e))?;
+    }
+    Ok(())
 }
 
 fn write(root: BorrowedFd<'_>, name: &str, text: &[u8]) -> io::Result<()> {
@@ -162,8 +173,8 @@ mod tests {
         std::os::unix::fs::symlink(outside.path().join("secret"), root.join("provenance.json")).unwrap();
         // As mounted trees are.
         let opened = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let said = Attestation { predicate_type: "t".into(), predicate: json!({ "p": 1 }) };
-        put(opened.as_fd(), "provenance.json", &said).unwrap();
+        let said = Attestation { predicate_type: "t".into(), predicate: json!({ "p": 1 }), subjects: Vec::new() };
+        put(opened.as_fd(), &[("provenance.json".into(), said.clone())]).unwrap();
         assert_eq!(fs::read_to_string(outside.path().join("secret")).unwrap(), "s", "a link in the way is replaced");
         let text = fs::read(root.join("provenance.json")).unwrap();
         let statement: Value = serde_json::from_slice(&text).unwrap();
@@ -174,7 +185,9 @@ mod tests {
         assert_eq!(statement["subject"][0]["digest"]["sha256"], digest);
         assert_eq!(statement["predicate"]["p"], 1);
         fs::create_dir(root.join("taken")).unwrap();
-        assert!(put(opened.as_fd(), "taken", &said).is_err());
+        assert!(put(opened.as_fd(), &[("taken".into(), said.clone())]).is_err());
+        let twice = put(opened.as_fd(), &[("a".into(), said.clone()), ("a".into(), said)]);
+        assert_eq!(twice.unwrap_err().to_string(), "duplicate attestation path name a");
     }
 
     #[test]

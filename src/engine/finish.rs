@@ -28,6 +28,8 @@ use super::push::push;
 use super::remote::{Origin, Remote};
 use super::request::ExportRequest;
 use super::results::Files;
+use super::sbom::{self, Sbom};
+use super::statements::{Said, Statements};
 use crate::cache::{Place, INLINE_KEY};
 use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
 use crate::image::{
@@ -97,6 +99,8 @@ pub(super) struct Part {
     origin: Option<Origin>,
     /// What makes the files.
     tree: Option<Tree>,
+    /// What is said of it besides where it comes from.
+    said: Vec<Said>,
 }
 
 /// Documents of images, and of the index that names them where one is wanted.
@@ -133,14 +137,14 @@ pub(super) enum Stays {
 }
 
 /// Makes what was asked for.
-pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
+pub(crate) async fn finish(job: &Arc<Job>, exports: &ExportRequest, outcome: Outcome) -> Result<Built, BuildError> {
     let (host, remote, notes) = (job.host(), job.bases().remote(), job.notes());
     let client = &**job.client();
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
     let epoch = outcome.epoch;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
-    let ready = outcome.products.into_iter().map(|product| part(job, product, wanted));
+    let ready = outcome.products.into_iter().map(|product| part(job, product, wanted, exports.sbom.as_ref()));
     let parts = futures_util::future::try_join_all(ready).await?;
     if parts.is_empty() {
         return Err(BuildError::Unsupported("an outcome without any result"));
@@ -171,13 +175,15 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
         let is_image = matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
         is_image && !matches!(output.dest, Some(Dest::Asker(_)))
     };
-    let first = exports.outputs.iter().find(is_kept);
+    let is_image = |output: &&export::Output| matches!(output.kind, Kind::Image { .. });
+    // What an archive is to be like says something of the image in the store only where nothing else does.
+    let first = exports.outputs.iter().find(is_image).or_else(|| exports.outputs.iter().find(is_kept));
     let mut built = Built { image: None, manifest: None, names: Vec::new() };
     if exports.outputs.is_empty() || first.is_some() || !exports.names.is_empty() {
         let note = notes.begin("exporting to image");
         let (options, compressed) = (
             first.map_or_else(ImageOptions::default, |o| o.options.clone()),
-            exports.wants_manifest || is_pushed(exports) || index || exports.provenance.is_some(),
+            exports.wants_manifest || is_pushed(exports) || finishing.has_index(),
         );
         let kept = {
             let finishing = Arc::clone(&finishing);
@@ -222,7 +228,10 @@ pub(crate) async fn finish(job: &Job, exports: &ExportRequest, outcome: Outcome)
 }
 
 /// Makes the files of one product.
-async fn part(job: &Job, product: Product, wanted: Wanted) -> Result<Part, BuildError> {
+async fn part(job: &Arc<Job>, mut product: Product, wanted: Wanted, sbom: Option<&Sbom>) -> Result<Part, BuildError> {
+    if let Some(sbom) = sbom.filter(|_| !product.statements.iter().any(Statements::is_sbom)) {
+        product.statements.push(sbom::of(job, sbom, &product).await?);
+    }
     let files = match &product.tree {
         Some(tree) => tree.result().await?.files,
         None => Files::Empty,
@@ -230,7 +239,11 @@ async fn part(job: &Job, product: Product, wanted: Wanted) -> Result<Part, Build
     let layers = Layers::of(job, &files, wanted).await?;
     let origin = layers.origin(job.host(), product.base.layers);
     let config = product.config.unwrap_or_else(|| bare_config(&product.platform));
-    Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree })
+    let mut said = Vec::new();
+    for statements in &product.statements {
+        said.extend(statements.read().await?);
+    }
+    Ok(Part { platform: product.platform, config, base: product.base, layers, origin, tree: product.tree, said })
 }
 
 /// Whether an output is made of files, not only of their names.
@@ -370,12 +383,7 @@ impl Finishing {
     pub(super) fn assemble(&self, options: &ImageOptions, compressed: bool, stays: Stays) -> Result<Made, BuildError> {
         let images = self.parts.iter().map(|part| self.image(part, options, compressed));
         let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
-        let attested = match &self.provenance {
-            Some((wanted, story)) if stays == Stays::InImageStore || !wanted.inline_only => {
-                self.attested(&images, options, wanted, story)?
-            }
-            _ => Vec::new(),
-        };
+        let attested = self.attested(&images, options, stays)?;
         let index = (self.index || !attested.is_empty()).then(|| {
             let manifests = images.iter().map(|image| {
                 let mut descriptor = image.descriptor();
@@ -388,27 +396,43 @@ impl Finishing {
         Ok(Made { images, attested, index })
     }
 
-    /// Says of each image where it comes from.
+    /// Whether there will be an index: of several images, or of one with what is said of it.
+    fn has_index(&self) -> bool {
+        self.index || self.provenance.is_some() || self.parts.iter().any(|part| !part.said.is_empty())
+    }
+
+    /// Says of each image what is to be said where it goes.
     fn attested(
         &self,
         images: &[Assembled],
         options: &ImageOptions,
-        wanted: &Provenance,
-        story: &Story,
+        stays: Stays,
     ) -> Result<Vec<Attested>, BuildError> {
-        if options.family == Family::Docker {
-            return Err(BuildError::Refused("cannot export attestations with \"oci-mediatypes=false\"".to_string()));
+        let mut all = Vec::new();
+        for (image, part) in images.iter().zip(&self.parts) {
+            let said: Vec<Attestation> = self.said(part, stays).map(|said| said.attestation).collect();
+            if said.is_empty() {
+                continue;
+            }
+            if options.family == Family::Docker {
+                let why = "cannot export attestations with \"oci-mediatypes=false\"";
+                return Err(BuildError::Refused(why.to_string()));
+            }
+            let names = self.image_names(options);
+            all.push(attest(&image.descriptor(), &image.platform, &names, &said, options.artifact));
         }
-        let names = self.image_names(options);
-        let about = |(image, part): (&Assembled, &Part)| {
-            let said = self.provenance_of(part, wanted, story);
-            attest(&image.descriptor(), &image.platform, &names, &[said], options.artifact)
-        };
-        Ok(images.iter().zip(&self.parts).map(about).collect())
+        Ok(all)
     }
 
-    fn provenance_of(&self, part: &Part, wanted: &Provenance, story: &Story) -> Attestation {
-        of_tree(wanted, story, part.tree.as_ref(), self.now)
+    /// What is said of a result where it goes; where it comes from is told last.
+    fn said<'a>(&'a self, part: &'a Part, stays: Stays) -> impl Iterator<Item = Said> + 'a {
+        let provenance = self.provenance.iter().map(|(wanted, story)| Said {
+            attestation: of_tree(wanted, story, part.tree.as_ref(), self.now),
+            filename: wanted.filename.clone(),
+            inline_only: wanted.inline_only,
+        });
+        let all = part.said.iter().cloned().chain(provenance);
+        all.filter(move |said| stays == Stays::InImageStore || !said.inline_only)
     }
 
     pub(super) fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
@@ -473,12 +497,16 @@ impl Finishing {
     /// The files of one platform as they leave, with what is said of them.
     pub(super) fn show(&self, part: &Part, options: &ImageOptions) -> Result<Shown, BuildError> {
         let top = part.layers.top();
-        let Some((wanted, story)) = self.provenance.as_ref().filter(|(wanted, _)| !wanted.inline_only) else {
+        let named = self.said(part, Stays::Elsewhere).map(|said| {
+            let name = file_name(&options.attestation_prefix, &said.filename)?;
+            Ok((name, said.attestation))
+        });
+        let named = named.collect::<Result<Vec<_>, BuildError>>()?;
+        if named.is_empty() {
             return Shown::of(Kept::AsItIs(self.store.view(top.as_ref(), &self.lease)?));
-        };
-        let name = file_name(&options.attestation_prefix, &wanted.filename)?;
+        }
         let shown = Shown::of(Kept::WithMore(self.store.prepare(top.as_ref(), &self.lease)?))?;
-        beside::put(shown.root(), &name, &self.provenance_of(part, wanted, story))?;
+        beside::put(shown.root(), &named)?;
         Ok(shown)
     }
 

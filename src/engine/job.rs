@@ -9,7 +9,7 @@ use frontend::{Lowered, Request, SubResult};
 use solver::drive::{NoCache, SolveError, Solver};
 use solver::event::{BuildId, EventKind, EventSink};
 use solver::graph::op::SourceOp;
-use solver::graph::{Graph, Platform};
+use solver::graph::{Graph, GraphBuilder, OutputRef, Platform};
 use solver::llb::pb;
 use solver::port::StepError;
 use tokio::sync::OnceCell;
@@ -32,6 +32,7 @@ use super::provenance::{self, Provenance, Story};
 use super::recipe::Recipe;
 use super::request::{ExportRequest, Rights};
 use super::results::{Files, Output, OwnRecords};
+use super::sbom;
 use super::{finish, load, refusal, remote_context, told, Built};
 use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::image::{Attestation, Descriptor};
@@ -155,6 +156,32 @@ impl Job {
         (0..targets).map(|target| Tree { definition: Arc::clone(&definition), target }).collect()
     }
 
+    /// A tree made of others: `add` puts what makes it on top of what these stand for. What they are made of is not made
+    /// anew, also in a build without cache: that is done when they are.
+    ///
+    /// # Errors
+    /// What was added does not fit.
+    pub(super) fn made_of<'a>(
+        self: &Arc<Self>,
+        trees: impl IntoIterator<Item = &'a Tree>,
+        add: impl FnOnce(&mut GraphBuilder, Vec<OutputRef>) -> OutputRef,
+    ) -> Result<Tree, BuildError> {
+        let mut builder = GraphBuilder::new();
+        let mut outputs = Vec::new();
+        for tree in trees {
+            for vertex in tree.graph().vertices() {
+                let mut vertex = vertex.clone();
+                vertex.hints.ignore_cache = false;
+                builder.put(&vertex, vertex.inputs.iter().map(|input| input.from).collect());
+            }
+            outputs.extend(tree.graph().targets().get(tree.target));
+        }
+        let target = add(&mut builder, outputs);
+        let unfit = |why: String| BuildError::Bug(format!("a step was added that does not fit: {why}"));
+        let graph = builder.finish(vec![target]).map_err(|error| unfit(error.to_string()))?;
+        self.trees(Arc::new(graph)).pop().ok_or_else(|| unfit("it makes nothing".to_owned()))
+    }
+
     /// Reads a Dockerfile of the client's, and what its context leaves out.
     ///
     /// # Errors
@@ -194,7 +221,14 @@ impl Job {
         lowered.unused.iter().for_each(|sentence| self.notes.caution(sentence.clone()));
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
         let index = loaded.recipe.options.multi_platform || lowered.targets.len() > 1;
-        Ok(Outcome { epoch: lowered.epoch, ..Outcome::of_targets(lowered.targets, &mut trees, index) })
+        let of_targets = Outcome::of_targets(lowered.targets, &mut trees, index);
+        let mut outcome = Outcome { epoch: lowered.epoch, ..of_targets };
+        if let Some(wanted) = &loaded.recipe.sbom {
+            for product in &mut outcome.products {
+                product.statements.push(sbom::of(self, wanted, product).await?);
+            }
+        }
+        Ok(outcome)
     }
 
     /// Notes which frontend makes the outcome, for those who want to know where an image comes from.
@@ -249,7 +283,7 @@ impl Job {
     ///
     /// # Errors
     /// A step failed, or something cannot be written or pushed.
-    pub async fn export(&self, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
+    pub async fn export(self: &Arc<Self>, outcome: Outcome, exports: &ExportRequest) -> Result<Built, BuildError> {
         finish::finish(self, exports, outcome).await
     }
 
@@ -345,7 +379,7 @@ impl Job {
     /// Solves a graph that may be solved as it is.
     pub(super) async fn submit(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         self.asker.hold(graph);
-        if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
+        if let Some((vertex, why)) = refusal::first(graph, &self.asker.entitlements, self.host().devices()) {
             let name = solver::name(graph, vertex);
             let (vertex, origin) = (vertex.id, vertex.origin.clone());
             return Err(SolveError::Step { vertex, name, origin, source: StepError::new(why) });
@@ -355,6 +389,7 @@ impl Job {
         let events = self.notes.sink().on_behalf_of(self.id);
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await;
         self.results.lock().unwrap_or_else(|e| e.into_inner()).extend(registered.results());
+        registered.note_results().await;
         let solved = solved?;
         for (vertex, text) in registered.remarks().await {
             self.notes.remark(vertex, text);

@@ -94,7 +94,7 @@ pub(crate) async fn load(
     let ignore = note.end_with(ignore)?;
     // Other modes were refused when the options were read.
     let mode = recipe.options.image_resolve_mode.as_deref().and_then(|mode| ResolveMode::parse(mode).ok().flatten());
-    let options = frontend::Options { ignore_patterns: ignore, ..recipe.options.clone() };
+    let options = frontend::Options { ignore_patterns: ignore, scans: recipe.sbom.is_some(), ..recipe.options.clone() };
     let recipe = Recipe { options, ..recipe.clone() };
     Ok(Loaded { source: Source::new(name, text), recipe, mode })
 }

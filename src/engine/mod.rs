@@ -39,9 +39,11 @@ mod remote;
 mod remote_context;
 mod request;
 mod results;
+pub mod sbom;
 mod secret;
 pub mod space;
 mod started;
+mod statements;
 pub mod steps;
 mod told;
 
@@ -77,7 +79,9 @@ pub(crate) use remote::config_file;
 pub use remote::{Ask, Remote};
 pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
+pub use statements::{Place, Statements};
 
+use crate::cdi;
 use crate::history::History;
 use host::EngineHost;
 use job::Shift;
@@ -86,13 +90,23 @@ use started::Started;
 /// Builds, on one store.
 pub struct Engine {
     root: PathBuf,
+    opened: Mutex<Opened>,
     budget: Budget,
     backlog: Arc<Backlog>,
+    /// Where devices are described.
+    devices: Arc<cdi::Config>,
     /// Started when the first process is, and kept.
     sandbox: Arc<Started>,
     /// There while there are builds.
     shift: Mutex<Weak<Shift>>,
     numbers: Arc<AtomicU64>,
+}
+
+/// The store as it was opened last.
+struct Opened {
+    store: Store,
+    /// A shift has begun on it. The next one opens the store anew: it may be another one by then.
+    is_used: bool,
 }
 
 impl Engine {
@@ -102,14 +116,26 @@ impl Engine {
     /// # Errors
     /// [`BuildError::Store`] when the directory cannot be a store.
     pub fn open(root: &Path, jobs: Option<usize>, backlog: Arc<Backlog>) -> Result<Engine, BuildError> {
-        Store::open(root)?;
+        let opened = Mutex::new(Opened { store: Store::open(root)?, is_used: false });
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let mut budget = Budget::for_cores(cores);
         if let Some(jobs) = jobs {
             budget.runs = jobs.max(1);
         }
         let (sandbox, shift, numbers) = (Arc::default(), Mutex::default(), Arc::new(AtomicU64::new(1)));
-        Ok(Engine { root: root.to_path_buf(), budget, backlog, sandbox, shift, numbers })
+        let devices = Arc::default();
+        Ok(Engine { root: root.to_path_buf(), opened, budget, backlog, devices, sandbox, shift, numbers })
+    }
+
+    /// The same with devices that are described elsewhere.
+    #[must_use]
+    pub fn with_devices(self, devices: cdi::Config) -> Engine {
+        Engine { devices: Arc::new(devices), ..self }
+    }
+
+    /// The devices that steps may ask for. Reads their descriptions.
+    pub fn devices(&self) -> Vec<cdi::Device> {
+        cdi::Devices::read(&self.devices).list()
     }
 
     /// Begins a build. To be called on a tokio runtime.
@@ -128,13 +154,17 @@ impl Engine {
     /// Cleans up for at most `limit`: what killed builds left, and what this one threw away.
     pub fn tidy(&self, limit: Duration) {
         // What stays is found by the next build.
-        let _ = Store::open(&self.root).and_then(|store| store.tidy(limit));
+        let _ = self.store().tidy(limit);
     }
 
     /// Collects for at most `limit` if the store is beyond its limits; says what was done, if anything had to be.
     pub fn relieve(&self, space: &SpaceLimits, limit: Duration) -> Option<Relief> {
         // What cannot be done now is for the next build to do.
-        Store::open(&self.root).and_then(|store| store.relieve(space, limit)).ok().flatten()
+        self.store().relieve(space, limit).ok().flatten()
+    }
+
+    fn store(&self) -> Store {
+        self.opened.lock().unwrap_or_else(|e| e.into_inner()).store.clone()
     }
 
     /// What is at work, or what begins to work now.
@@ -143,9 +173,16 @@ impl Engine {
         if let Some(shift) = current.upgrade() {
             return Ok(shift);
         }
-        let store = Store::open(&self.root)?;
+        let store = {
+            let mut opened = self.opened.lock().unwrap_or_else(|e| e.into_inner());
+            if std::mem::replace(&mut opened.is_used, true) {
+                opened.store = Store::open(&self.root)?;
+            }
+            opened.store.clone()
+        };
         let lease = Arc::new(store.lease()?);
-        let host = Arc::new(EngineHost::new(store, lease, Arc::clone(&self.sandbox), Arc::clone(&self.backlog)));
+        let (sandbox, backlog) = (Arc::clone(&self.sandbox), Arc::clone(&self.backlog));
+        let host = Arc::new(EngineHost::new(store, lease, sandbox, backlog, Arc::clone(&self.devices)));
         let solver = Solver::new(Arc::clone(&host), self.budget);
         let shift = Arc::new(Shift { host, solver, numbers: Arc::clone(&self.numbers) });
         *current = Arc::downgrade(&shift);

@@ -7,6 +7,7 @@ use serde_json::{json, Value};
 use solver::graph::Platform;
 
 use super::job::Tree;
+use super::statements::Statements;
 
 /// What a frontend returns.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,10 @@ pub struct Product {
     pub base: Base,
     /// Its files; `None` is an empty tree.
     pub tree: Option<Tree>,
+    /// More files that count for what is in it, by name: earlier stages, the context.
+    pub scans: BTreeMap<String, Tree>,
+    /// What the frontend says of it.
+    pub statements: Vec<Statements>,
 }
 
 /// How much of an image is its base's.
@@ -52,6 +57,11 @@ impl Base {
 }
 
 impl Product {
+    /// A product of which nothing more is said.
+    pub fn new(platform: Platform, config: Option<Value>, base: Base, tree: Option<Tree>) -> Product {
+        Product { platform, config, base, tree, scans: BTreeMap::new(), statements: Vec::new() }
+    }
+
     /// The base image's part of the configuration, for those who count layers by it.
     pub fn base_config(&self) -> Option<Value> {
         let config = self.config.as_ref().filter(|_| self.base != Base::default())?;
@@ -68,14 +78,16 @@ impl Product {
 }
 
 impl Outcome {
-    /// What the built-in frontend made; `trees` are those of the targets that have files, in their order.
+    /// What the built-in frontend made; `trees` are those of the targets' files, where they have some, each before what
+    /// is scanned with them.
     pub(crate) fn of_targets(targets: Vec<Target>, trees: &mut impl Iterator<Item = Tree>, index: bool) -> Outcome {
-        let product = |target: Target| Product {
-            tree: target.output.and_then(|_| trees.next()),
+        let product = |target: Target| {
+            let tree = target.output.and_then(|_| trees.next());
+            let scans = target.scans.into_keys().zip(&mut *trees).collect();
+            let base = Base { layers: target.base_layers, history: target.base_history };
             // A configuration is plain data with text keys: it always serializes.
-            config: serde_json::to_value(&target.config).ok(),
-            base: Base { layers: target.base_layers, history: target.base_history },
-            platform: target.platform,
+            let config = serde_json::to_value(&target.config).ok();
+            Product { scans, ..Product::new(target.platform, config, base, tree) }
         };
         Outcome { products: targets.into_iter().map(product).collect(), index, ..Outcome::default() }
     }

@@ -262,7 +262,7 @@ pub fn provenance(wanted: &Provenance, account: &Account) -> Attestation {
         });
         ("https://slsa.dev/provenance/v1", predicate)
     };
-    Attestation { predicate_type: predicate_type.to_string(), predicate }
+    Attestation { predicate_type: predicate_type.to_string(), predicate, subjects: Vec::new() }
 }
 
 /// What a graph takes from its client, and from the network.

@@ -1,5 +1,7 @@
 //! What the built-in frontend is asked to compile: plain data that every edge makes.
 
+use super::sbom::Sbom;
+
 /// A Dockerfile with its options.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -10,6 +12,8 @@ pub struct Recipe {
     pub dockerfile_dir: String,
     /// Everything else; the patterns of the ignore file are filled in when it is read.
     pub options: frontend::Options,
+    /// A scanner is to say what is in the result.
+    pub sbom: Option<Sbom>,
 }
 
 /// Where the Dockerfile is.

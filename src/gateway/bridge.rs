@@ -16,7 +16,7 @@ use super::result::{read, tell, Form};
 use super::{failure, files, frontend, policy};
 use crate::cache::{CacheFrom, Place};
 use crate::engine::policy::Policy;
-use crate::engine::{ImageConfigOf, Job, Outcome, Product, ResolveMode, Tree};
+use crate::engine::{Base, ImageConfigOf, Job, Outcome, Product, ResolveMode, Tree};
 use crate::wire::failure::Failure;
 use crate::wire::proto::gateway::{self, ReturnRequest, SolveRequest, SolveResponse};
 use crate::wire::proto::sourcepolicy;
@@ -174,7 +174,7 @@ impl Bridge {
         let graph = solver::llb::decode(definition)
             .map_err(|error| invalid(format!("failed to load LLB: {}", crate::engine::chain(&error))))?;
         let tree = self.job.trees_under(Arc::new(graph), policies).into_iter().next();
-        let product = Product { platform: Platform::host(), config: None, base: Default::default(), tree };
+        let product = Product::new(Platform::host(), None, Base::default(), tree);
         Ok(Outcome { products: vec![product], ..Outcome::default() })
     }
 

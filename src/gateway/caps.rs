@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use solver::graph::Platform;
 use solver::llb::pb;
 
+use crate::cdi;
 use crate::wire::proto::apicaps::ApiCap;
-use crate::wire::proto::worker::{BuildkitVersion, WorkerRecord};
+use crate::wire::proto::worker::{BuildkitVersion, CdiDevice, WorkerRecord};
 
-/// What a frontend can ask for. Processes in containers are not among it, nor attestations of frontends.
+/// What a frontend can ask for. Processes in containers are not among it.
 const GATEWAY: &[&str] = &[
     "frontend.inputs",
     "gateway.evaluate",
@@ -18,6 +19,7 @@ const GATEWAY: &[&str] = &[
     "proto.refarray",
     "readdir",
     "readfile",
+    "reference.attestations",
     "reference.output",
     "resolveimage",
     "resolveimage.resolvemode",
@@ -58,6 +60,16 @@ pub fn version() -> BuildkitVersion {
 /// The one worker, `id`, without its version.
 pub fn worker(id: &str, labels: BTreeMap<String, String>) -> WorkerRecord {
     WorkerRecord { id: id.to_string(), labels, platforms: vec![platform(&Platform::host())], ..WorkerRecord::default() }
+}
+
+/// A device as clients are told of it.
+pub fn device(device: cdi::Device) -> CdiDevice {
+    CdiDevice {
+        name: device.name,
+        auto_allow: device.is_auto_allowed,
+        annotations: device.annotations,
+        on_demand: false,
+    }
 }
 
 /// A platform as it is on the wire.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use solver::graph::Platform;
 use tonic::Code;
 
+use super::attestations;
 use super::refs::Refs;
 use crate::engine::{Base, Outcome, Product};
 use crate::wire::failure::Failure;
@@ -80,7 +81,10 @@ pub(super) fn tell(outcome: &Outcome, refs: &Refs, form: Form) -> Message {
         (false, Form::Refs) => named.into_values().next().map(Shape::Ref),
         (false, Form::Ids) => named.into_values().next().map(|named| Shape::RefDeprecated(named.id)),
     };
-    Message { result, metadata, attestations: BTreeMap::new() }
+    let said = outcome.products.iter().filter(|product| !product.statements.is_empty());
+    let attestations =
+        said.map(|product| (product.platform.to_string(), attestations::tell(&product.statements, refs))).collect();
+    Message { result, metadata, attestations }
 }
 
 fn invalid(text: impl Into<String>) -> Failure {
@@ -98,10 +102,7 @@ fn document(metadata: &mut BTreeMap<String, Vec<u8>>, key: &str) -> Result<Optio
 
 /// Reads what a frontend returns.
 pub(super) fn read(message: Message, refs: &Refs) -> Result<Outcome, Failure> {
-    let Message { result, mut metadata, attestations } = message;
-    if attestations.values().any(|list| !list.attestation.is_empty()) {
-        return Err(Failure::new(Code::Unimplemented, "attestations of frontends are not supported"));
-    }
+    let Message { result, mut metadata, mut attestations } = message;
     let platforms = match metadata.remove(PLATFORMS) {
         Some(bytes) => {
             let read: Platforms =
@@ -132,9 +133,14 @@ pub(super) fn read(message: Message, refs: &Refs) -> Result<Outcome, Failure> {
             None => document(&mut metadata, &format!("{key}{suffix}")),
         };
         let (config, base) = (take(CONFIG)?, take(BASE_CONFIG)?);
+        let id = platform.as_ref().map(|named| named.id.clone());
         let platform = platform.map_or_else(|| platform_of(config.as_ref()), |named| named.platform.normalized());
         let base = base.as_ref().map(Base::of_config).unwrap_or_default();
-        outcome.products.push(Product { platform, config, base, tree: refs.get(&one.id)? });
+        let mut product = Product::new(platform, config, base, refs.get(&one.id)?);
+        let said =
+            id.and_then(|id| attestations.remove(&id)).or_else(|| attestations.remove(&product.platform.to_string()));
+        product.statements = attestations::read(said.unwrap_or_default(), refs)?;
+        outcome.products.push(product);
     } else if !many.is_empty() {
         if platforms.is_empty() {
             return Err(invalid("unable to export multiple refs, missing platforms mapping"));
@@ -146,11 +152,16 @@ pub(super) fn read(message: Message, refs: &Refs) -> Result<Outcome, Failure> {
             let base = document(&mut metadata, &format!("{BASE_CONFIG}/{id}"))?;
             let base = base.as_ref().map(Base::of_config).unwrap_or_default();
             let tree = refs.get(&one.id)?;
-            outcome.products.push(Product { platform: platform.normalized(), config, base, tree });
+            let mut product = Product::new(platform.normalized(), config, base, tree);
+            product.statements = attestations::read(attestations.remove(&id).unwrap_or_default(), refs)?;
+            outcome.products.push(product);
         }
         if let Some(id) = many.keys().next() {
             return Err(invalid(format!("a result for {id}, which is not among the platforms")));
         }
+    }
+    if let Some(id) = attestations.iter().find(|(_, list)| !list.attestation.is_empty()).map(|(id, _)| id) {
+        return Err(invalid(format!("attestations for {id}, which is not among the platforms")));
     }
     let epoch = metadata.remove(EPOCH).and_then(|bytes| String::from_utf8(bytes).ok());
     outcome.epoch = epoch.and_then(|text| text.parse().ok());
@@ -181,7 +192,7 @@ mod tests {
 
     fn product(architecture: &str, config: Option<Value>) -> Product {
         let platform = Platform { os: "linux".into(), architecture: architecture.into(), ..Platform::default() };
-        Product { platform, config, base: Base { layers: 1, history: 2 }, tree: None }
+        Product::new(platform, config, Base { layers: 1, history: 2 }, None)
     }
 
     fn config() -> Value {

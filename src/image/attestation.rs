@@ -25,11 +25,14 @@ pub struct Attestation {
     pub predicate_type: String,
     /// What is said.
     pub predicate: Value,
+    /// What it is about, as statements name it, where that is not the image or the files it lies beside.
+    pub subjects: Vec<Value>,
 }
 
 impl Attestation {
-    /// The whole statement about what has these names and digests.
+    /// The whole statement about its own subjects, or else about what has these names and digests.
     pub fn statement(&self, subjects: &[Value]) -> Value {
+        let subjects = if self.subjects.is_empty() { subjects } else { &self.subjects };
         json!({
             "_type": "https://in-toto.io/Statement/v1",
             "predicateType": self.predicate_type,
@@ -130,7 +133,8 @@ mod tests {
         let image = Descriptor::of(Family::Oci.manifest(), b"image");
         let platform = Platform { os: "linux".into(), architecture: "amd64".into(), ..Platform::default() };
         let names = ["app:1".parse().unwrap()];
-        let said = Attestation { predicate_type: "https://x.y/z".into(), predicate: json!({"a": 1}) };
+        let said =
+            Attestation { predicate_type: "https://x.y/z".into(), predicate: json!({"a": 1}), subjects: Vec::new() };
         attest(&image, &platform, &names, &[said], artifact)
     }
 

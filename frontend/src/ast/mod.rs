@@ -211,10 +211,21 @@ pub struct Run {
     pub command: Command,
     /// Each `--mount` value.
     pub mounts: Vec<Mount>,
+    /// Each `--device` value.
+    pub devices: Vec<Device>,
     /// `--network`.
     pub network: RunNetwork,
     /// `--security=insecure`.
     pub insecure: bool,
+}
+
+/// `RUN --device`: by its CDI name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// `vendor/class=name`, or one of the forms that mean several.
+    pub name: String,
+    /// Its absence is an error.
+    pub required: bool,
 }
 
 /// `RUN --network`.

@@ -6,8 +6,21 @@ use crate::ast::{ArgPair, Pair};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Env;
 
+/// Whether the context counts for what is in the image.
+pub(super) const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+/// Whether a stage counts for what is in the image.
+pub(super) const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
 /// Arguments that speak to the builder, and are no variables of processes.
-const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+const NOT_IN_ENV: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
+
+/// Whether a value means this stage: it is true, or a list of stages with this one (Go's `strconv.ParseBool`).
+pub(super) fn names(value: &str, stage: &str) -> bool {
+    match value {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => true,
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => false,
+        list => list.split(',').any(|name| name == stage),
+    }
+}
 
 /// Declares variables of the build.
 ///

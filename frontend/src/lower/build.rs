@@ -17,7 +17,7 @@ use super::{arg, copy, expose, from, meta, run, workdir, Answers, Target};
 use crate::ast::{Kind, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::effort::Effort;
-use crate::expand::{expand, Expanded, Mode};
+use crate::expand::{expand, Env, Expanded, Mode};
 use crate::lint;
 use crate::options::Options;
 use crate::source::{Source, Span, Spanned};
@@ -46,6 +46,8 @@ pub(super) struct Build<'a> {
     followers: Vec<usize>,
     /// Files of lowered stages, by index.
     outputs: Vec<Option<OutputRef>>,
+    /// What else counts for what is in the image, by name.
+    scans: BTreeMap<String, OutputRef>,
     /// Paths that were used.
     pub used: Used,
     info: Arc<SourceInfo>,
@@ -80,6 +82,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnosti
         context: None,
         followers: followers(scene),
         outputs: vec![None; scene.stages.all.len()],
+        scans: BTreeMap::new(),
         used: Used::default(),
         info: Arc::new(info),
         effort: Effort::default(),
@@ -149,7 +152,23 @@ impl<'a> Build<'a> {
         lint::stage(&stage.commands, &state.config, &mut self.lints);
         if errors.len() == before {
             self.outputs[index] = state.output;
+            self.scan(index, &state);
             self.states.insert(index, state);
+        }
+    }
+
+    /// Notes what a stage says is to be scanned besides the image: itself, and of the target the context.
+    fn scan(&mut self, index: usize, state: &StageState) {
+        let is_target = index == self.scene.stages.target;
+        let Some(stage) = self.scene.stages.all.get(index).filter(|_| self.scene.options.scans) else { return };
+        let is_asked = |name: &str| {
+            let own = state.arg_places.get(name).and_then(|place| state.args.get(*place)?.1.as_deref());
+            own.or_else(|| self.scene.stages.globals.value(name)).is_some_and(|value| arg::names(value, &stage.shown))
+        };
+        if let Some(context) = self.context.filter(|_| is_target && is_asked(arg::SCAN_CONTEXT)) {
+            self.scans.insert("context".to_owned(), context);
+        } else if let Some(output) = state.output.filter(|_| !is_target && is_asked(arg::SCAN_STAGE)) {
+            self.scans.insert(stage.shown.clone(), output);
         }
     }
 
@@ -170,6 +189,9 @@ impl<'a> Build<'a> {
     fn command(&mut self, index: usize, state: &mut StageState, command: &Command) -> Result<(), Diagnostic> {
         let instruction = &command.instruction;
         let at = At { statement: &instruction.statement, trigger: command.trigger, stage: index };
+        // Most instructions take these along, in several places, however long they are.
+        let shell: usize = state.config.config.shell.iter().map(String::len).sum();
+        self.effort.spend(4 * (state.cwd.len() + shell), at.place(at.statement.span))?;
         match instruction.kind.as_ref() {
             Some(Kind::Arg(pairs)) => arg::arg(self, state, pairs, &at),
             Some(Kind::Env(pairs)) => arg::env(self, state, pairs, &at),
@@ -199,9 +221,11 @@ impl<'a> Build<'a> {
             state.config.set_platform(&state.platform);
         }
         state.config.fix_created(scene.epoch);
+        let named = self.paper.finish(&self.used, graph);
         let target = Target {
             platform: state.config.platform(),
-            output: self.paper.finish(&self.used, graph, state.output),
+            output: state.output.map(&named),
+            scans: self.scans.into_iter().map(|(name, output)| (name, named(output))).collect(),
             config: state.config,
             base_layers: state.base_layers,
             base_history: state.base_history,

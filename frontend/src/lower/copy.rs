@@ -64,6 +64,10 @@ pub(super) fn copy(
         exclude: copy.excludes.iter().map(|pattern| pattern.text.clone()).collect(),
         ..FileCopy::default()
     };
+    // Each of the copies has these.
+    let shared = common.dest.len() + common.exclude.iter().map(|pattern| pattern.len() + 32).sum::<usize>();
+    let copies = sources.len() + copy.documents.len();
+    build.effort.spend(shared.saturating_mul(copies), at.place(at.statement.span))?;
     let mut files = None;
     for ((source, word), remote) in sources.iter().zip(&copy.sources).zip(&remotes) {
         if let Some(remote) = remote {

@@ -23,7 +23,10 @@ pub(super) fn expose(build: &mut Build, state: &mut StageState, words: &[Spanned
         build.effort.spend(expanded.text.len(), at.place(word.span))?;
         for spec in expanded.words() {
             lint::port(at.place(word.span), spec, &mut build.lints);
-            ports.extend(self::ports(spec, word.span)?);
+            let parsed = self::ports(spec, word.span)?;
+            // A few letters may mean all ports there are.
+            build.effort.spend(parsed.iter().map(|port| port.len() + 32).sum(), at.place(word.span))?;
+            ports.extend(parsed);
         }
     }
     state.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Empty {})));

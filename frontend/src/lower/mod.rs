@@ -158,6 +158,8 @@ pub struct Target {
     pub platform: Platform,
     /// Its files; `None` is an empty tree.
     pub output: Option<OutputRef>,
+    /// Files that count for what is in it, by name: earlier stages, the context.
+    pub scans: BTreeMap<String, OutputRef>,
     /// Its configuration, still without layers of its own.
     pub config: ImageConfig,
     /// How many layers are the base image's.
@@ -276,7 +278,8 @@ impl Lowering {
         if !needs.is_empty() {
             return Ok(Step::Need(needs));
         }
-        let outputs = targets.iter().filter_map(|target| target.output).collect();
+        let outputs =
+            targets.iter().flat_map(|target| target.output.iter().chain(target.scans.values())).copied().collect();
         let graph = graph.finish(outputs).map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![Diagnostic::error("internal", Span::default(), format!("the graph is not valid: {error}{cause}"))]

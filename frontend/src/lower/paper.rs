@@ -48,8 +48,8 @@ impl Paper {
         VertexId(number)
     }
 
-    /// Adds all vertices to `graph`; the name of `output` there.
-    pub fn finish(self, used: &Used, graph: &mut GraphBuilder, output: Option<OutputRef>) -> Option<OutputRef> {
+    /// Adds all vertices to `graph`; what gives an output's name there.
+    pub fn finish(self, used: &Used, graph: &mut GraphBuilder) -> impl Fn(OutputRef) -> OutputRef {
         let mut names = Vec::with_capacity(self.0.len());
         graph.reserve(self.0.len());
         for note in self.0 {
@@ -70,7 +70,7 @@ impl Paper {
             }
             names.push(graph.add(vertex));
         }
-        output.map(|output| named(output, &names))
+        move |output| named(output, &names)
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
         let run = RunOp { mounts: vec![mount(0, Some(OutputIndex(0))), mount(1, None)], ..RunOp::default() };
         let run = paper.add(vertex(Op::Run(run), vec![a, b]), Wants::AsSaid);
         let mut graph = GraphBuilder::new();
-        let target = paper.finish(&Used::default(), &mut graph, Some(run)).unwrap();
+        let target = paper.finish(&Used::default(), &mut graph)(run);
         let mut run = vertex(Op::Run(RunOp::default()), vec![a, a]);
         unite(&mut run);
         assert_eq!(run.inputs, [a]);

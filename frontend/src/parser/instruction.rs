@@ -180,10 +180,7 @@ fn run(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Run> 
         [("mount", Takes::Values), ("network", Takes::Value), ("security", Takes::Value), ("device", Takes::Values)];
     let flags = Flags::check(statement, &known, diagnostics)?;
     let before = diagnostics.len();
-    if let Some(device) = flags.given("device") {
-        let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
-        diagnostics.push(Diagnostic::error("unsupported-device", device.span, message));
-    }
+    let devices = flags.values("device").iter().filter_map(|value| super::device::device(value, diagnostics)).collect();
     let network = flags.given("network").map(|value| match value.text.as_str() {
         "default" => RunNetwork::Default,
         "none" => RunNetwork::None,
@@ -212,6 +209,7 @@ fn run(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Run> 
     let run = Run {
         command: command(statement),
         mounts,
+        devices,
         network: network.unwrap_or_default(),
         insecure: insecure.unwrap_or_default(),
     };

@@ -4,6 +4,7 @@
 //! [`directive`], [`lines`] (continuations, comments, here-documents), [`statement`] (keyword, flags, words) and
 //! [`instruction`] (meaning). Start at [`parse`].
 
+mod device;
 mod directive;
 mod duration;
 mod flag;
@@ -37,7 +38,7 @@ const WITHOUT_LINE: [&str; 10] = [
     "missing-equals",
     "unterminated-heredoc",
     "invalid-mount",
-    "unsupported-device",
+    "invalid-device",
 ];
 
 /// Reads a Dockerfile.

@@ -65,7 +65,7 @@ pub(super) fn mount(value: &Spanned, diagnostics: &mut Vec<Diagnostic>) -> Optio
 }
 
 /// Splits at commas; a field in double quotes may contain them, and `""` in it is a quote.
-fn comma_separated(text: &str) -> Option<Vec<String>> {
+pub(super) fn comma_separated(text: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut chars = text.chars().peekable();
     loop {

@@ -37,7 +37,7 @@ fn wrong_instructions_are_refused_where_they_stand() {
         ("FROM a\nRUN --mount=type=bind,tagret=/x y", "unexpected key 'tagret' in 'tagret=/x' (did you mean target?)", 2, "type=bind,tagret=/x"),
         ("FROM a\nRUN --mount=type y", "invalid field 'type' must be a key=value pair", 2, "type"),
         ("FROM a\nRUN --mount=type=bind,from=$x,target=/x y", "'from' doesn't support variable expansion, define alias stage instead", 2, "type=bind,from=$x,target=/x"),
-        ("FROM a\nRUN --device=x y", "device feature is only supported in Dockerfile frontend 1.14.0-labs or later", 2, "x"),
+        ("FROM a\nRUN --device=v/c=x,requird=1 y", "unexpected key 'requird' in 'requird=1' (did you mean required?)", 2, "v/c=x,requird=1"),
         ("FROM a\nHEALTHCHECK", "HEALTHCHECK requires at least one argument", 2, "HEALTHCHECK"),
         ("FROM a\nHEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments", 2, "HEALTHCHECK NONE x"),
         ("FROM a\nHEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD", 2, "HEALTHCHECK CMD"),

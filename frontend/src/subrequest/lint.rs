@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::place::{data, Location};
 use super::{SubResult, SubStep};
 use crate::diagnostic::Diagnostic;
-use crate::excerpt::{Excerpt, Span};
+use crate::excerpt::Excerpt;
 use crate::lint::rule;
 use crate::lower::{Lowering, Step};
 use crate::source::Source;
@@ -96,6 +96,5 @@ fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
 /// The lines that a finding is about.
 fn excerpt(source: &Source, found: &Diagnostic) -> Excerpt {
     let [first, last] = [found.place().start, found.place().end].map(|at| source.line_of(at));
-    let spans = vec![Span::lines(first..=last.max(first))];
-    Excerpt { file: source.name().to_string(), text: source.text().to_string(), spans }
+    Excerpt::of_lines(source, first..=last.max(first))
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{DiffId, SnapshotId, TreeDigest};
 use crate::error::{Doing, Error, Result};
 use crate::store::layout::{names_in, read_json};
+use crate::store::lease::Lease;
 use crate::store::Store;
 
 /// A committed snapshot's `meta` file.
@@ -88,13 +89,23 @@ impl Store {
         Ok(chain)
     }
 
-    /// Whether the snapshot and everything it needs is here.
-    pub(crate) fn has_chain(&self, id: &SnapshotId) -> Result<bool> {
-        match self.chain(id) {
-            Ok(chain) => Ok(chain.iter().all(|info| self.delta_path(info).exists())),
-            Err(Error::NotFound { .. } | Error::Corrupt { .. }) => Ok(false),
-            Err(error) => Err(error),
+    /// Whether the snapshot and everything it needs is here. What the lease holds was found to be, and stays.
+    pub(crate) fn has_chain(&self, id: &SnapshotId, lease: &Lease) -> Result<bool> {
+        let mut seen = Vec::new();
+        let mut next = Some(*id);
+        while let Some(id) = next.filter(|id| !lease.has_whole(id)) {
+            let info = match self.snapshot(&id) {
+                Ok(info) => info,
+                Err(Error::NotFound { .. } | Error::Corrupt { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            if seen.contains(&id) || !self.delta_path(&info).exists() {
+                return Ok(false);
+            }
+            seen.push(id);
+            next = info.parent;
         }
+        Ok(true)
     }
 
     /// The directory with a snapshot's delta.

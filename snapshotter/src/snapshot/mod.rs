@@ -256,6 +256,7 @@ impl Store {
         let target = self.layout().snapshot(&info.id);
         let no_collection = self.no_collection()?;
         lease.note(Held::Snapshot(info.id), &no_collection)?;
+        self.was_made(now());
         match std::fs::rename(directory, &target) {
             // Another process has unpacked the same layer; ours goes when its tree is dropped.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => Ok(()),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::lease::{Held, Lease};
+use super::recover::age_of;
 use super::Store;
 use crate::digest::Digest;
 use crate::error::{Doing, Error, Result};
@@ -139,7 +140,9 @@ impl BlobWriter<'_> {
         let no_collection = store.no_collection()?;
         self.lease.note(Held::Blob(digest), &no_collection)?;
         let there = fs::metadata(&target).is_ok_and(|found| found.len() == self.size);
-        if !there {
+        if there {
+            store.was_made(age_of(&target));
+        } else {
             fs::rename(&self.path, &target).doing("rename into", &target)?;
             self.is_done = true;
             self.lease.adds(self.size);

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use super::layout::{ensure_directory, read_if_there};
 use super::lock::{Lock, Sharing};
 use super::record::RecordId;
-use super::Store;
+use super::{now, Store};
 use crate::digest::{random_bytes, Digest, SnapshotId};
 use crate::error::{Doing, Error, Result};
 
@@ -61,6 +61,8 @@ pub struct Lease {
     id: String,
     lock: Option<Lock>,
     held: Mutex<HashSet<Held>>,
+    /// Snapshots that were found with all below them, and are held.
+    whole: Mutex<HashSet<SnapshotId>>,
     next: AtomicU64,
     /// Bytes that became part of the store through it.
     added: AtomicU64,
@@ -77,6 +79,7 @@ impl Lease {
             id,
             lock: Some(lock),
             held: Mutex::default(),
+            whole: Mutex::default(),
             next: AtomicU64::new(0),
             added: AtomicU64::new(0),
         };
@@ -132,6 +135,18 @@ impl Lease {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(thing)
     }
 
+    /// Whether a snapshot that is held was found with all below it.
+    pub(crate) fn has_whole(&self, id: &SnapshotId) -> bool {
+        self.whole.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(id)
+    }
+
+    /// Notes a snapshot that was just found with all below it, under the same lock.
+    pub(crate) fn note_whole(&self, id: SnapshotId, no_collection: &Lock) -> Result<()> {
+        self.note(Held::Snapshot(id), no_collection)?;
+        self.whole.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(id);
+        Ok(())
+    }
+
     /// Appends the name of a thing that is about to be published, or was just seen under the same lock.
     pub(crate) fn note(&self, thing: Held, _no_collection: &Lock) -> Result<()> {
         let mut held = self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -146,6 +161,7 @@ impl Lease {
 
     /// Counts what has become part of the store.
     pub(crate) fn adds(&self, bytes: u64) {
+        self.store.was_made(now());
         self.added.fetch_add(bytes, Ordering::Relaxed);
     }
 

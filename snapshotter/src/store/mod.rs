@@ -25,6 +25,7 @@ mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,6 +50,8 @@ struct Inner {
     root: OwnedFd,
     boot_id: String,
     driver: Driver,
+    /// When the youngest of what this handle made, or found to be what it would have made, was made.
+    youngest: AtomicI64,
 }
 
 /// Magic numbers of file systems whose locks other machines do not see, or see late: `statfs(2)`.
@@ -89,7 +92,7 @@ impl Store {
             .doing("read", "/proc/sys/kernel/random/boot_id")?
             .trim()
             .to_owned();
-        let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, driver }) };
+        let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, driver, youngest: AtomicI64::new(0) }) };
         store.recover()?;
         Ok(store)
     }
@@ -112,6 +115,16 @@ impl Store {
     /// What keeps this store's trees.
     pub fn driver(&self) -> Driver {
         self.inner.driver
+    }
+
+    /// Notes that something was made at a time in nanoseconds since 1970, of which [`sync`](Store::sync) is to know.
+    pub(crate) fn was_made(&self, at: i64) {
+        self.inner.youngest.fetch_max(at, Ordering::Relaxed);
+    }
+
+    /// When the youngest of what this handle has to do with was made.
+    fn youngest(&self) -> i64 {
+        self.inner.youngest.load(Ordering::Relaxed)
     }
 
     /// Where overlay keeps its marks in this store.

@@ -138,6 +138,7 @@ impl Store {
         for step in std::iter::once(&record.step).chain(&record.step_aliases) {
             replace(&self.step_path(step), record.id.to_string().as_bytes())?;
         }
+        self.was_made(now());
         Ok(())
     }
 
@@ -176,13 +177,13 @@ impl Store {
         let Some(id) = read_if_there(&pointer)?.and_then(id_in) else { return Ok(None) };
         let Some(record) = self.record(&id)?.filter(|record| record.key == *key) else { return Ok(None) };
         for snapshot in record.outputs.iter().filter_map(|output| output.snapshot.as_ref()) {
-            if !self.has_chain(snapshot)? {
+            if !self.has_chain(snapshot, lease)? {
                 return Ok(None);
             }
         }
         lease.note(Held::Record(id), &no_collection)?;
         for snapshot in record.outputs.iter().filter_map(|output| output.snapshot) {
-            lease.note(Held::Snapshot(snapshot), &no_collection)?;
+            lease.note_whole(snapshot, &no_collection)?;
         }
         touch(&pointer);
         Ok(Some(record))
@@ -237,6 +238,23 @@ impl Store {
         let Some(id) = read_if_there(&self.step_path(step))?.and_then(id_in) else { return Ok(None) };
         let is_of_step = |record: &StoredRecord| record.step == step || record.step_aliases.iter().any(|s| s == step);
         Ok(self.record(&id)?.filter(is_of_step))
+    }
+
+    /// Lets a step point to the record that it resulted in last, if that is a record of this step: later than it others
+    /// may have been made.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn note_result(&self, step: &str, id: &RecordId) -> Result<()> {
+        if read_if_there(&self.step_path(step))?.and_then(id_in) == Some(*id) {
+            return Ok(());
+        }
+        let _no_collection = self.no_collection()?;
+        let Some(record) = self.record(id)?.filter(|record| record.step == step) else { return Ok(()) };
+        for step in std::iter::once(&record.step).chain(&record.step_aliases) {
+            replace(&self.step_path(step), record.id.to_string().as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Remembers that a step of this definition was settled once. Forgetting it costs work, never correctness.
@@ -312,13 +330,22 @@ mod tests {
         store.put_record(&lease, &first).unwrap();
         store.put_record(&lease, &second).unwrap();
         assert_eq!(store.look_up(&lease, &first.key).unwrap(), Some(second.clone()));
-        assert_eq!(store.record(&first.id).unwrap(), Some(first));
+        assert_eq!(store.record(&first.id).unwrap(), Some(first.clone()));
         assert_eq!(store.newest_record_of("RUN true").unwrap(), Some(second.clone()));
         assert_eq!(store.newest_record_of("a RUN true").unwrap(), Some(second.clone()));
         store.put_files(&second.id, b"files").unwrap();
         assert_eq!(store.files(&second.id).unwrap().unwrap(), b"files");
         assert_eq!(store.fsck(crate::store::fsck::Depth::Content).unwrap(), []);
         assert_eq!(store.newest_record_of("RUN false").unwrap(), None);
+
+        // An older one that was of use again is what the step resulted in last; one of another step is not.
+        let other = record(2, "RUN other");
+        store.put_record(&lease, &other).unwrap();
+        store.note_result("RUN true", &other.id).unwrap();
+        assert_eq!(store.newest_record_of("RUN true").unwrap(), Some(second));
+        store.note_result("RUN true", &first.id).unwrap();
+        assert_eq!(store.newest_record_of("RUN true").unwrap().unwrap().id, first.id);
+        assert_eq!(store.newest_record_of("a RUN true").unwrap().unwrap().id, first.id);
     }
 
     #[test]

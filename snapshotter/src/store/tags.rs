@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::{names_in, read_json, readable, write_json};
 use super::lock::{Lock, Sharing};
-use super::Store;
+use super::recover::age_of;
+use super::{now, Store};
 use crate::digest::{DiffId, Digest, SnapshotId};
 use crate::error::{Doing, Error, Result};
 
@@ -31,6 +32,9 @@ pub struct LayerRef {
     /// The layer as it was pulled or exported, if it is here.
     pub blob: Option<BlobRef>,
 }
+
+/// For so many seconds an entry that says the same is not dated anew.
+const SAME: i64 = 3600;
 
 /// What a name stands for: an image, and for several platforms several.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +69,15 @@ impl TagEntry {
     /// The images of all platforms: this one, then its variants.
     pub fn platforms(&self) -> impl Iterator<Item = &TagEntry> {
         std::iter::once(self).chain(&self.variants)
+    }
+
+    /// Itself, unless what is there says the same.
+    fn instead_of(&self, there: Option<TagEntry>) -> Option<TagEntry> {
+        let says_the_same = |there: &TagEntry| {
+            (0..SAME).contains(&self.created.saturating_sub(there.created))
+                && *there == TagEntry { created: there.created, ..self.clone() }
+        };
+        (!there.is_some_and(|there| says_the_same(&there))).then(|| self.clone())
     }
 
     /// The image of this id among those of all platforms, to be changed.
@@ -169,7 +182,8 @@ impl Store {
     /// # Errors
     /// [`Error::BadName`] for what cannot be a name.
     pub fn set_tag(&self, name: &str, entry: &TagEntry) -> Result<()> {
-        self.change_tag(name, |_| Some(entry.clone()))
+        let entry = entry.named(Some(name));
+        self.change_tag(name, |there| entry.instead_of(there))
     }
 
     /// Changes what a name stands for while nobody else can. `change` is given what that is now, and gives what it is
@@ -186,7 +200,8 @@ impl Store {
     /// # Errors
     /// The file cannot be written.
     pub fn keep_image(&self, entry: &TagEntry) -> Result<()> {
-        self.change_entry(&nameless_file(&entry.image), |_| Some(entry.named(None)))
+        let entry = entry.named(None);
+        self.change_entry(&nameless_file(&entry.image), |there| entry.instead_of(there))
     }
 
     fn change_entry(&self, file: &str, change: impl FnOnce(Option<TagEntry>) -> Option<TagEntry>) -> Result<()> {
@@ -194,8 +209,12 @@ impl Store {
         let _no_collection = self.no_collection()?;
         let _no_other = self.lock_tags()?;
         let there = readable(read_json::<TagEntry>(&path))?;
-        let Some(entry) = change(there.clone()) else { return Ok(()) };
+        let Some(entry) = change(there.clone()) else {
+            self.was_made(age_of(&path));
+            return Ok(());
+        };
         write_json(&path, &entry)?;
+        self.was_made(now());
         self.show_change(there.as_ref(), Some(&entry))
     }
 
@@ -338,6 +357,8 @@ mod tests {
             }
         });
         assert_eq!(store.get_tag("a").unwrap().unwrap().created, 107);
+        store.set_tag("a", &TagEntry { created: 108, ..entry("a") }).unwrap();
+        assert_eq!(store.get_tag("a").unwrap().unwrap().created, 107, "what says the same is not dated anew");
         store.change_tag("a", |_| None).unwrap();
         assert_eq!(store.get_tag("a").unwrap().unwrap().created, 107, "nothing leaves it as it is");
     }

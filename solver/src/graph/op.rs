@@ -96,10 +96,9 @@ pub struct Meta {
     pub hostname: String,
     /// Resource limits of the process.
     pub ulimits: Vec<Ulimit>,
-    /// Parent control group.
+    /// The control group that the step's own is made in, see `--cgroup-parent`; empty is the builder's.
     pub cgroup_parent: String,
-    /// Remove also the parents that were made for mount points. They are removed in any case: clients that do not say so
-    /// are older than the choice, and nobody means to keep empty directories.
+    /// Remove not only mount points that were made and are still empty, but also the directories made above them.
     pub remove_mount_stubs_recursive: bool,
     /// Exit codes that count as success; empty means only 0.
     pub valid_exit_codes: Vec<i32>,

@@ -27,6 +27,8 @@ pub(crate) struct Now<'n> {
     pub files: Vec<Option<Files>>,
     /// What was compared for steps of the same graph.
     pub compared: &'n Compared,
+    /// Whether a record was made for this graph, and is no earlier one.
+    pub is_own: &'n (dyn Fn(&StoredId) -> bool + Sync),
     /// Which step of this build made a snapshot, if one did.
     pub made_by: &'n (dyn Fn(&SnapshotId) -> Option<Place> + Sync),
 }
@@ -34,7 +36,7 @@ pub(crate) struct Now<'n> {
 /// Why the step has to run, one line per cause; nothing when nothing like it was ever built.
 pub(crate) fn causes(store: &Store, now: &Now<'_>) -> Vec<String> {
     let mut found = now.place.search().filter_map(|name| store.newest_record_of(&name).ok().flatten());
-    let Some((record, kept)) = found.find_map(|record| {
+    let Some((record, kept)) = found.by_ref().filter(|record| !(now.is_own)(&record.id)).find_map(|record| {
         let kept: Kept = serde_json::from_value(record.parts.clone()).ok()?;
         Some((record, kept))
     }) else {

@@ -19,5 +19,5 @@ mod secrets;
 pub(super) use causes::{causes, pack, Now};
 pub(super) use compared::Compared;
 pub(super) use kept::{Base, Kept, Origin};
-pub(super) use place::Place;
+pub(super) use place::{Place, Places};
 pub(super) use secrets::{changed, given, ids as secret_ids, Marked};

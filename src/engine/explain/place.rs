@@ -1,7 +1,9 @@
 //! Which step is the same step, across edits: by Dockerfile, stage, text and position.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
-use solver::graph::{Graph, Vertex};
+use solver::graph::{Graph, Vertex, VertexId};
 
 /// Where a step stands in its Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,24 +32,46 @@ const NEAR: u32 = 8;
 /// Of larger graphs steps are not counted.
 const MOST_COUNTED: usize = 2000;
 
+/// The places of all vertices of one graph.
+#[derive(Debug)]
+pub(crate) struct Places(HashMap<VertexId, Place>);
+
+impl Places {
+    /// Looks at a graph once. Of a very large one nothing is kept: there equal instructions are not told apart.
+    pub fn of(graph: &Graph, project: &str) -> Places {
+        let mut counts: HashMap<(String, String, String), u32> = HashMap::new();
+        let mut count = |place: &Place, what: String| {
+            let count = counts.entry((place.stage.clone(), place.platform.clone(), what)).or_default();
+            std::mem::replace(count, *count + 1)
+        };
+        let looked_at = if graph.vertices().len() > MOST_COUNTED { &[] } else { graph.vertices() };
+        let place = |vertex: &Vertex| {
+            let mut place = Place::alone(vertex, project);
+            place.nth = count(&place, place.text.clone());
+            place.keyword_nth = count(&place, format!("\0{}", keyword(&place.text)));
+            (vertex.id, place)
+        };
+        Places(looked_at.iter().map(place).collect())
+    }
+
+    /// The place of a vertex of that graph.
+    pub fn place(&self, vertex: &Vertex, project: &str) -> Place {
+        self.0.get(&vertex.id).cloned().unwrap_or_else(|| Place::alone(vertex, project))
+    }
+
+    /// Those of steps, by vertex; none of a very large graph.
+    pub fn iter(&self) -> impl Iterator<Item = (&VertexId, &Place)> {
+        self.0.iter()
+    }
+}
+
 impl Place {
-    /// The place of a vertex of a graph.
-    pub fn of(graph: &Graph, vertex: &Vertex, project: &str) -> Place {
-        let (head, text) = (Head::of(vertex), text(vertex));
+    /// The place of a vertex that nothing is like.
+    fn alone(vertex: &Vertex, project: &str) -> Place {
+        let (Head { stage, platform, step }, text) = (Head::of(vertex), text(vertex));
         let file = vertex.origin.as_ref().and_then(|origin| origin.locations.first());
         let file = file.map(|location| location.source.filename.clone()).unwrap_or_default();
-        let (mut nth, mut keyword_nth) = (0, 0);
-        // In a very large graph, equal instructions are not told apart: that would take too long for each.
-        let looked_at = if graph.vertices().len() > MOST_COUNTED { &[] } else { graph.vertices() };
-        for earlier in looked_at.iter().take_while(|earlier| earlier.id != vertex.id) {
-            let other = Head::of(earlier);
-            if (&other.stage, &other.platform) == (&head.stage, &head.platform) {
-                nth += u32::from(self::text(earlier) == text);
-                keyword_nth += u32::from(keyword(&self::text(earlier)) == keyword(&text));
-            }
-        }
-        let Head { stage, platform, step } = head;
-        Place { project: project.to_owned(), file, stage, platform, step, text, nth, keyword_nth }
+        Place { project: project.to_owned(), file, stage, platform, step, text, nth: 0, keyword_nth: 0 }
     }
 
     /// The words by which this very step is found again.
@@ -158,7 +182,8 @@ mod tests {
             targets.push(OutputRef { vertex, output: OutputIndex(0) });
         }
         let graph = builder.finish(targets).unwrap();
-        let places: Vec<Place> = graph.vertices().iter().map(|vertex| Place::of(&graph, vertex, "/p")).collect();
+        let all = Places::of(&graph, "/p");
+        let places: Vec<Place> = graph.vertices().iter().map(|vertex| all.place(vertex, "/p")).collect();
         let told: Vec<_> = places.iter().map(|p| (&*p.stage, &*p.platform, p.step, p.nth, p.keyword_nth)).collect();
         assert_eq!(
             told,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use snapshotter::store::record::RecordId as StoredId;
 use snapshotter::SnapshotId;
 use solver::event::BuildId;
 use solver::graph::{Op, OutputIndex, Selector, Vertex};
@@ -126,7 +127,9 @@ impl Host for EngineHost {
         blocking(move || {
             let made_by = |id: &SnapshotId| made.get(id).map(|place| Place::clone(place));
             let (graph, parts, names, compared) = (&*submitted.graph, &parts, &names[..], &submitted.compared);
-            let now = explain::Now { graph, place, parts, origins, names, files, compared, made_by: &made_by };
+            let is_own = |id: &StoredId| submitted.has_made(&RecordId(id.0));
+            let (made_by, is_own) = (&made_by, &is_own);
+            let now = explain::Now { graph, place, parts, origins, names, files, compared, is_own, made_by };
             explain::causes(&store, &now)
         })
         .await

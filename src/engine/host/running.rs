@@ -57,6 +57,7 @@ impl EngineHost {
         let origins = submitted.origins(order.vertex, order.inputs);
         let kept = Kept { parts: order.parts, place, origins, secrets };
         let record = self.keep(order.key, Some(&kept), cost, outputs).await?;
+        submitted.made(record.id);
         self.keep_listings(record.id, contexts).await;
         submitted.has(order.vertex.id, record.id);
         Ok(Ran::Made { record, new: true })

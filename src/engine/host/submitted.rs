@@ -8,10 +8,12 @@ use solver::graph::{Graph, Vertex, VertexId, Via};
 use solver::key::{RecordId, ResultRef};
 use tokio::task::JoinHandle;
 
+use super::records::stored_id;
 use super::EngineHost;
 use crate::engine::asker::Asker;
+use crate::engine::blocking::blocking;
 use crate::engine::cache::ToExport;
-use crate::engine::explain::{Base, Compared, Origin, Place};
+use crate::engine::explain::{Base, Compared, Origin, Place, Places};
 
 /// Something to be told of a vertex.
 pub(crate) type Remark = (VertexId, String);
@@ -24,6 +26,9 @@ pub(in crate::engine) struct Submitted {
     pub(in crate::engine) images: Mutex<HashMap<VertexId, Base>>,
     /// The results of its vertices.
     records: Mutex<BTreeMap<VertexId, RecordId>>,
+    /// Those of them that were made for it.
+    made: Mutex<HashSet<RecordId>>,
+    places: OnceLock<Places>,
     /// What is told of results that were found: looked into beside everything else.
     pub(in crate::engine) remarks: Mutex<Vec<JoinHandle<Vec<Remark>>>>,
     /// What was compared to explain its misses.
@@ -39,14 +44,28 @@ impl Submitted {
     }
 
     pub(in crate::engine) fn place(&self, vertex: &Vertex) -> Place {
-        Place::of(&self.graph, vertex, &self.asker.client.project())
+        self.places().place(vertex, &self.asker.client.project())
+    }
+
+    fn places(&self) -> &Places {
+        self.places.get_or_init(|| Places::of(&self.graph, &self.asker.client.project()))
+    }
+
+    /// A record was made for one of its vertices.
+    pub(in crate::engine) fn made(&self, record: RecordId) {
+        self.made.lock().unwrap_or_else(|e| e.into_inner()).insert(record);
+    }
+
+    /// Whether a record was made for one of its vertices: it is no earlier one then.
+    pub(in crate::engine) fn has_made(&self, record: &RecordId) -> bool {
+        self.made.lock().unwrap_or_else(|e| e.into_inner()).contains(record)
     }
 }
 
 impl Submitted {
     pub(in crate::engine) fn new(graph: Arc<Graph>, asker: Arc<Asker>) -> Submitted {
-        let (images, records, remarks, compared, in_image) = Default::default();
-        Submitted { graph, asker, images, records, remarks, compared, in_image }
+        let (images, records, made, places, remarks, compared, in_image) = Default::default();
+        Submitted { graph, asker, images, records, made, places, remarks, compared, in_image }
     }
 
     /// A vertex has a result, and those who wait for it are told; gives the one it had before.
@@ -81,6 +100,22 @@ impl Registered<'_> {
         let Some(submitted) = submitted else { return Vec::new() };
         let records = submitted.records.lock().unwrap_or_else(|e| e.into_inner());
         records.iter().filter_map(|(vertex, record)| submitted.leaving(vertex, *record)).collect()
+    }
+
+    /// Notes which result each step had, so that a later miss is compared with that: the newest is not always the last.
+    pub(crate) async fn note_results(&self) {
+        let submitted = self.host.submitted.lock().unwrap_or_else(|e| e.into_inner()).get(&self.submit).cloned();
+        let Some(submitted) = submitted else { return };
+        let store = self.host.store.clone();
+        blocking(move || {
+            let records = submitted.records.lock().unwrap_or_else(|e| e.into_inner()).clone();
+            for (vertex, place) in submitted.places().iter() {
+                let Some(record) = records.get(vertex).filter(|record| !submitted.has_made(record)) else { continue };
+                // Without it a miss is compared with the newest.
+                let _ = store.note_result(&place.name(), &stored_id(*record));
+            }
+        })
+        .await;
     }
 
     /// What there is to be told of results that were found in the store.

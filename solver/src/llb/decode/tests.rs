@@ -273,7 +273,7 @@ fn mkdir_by(user: pb::NamedUserOpt) -> pb::FileAction {
 #[test]
 fn ops_that_make_no_sense_are_refused_in_the_words_of_buildkit() {
     let run = |mounts| pb::OpKind::Exec(exec(mounts));
-    let on = pb::Mount { content_cache: 1, ..root() };
+    let on = pb::Mount { content_cache: 1, selector: "/src".into(), ..root() };
     let cases: Vec<(pb::Definition, &str)> = vec![
         (definition(0, pb::OpKind::Exec(pb::ExecOp::default())), "invalid exec op with no meta"),
         (
