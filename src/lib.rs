@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod cache;
+pub mod cdi;
 pub mod cli;
 pub mod courier;
 pub mod daemon;

@@ -286,6 +286,21 @@ fn run_passes_output_and_exit_code_through() {
 }
 
 #[test]
+fn output_is_kept_whole() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    // More than others keep of a step.
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN seq 1000000 1400000\n")]);
+    let output = rbuild.run(["build".as_ref(), "--progress=plain".as_ref(), context.as_os_str()]);
+    let said = support::text(&output.stderr);
+    let is_number =
+        |line: &&str| line.rsplit(' ').next().is_some_and(|word| word.len() == 7 && word.parse::<u32>().is_ok());
+    assert_eq!(said.lines().filter(is_number).count(), 400_001);
+}
+
+#[test]
 fn variables_given_to_run_replace_the_images() {
     if !can_build() {
         return;
@@ -596,7 +611,8 @@ fn what_makes_no_sense_by_itself_is_misuse_and_what_cannot_be_done_is_not() {
         (2, &["-t", "Not:A:Tag"][..]),
         (2, &["--ssh", "=socket"]),
         (2, &["--ssh", "default=a,b,raw=true"]),
-        (2, &["--build-arg", "SOURCE_DATE_EPOCH=soon"]),
+        (2, &["--build-arg", "SOURCE_DATE_EPOCH=-1"]),
+        (1, &["--build-arg", "SOURCE_DATE_EPOCH=soon"]),
         (2, &["--platform", "linux/"]),
         (2, &["-o", "type=zip"]),
         (1, &["--ssh", "default=/no/such/socket"]),

@@ -7,7 +7,8 @@ use std::fs;
 use std::io::Write;
 use std::process::{Output, Stdio};
 
-use support::{can_build, Rbuild};
+use support::served::{GitServer, Page, Web};
+use support::{can_build, have, Rbuild};
 
 /// Runs `rbuild` with something on standard input.
 fn fed(rbuild: &Rbuild, args: &[&str], input: &[u8]) -> Output {
@@ -54,6 +55,15 @@ fn a_dockerfile_on_standard_input_needs_no_context() {
     assert!(!output.status.success() && said(&output).contains("not found"), "{}", said(&output));
     let output = fed(&rbuild, &["build", "-f", "-", "-"], b"FROM busybox\n");
     assert!(said(&output).contains("can't use stdin for both build context and dockerfile"), "{}", said(&output));
+}
+
+#[test]
+fn what_is_no_context_is_named() {
+    let rbuild = Rbuild::new();
+    for address in ["s3://bucket/context.tar", "gs://bucket/context.tar", "nowhere"] {
+        let said = rbuild.fails(1, ["build", address]);
+        assert!(said.contains(&format!("build context {address}: no such file or directory")), "{said}");
+    }
 }
 
 #[test]
@@ -207,4 +217,76 @@ fn two_platforms_share_what_runs_on_this_machine() {
     let said = rbuild.log(&context, &["--platform=linux/amd64,linux/arm64"]);
     assert_eq!(said.matches("RUN cat /proc/sys/kernel/random/uuid > /id\n").count(), 1, "{said}");
     assert!(said.contains("COPY --from=build /id /arm64"), "{said}");
+}
+
+/// An archive with one file as old as this.
+fn archive(name: &str, text: &str, time: u64) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, text) in [(name, text), ("other", "older")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(if text == "older" { 1 } else { time });
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// `created` of the image in an archive that `rbuild build -o type=oci` wrote into a directory.
+fn created(layout: &std::path::Path) -> String {
+    let read =
+        |path: &str| -> serde_json::Value { serde_json::from_slice(&fs::read(layout.join(path)).unwrap()).unwrap() };
+    let blob = |digest: &serde_json::Value| format!("blobs/{}", digest.as_str().unwrap().replace(':', "/"));
+    let manifest = read(&blob(&read("index.json")["manifests"][0]["digest"]));
+    read(&blob(&manifest["config"]["digest"]))["created"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn the_time_of_a_context_or_a_stage_is_that_of_the_build() {
+    if !can_build() || !have("git") {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let (git, web) = (GitServer::new(&rbuild.path("git")), Web::new());
+    let sees =
+        |seconds: &str| format!("FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN test \"$SOURCE_DATE_EPOCH\" = '{seconds}'\n");
+    let built = |args: &[&str]| {
+        let to = rbuild.path(&format!("out-{}", args.len() * 1000 + args.concat().len()));
+        let output = format!("type=oci,tar=false,dest={}", to.display());
+        rbuild.ok(["build", "-o", &output].iter().chain(args));
+        created(&to)
+    };
+    // A commit.
+    git.commit("app", &[("a", "x")]);
+    let seconds: i64 = git.git("app", &["log", "-1", "--format=%ct"]).trim().parse().unwrap();
+    let plain = rbuild.context("plain", &[("Dockerfile", &sees(&seconds.to_string()))]);
+    let named = format!("source={}", git.url_of("app"));
+    let arg = "--build-arg=SOURCE_DATE_EPOCH=source";
+    let of_commit = built(&["--build-context", &named, arg, plain.to_str().unwrap()]);
+    assert_eq!(of_commit, rbuild::rfc3339::Time::from_seconds(seconds).to_string());
+    // An archive without a date is as old as its newest file, one with a date as that says.
+    let dated = Some("Tue, 14 Nov 2023 22:13:20 GMT");
+    for (path, seconds, modified) in [("/none.tar", "1700000302", None), ("/dated.tar", "1700000000", dated)] {
+        let body = archive("Dockerfile", &sees(seconds), 1_700_000_302);
+        web.put(path, Page::File { body, etag: "\"1\"", modified });
+    }
+    for (path, expected) in [("none", "2023-11-14T22:18:22Z"), ("dated", "2023-11-14T22:13:20Z")] {
+        let url = format!("{}/{path}.tar", web.url);
+        assert_eq!(built(&["--build-arg=SOURCE_DATE_EPOCH=context", &url]), expected, "{path}");
+    }
+    // A stage that fetches something.
+    let dockerfile = format!(
+        "ARG SOURCE_DATE_EPOCH=source\nFROM scratch AS source\nADD {}/dated.tar /\n{}",
+        web.url,
+        sees("1700000000")
+    );
+    let context = rbuild.context("staged", &[("Dockerfile", &dockerfile)]);
+    assert_eq!(built(&[context.to_str().unwrap()]), "2023-11-14T22:13:20Z");
+    // A directory has no time: the variable is empty, and the image as old as it is.
+    let context = rbuild.context("local", &[("Dockerfile", &sees(""))]);
+    built(&["--build-arg=SOURCE_DATE_EPOCH=context", context.to_str().unwrap()]);
+    // A Dockerfile may be in the web, too.
+    web.file("/Dockerfile", b"FROM busybox\nCOPY here /\n", "\"1\"");
+    let context = rbuild.context("bare", &[("here", "x")]);
+    rbuild.ok(["build", "-f", &format!("{}/Dockerfile", web.url), context.to_str().unwrap()]);
 }

@@ -318,6 +318,21 @@ fn what_it_holds_is_told(pair: &Pair) {
 }
 
 #[test]
+fn limits_of_steps_go_with_the_order() {
+    if !can_build() {
+        return;
+    }
+    let pair = Pair::serve();
+    let files = [("Dockerfile", "FROM busybox\nRUN grep Cpus_allowed_list /proc/self/status > /out\n")];
+    let context = pair.rbuild.context("limited", &files);
+    let out = pair.rbuild.path("out-limited");
+    let output = format!("type=local,dest={}", out.display());
+    let words = ["build", "--addr", &pair.addr, "--resource", "cpuset-cpus=0", "-o", &output];
+    pair.rbuild.ok(words.iter().map(std::ffi::OsStr::new).chain([context.as_os_str()]));
+    assert_eq!(fs::read_to_string(out.join("out")).unwrap(), "Cpus_allowed_list:\t0\n");
+}
+
+#[test]
 fn the_buildkit_of_an_engine_builds() {
     if !can_build() {
         return;
@@ -327,6 +342,9 @@ fn the_buildkit_of_an_engine_builds() {
     errors_have_their_excerpt(&pair);
     an_interrupt_ends_the_build_there(&pair);
     what_it_holds_is_told(&pair);
+    // An engine that does not obey limits takes them all the same: then nothing is built.
+    let limited = pair.build(&["--resource", "memory=1g"]).output().unwrap();
+    assert!(limited.status.success() || text(&limited.stderr).contains("does not limit steps (--resource)"));
     // The image is the engine's own, as `docker build` has it.
     let id = pair.ok(&["-q", "--load", "-t", "rbuild-test-courier:1"]);
     let id = text(&id.stdout);

@@ -104,11 +104,23 @@ fn a_build_that_was_killed_is_remembered_as_such() {
         serde_json::from_str::<Value>(line.lines().next().unwrap()).unwrap()["status"].as_str().unwrap().to_string()
     };
     assert_eq!(status(), "running");
-    std::thread::sleep(Duration::from_secs(3));
+    until("what it said is on the disk", || support::text(&rbuild.run(["history", "logs"]).stdout).contains("up"));
     support::signal(child.id() as i32, Signal::KILL);
     child.wait().unwrap();
     assert_eq!(status(), "killed");
     assert!(rbuild.ok(["history", "logs"]).contains("up"), "what it said until then is there");
+}
+
+#[test]
+fn passwords_in_addresses_are_not_remembered() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let arg = "FROM=https://me:hunter2@h.example/x";
+    rbuild.fails(1, ["build", "--build-arg", arg, "https://me:hunter2@127.0.0.1:1/x.tar"]);
+    let told = rbuild.ok(["history", "ls"]) + &rbuild.ok(["history", "inspect"]);
+    assert!(told.contains("https://xxxxx@127.0.0.1:1/x.tar") && !told.contains("hunter2"), "{told}");
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn shares_and_quotas_are_those_of_the_steps_group_and_go_with_it() {
             let files = ["cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us"];
             assert_eq!(files.map(said), ["512", "50000", "25000"]);
         }
-        max => assert_eq!((max, said("cpu.weight").as_str()), ("25000 50000", "60")),
+        max => assert_eq!((max, said("cpu.weight").as_str()), ("25000 50000", "59")),
     }
     kill(build, step);
     let dockerfile = "FROM busybox\nRUN true\n";

@@ -34,8 +34,10 @@ const CASES: &[Real] = &[
         args: "--secret id=pip_conf,src=context/LICENSE",
         ..real("ansible-ssh", "python:3.12-alpine", &["/usr/local/lib/python3/site-packages/left.py 644 0 0"])
     },
+    real("buildpack-deps", "debian:bookworm", &["/bin/busybox 755 0 0"]),
     real("bun", "oven/bun:1", &["/usr/src/app/index.ts 644 0 0", "/usr/src/app/node_modules/left/index.js 644 0 0"]),
     real("caddy-plugins", "caddy:2-builder caddy:2", &["/usr/bin/caddy 755 0 0", "/etc/caddy/Caddyfile 644 0 0"]),
+    real("conda", "continuumio/miniconda3:24.9.2-0 debian:bookworm", &["/venv/bin/conda-unpack 755 0 0"]),
     real("cpp-cmake", "gcc:14 gcr.io/distroless/cc-debian12", &["/app 755 0 0"]),
     real("debian-rootfs", "", &["/inner 640 0 0"]),
     real("deno", "denoland/deno:alpine-2.1.4", &["/app/deps.ts 644 0 0", "/app 755 0 0"]),
@@ -43,19 +45,47 @@ const CASES: &[Real] = &[
     real("django", "python:3.12", &["/code/manage.py 644 100 0", "/code/static/app.css 644 100 0"]),
     real("dotnet", "mcr.microsoft.com/dotnet/sdk:9.0 mcr.microsoft.com/dotnet/aspnet:9.0", &["/app/aspnetapp 755 0 0"]),
     real(
+        "elasticsearch",
+        "ubuntu:24.04",
+        &[
+            "/usr/share/elasticsearch/config/elasticsearch.yml 664 0 0",
+            "/usr/share/elasticsearch/data 775 0 0",
+            "/usr/local/bin/docker-entrypoint.sh 555 0 0",
+        ],
+    ),
+    real(
         "elixir",
         "hexpm/elixir:1.17.3-erlang-27.1.2-debian-bookworm-20241202-slim debian:bookworm-20241202-slim",
         &["/app/bin/server 755 65534 0", "/app 755 65534 0"],
     ),
+    real(
+        "go-cross",
+        "tonistiigi/xx:1.5.0 golang:1.23-bookworm debian:bookworm-slim",
+        &["/usr/local/bin/app 755 0 0", "/bin/busybox 755 0 0"],
+    ),
     real("go-static", "golang:1.23-alpine gcr.io/distroless/static-debian12:nonroot", &["/server 755 0 0"]),
     real("go-with-tests", "golang:1.23 alpine:3.20", &["/bin/app 755 0 0"]),
     Real { args: "--target coverage", ..real("go-with-tests", "golang:1.23 alpine:3.20", &["/cover.out 644 0 0"]) },
+    real(
+        "grafana",
+        "node:22-alpine golang:1.23-alpine alpine:3.20",
+        &["/usr/share/grafana/conf/a.ini 644 0 0", "/usr/share/grafana/public/build/app.js 644 0 0"],
+    ),
     real(
         "haproxy",
         "debian:bookworm-slim",
         &["/usr/local/bin/docker-entrypoint.sh 755 0 0", "/var/lib/haproxy 755 99 99"],
     ),
     real("haskell", "haskell:9.6-slim debian:bookworm-slim", &["/usr/bin/app 755 0 0"]),
+    real(
+        "httpd",
+        "debian:bookworm-slim",
+        &[
+            "/usr/local/apache2 755 33 33",
+            "/usr/local/apache2/conf/httpd.conf 644 0 0",
+            "/usr/local/bin/httpd-foreground 644 0 0",
+        ],
+    ),
     real("java-gradle", "gradle:8-jdk21 amazoncorretto:21-alpine", &["/app.jar 644 0 0"]),
     real(
         "java-jlink",
@@ -79,6 +109,20 @@ const CASES: &[Real] = &[
         "lint-tools",
         "golangci/golangci-lint:v1.62-alpine koalaman/shellcheck:stable alpine:3.20",
         &["/usr/bin/golangci-lint 644 0 0", "/usr/bin/shellcheck 644 0 0", "/src 755 0 0"],
+    ),
+    real(
+        "mongo",
+        "ubuntu:jammy",
+        &[
+            "/data/db 755 999 999",
+            "/etc/apt/sources.list.d/mongodb-org.list 644 0 0",
+            "/usr/local/bin/docker-entrypoint.sh 644 0 0",
+        ],
+    ),
+    real(
+        "mysql",
+        "oraclelinux:9-slim",
+        &["/etc/pki/rpm-gpg/RPM-GPG-KEY-mysql 644 0 0", "/etc/yum.repos.d/mysql-community-minimal.repo 644 0 0"],
     ),
     real(
         "nginx-static",
@@ -132,9 +176,19 @@ const CASES: &[Real] = &[
         &["/app/.venv/bin/fastapi 755 0 0", "/app/pyproject.toml 644 0 0"],
     ),
     real(
+        "rabbitmq",
+        "ubuntu:24.04",
+        &["/opt/openssl/lib/libssl.so 644 0 0", "/etc/rabbitmq/conf.d/10-defaults.conf 644 1006 1006"],
+    ),
+    real(
         "rails",
         "ruby:3.3.6-slim",
         &["/rails/log/x 644 1000 1000", "/rails/Gemfile 644 0 0", "/usr/local/bundle/ruby/3.3/left.rb 644 0 0"],
+    ),
+    real(
+        "registry",
+        "tonistiigi/xx:1.6.1 golang:1.23.4-alpine3.21 alpine:3.21",
+        &["/bin/registry 755 0 0", "/bin/busybox 755 0 0"],
     ),
     real("rust-chef", "lukemathwalker/cargo-chef:latest-rust-1 debian:bookworm-slim", &["/usr/local/bin/app 755 0 0"]),
     real("rust-musl", "rust:alpine", &["/server 755 0 0"]),
@@ -162,7 +216,8 @@ const FILES: &str = "package.json package-lock.json project.json bun.lockb requi
     Caddyfile nginx.conf html/index.html vite.config.js resources/app.css artisan aspnetapp/aspnetapp.csproj app.cabal \
     aspnetapp/Program.cs Package.swift Public/index.html CMakeLists.txt docker-entrypoint.sh japp.jar LICENSE mix.exs \
     .build/linux-amd64/prometheus .build/linux-amd64/promtool config/config.exs config/prod.exs lib/app.ex mix.lock main.tex figures/a \
-    server.js index.ts deps.ts main.ts public/logo conf/a.ini dist/linux/amd64/vault dist/linux/arm64/vault db/x log/x \
+    environment.yml httpd-foreground config/elasticsearch.yml config/log4j2.properties \
+    bin/docker-entrypoint.sh 10-defaults.conf 20-management_agent.disable_metrics_collector.conf server.js index.ts deps.ts main.ts public/logo conf/a.ini dist/linux/amd64/vault dist/linux/arm64/vault db/x log/x \
     storage/x tmp/x bin/docker-entrypoint";
 
 fn context(rbuild: &Rbuild) -> std::path::PathBuf {
@@ -230,4 +285,16 @@ fn well_known_dockerfiles_build_whole() {
     });
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
+}
+
+#[test]
+fn those_that_are_not_built_are_argued() {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let entries = fs::read_dir(testdata.join("dockerfile")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = entries.filter_map(|name| name.to_str()?.strip_prefix("real-").map(str::to_owned));
+    let argued = fs::read_to_string(testdata.join("real/NOT_BUILT.md")).unwrap();
+    for name in names {
+        let is_built = CASES.iter().any(|case| case.name == name);
+        assert_ne!(is_built, argued.contains(&format!("| `{name}` |")), "{name} is built, or argued");
+    }
 }

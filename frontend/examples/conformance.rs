@@ -270,6 +270,7 @@ fn lowered(text: &str, options: Options) -> (Source, Result<Lowered, Vec<Diagnos
                 for query in queries {
                     match query {
                         Query::Ignore(query) => lowering.answer_ignore(&query, Vec::new()),
+                        Query::Time(query) => lowering.answer_time(&query, None),
                         Query::Image(query) => {
                             let config = json!({
                                 "architecture": "amd64", "os": "linux", "config": {},

@@ -254,8 +254,9 @@ impl ImageConfig {
     }
 }
 
-/// Seconds since 1970 as RFC 3339, in UTC.
+/// Seconds since 1970 as RFC 3339, in UTC, held within the years 0 to 9999, as others cannot be written so.
 fn timestamp(seconds: i64) -> String {
+    let seconds = seconds.clamp(-62_167_219_200, 253_402_300_799);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Civil date of a day number, with years that begin in March so that the leap day is the last one.
     let shifted = days + 719_468;

@@ -28,6 +28,15 @@ pub enum MainContext {
     Input(String),
 }
 
+/// What a build says of how its context is checked out, if that is a repository that says nothing itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Checkout {
+    /// `.git` is kept.
+    pub keep_git_dir: bool,
+    /// Files are as old as the commit.
+    pub mtime_of_commit: bool,
+}
+
 /// What came with a build: a graph, and the configuration of the image that it makes, if it makes one.
 #[derive(Clone, Debug)]
 pub struct ContextInput {
@@ -41,23 +50,27 @@ impl MainContext {
     /// The graph of a remote context, for whoever must read the Dockerfile in it; `None` is no remote one.
     ///
     /// Its vertices are those that a lowering makes, so what was fetched for the Dockerfile serves the build.
-    pub fn graph(&self, keep_git_dir: bool) -> Option<Graph> {
+    pub(crate) fn graph(&self, how: Checkout) -> Option<Graph> {
         let mut builder = GraphBuilder::new();
-        let target = self.vertices(keep_git_dir, |op, inputs, name| add(&mut builder, op, inputs, name))?;
+        let target = self.vertices(how, |op, inputs, name| add(&mut builder, op, inputs, name))?;
         builder.finish(vec![target]).ok()
     }
 
     /// Makes the vertices of a remote context, in order; answers the last one.
     pub(crate) fn vertices(
         &self,
-        keep_git_dir: bool,
+        how: Checkout,
         mut add: impl FnMut(Op, Vec<OutputRef>, String) -> OutputRef,
     ) -> Option<OutputRef> {
         match self {
             MainContext::Local | MainContext::Input(_) => None,
             MainContext::Git(git) => {
-                let keep = GitRef { keep_git_dir: git.keep_git_dir.or(keep_git_dir.then_some(true)), ..git.clone() };
-                Some(add(Op::Source(git_source(&keep)), Vec::new(), git_name(git)))
+                let mut wanted = git.clone();
+                wanted.keep_git_dir = git.keep_git_dir.or(how.keep_git_dir.then_some(true));
+                if how.mtime_of_commit && git.mtime.is_empty() {
+                    wanted.mtime = "commit".into();
+                }
+                Some(add(Op::Source(git_source(&wanted)), Vec::new(), git_name(git)))
             }
             MainContext::File(url) => Some(add(Op::Source(web_file(url)), Vec::new(), WEB_NAME.into())),
             MainContext::Archive(url) => {
@@ -122,9 +135,9 @@ pub(crate) fn git_source(git: &GitRef) -> SourceOp {
     }
 }
 
-/// What the vertex of a repository is called.
+/// What the vertex of a repository is called: without a password, as names are shown and recorded.
 pub(crate) fn git_name(git: &GitRef) -> String {
-    let mut name = format!("[internal] load git source {}", git.remote);
+    let mut name = format!("[internal] load git source {}", without_password(&git.remote));
     if !git.reference.is_empty() || !git.subdir.is_empty() {
         name.push_str(&format!("#{}", git.reference));
     }
@@ -132,6 +145,16 @@ pub(crate) fn git_name(git: &GitRef) -> String {
         name.push_str(&format!(":{}", git.subdir));
     }
     name
+}
+
+/// An address of the web without the user and password in it.
+fn without_password(address: &str) -> String {
+    let Some((scheme @ ("http" | "https"), rest)) = address.split_once("://") else { return address.to_string() };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match host.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://xxxxx@{host}{path}"),
+        None => address.to_string(),
+    }
 }
 
 /// A named context.
@@ -292,10 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_of_a_repository_has_no_password() {
+        for (address, shown) in [
+            ("https://me:pw@x.org/a.git#main:dir", "https://xxxxx@x.org/a.git#main:dir"),
+            ("http://token@x.org/a.git", "http://xxxxx@x.org/a.git"),
+            ("https://x.org/a.git", "https://x.org/a.git"),
+            ("git@x.org:a/b.git", "git@x.org:a/b.git"),
+        ] {
+            let git = GitRef::parse(address).unwrap().unwrap();
+            assert_eq!(git_name(&git), format!("[internal] load git source {shown}"));
+        }
+    }
+
+    #[test]
     fn remote_contexts_are_graphs_of_their_own() {
-        let graph = MainContext::Archive("https://x/a.tgz".into()).graph(false).unwrap();
+        let graph = MainContext::Archive("https://x/a.tgz".into()).graph(Checkout::default()).unwrap();
         let names: Vec<_> = graph.vertices().iter().filter_map(|vertex| vertex.hints.name()).collect();
         assert_eq!(names, ["[internal] load remote build context", "copy /context /"]);
-        assert!(MainContext::Local.graph(false).is_none());
+        assert!(MainContext::Local.graph(Checkout::default()).is_none());
     }
 }

@@ -1,5 +1,8 @@
 //! What is wrong or doubtful in a Dockerfile, and where.
 
+use std::sync::Arc;
+
+use crate::ast::Instruction;
 use crate::source::{Source, Span};
 
 /// How bad it is.
@@ -24,8 +27,10 @@ pub struct Diagnostic {
     pub labels: Vec<(Span, String)>,
     /// What to do about it.
     pub help: Option<String>,
-    /// The instruction that could not be read; `None` for what is found later.
-    pub unread: Option<Span>,
+    /// The instruction it is about, if there is one: clients show all of it.
+    pub instruction: Option<Span>,
+    /// That instruction could not be read.
+    pub unread: bool,
 }
 
 impl Diagnostic {
@@ -37,7 +42,8 @@ impl Diagnostic {
             message: message.into(),
             labels: vec![(span, String::new())],
             help: None,
-            unread: None,
+            instruction: None,
+            unread: false,
         }
     }
 
@@ -79,14 +85,26 @@ impl Diagnostic {
     /// The message as clients of BuildKit know it: what cannot be read says its line.
     pub fn text(&self, source: &Source) -> String {
         match self.unread {
-            Some(span) => format!("dockerfile parse error on line {}: {}", source.line_of(span.start), self.message),
-            None => self.message.clone(),
+            true => format!("dockerfile parse error on line {}: {}", self.line(source), self.message),
+            false => self.message.clone(),
         }
     }
 
-    /// The line, from 1, of the main place.
+    /// What clients show: the whole instruction, or else the main place.
+    pub fn place(&self) -> Span {
+        self.instruction.unwrap_or(self.span())
+    }
+
+    /// The line, from 1, where that begins.
     pub fn line(&self, source: &Source) -> usize {
-        source.line_of(self.span().start)
+        source.line_of(self.place().start)
+    }
+
+    /// Notes which of the file's instructions it is about.
+    pub(crate) fn find(&mut self, instructions: &[Arc<Instruction>]) {
+        let span = self.span();
+        let around = crate::ast::around(instructions, span.start).map(|statement| statement.span);
+        self.instruction = self.instruction.or(around.filter(|around| span.end <= around.end));
     }
 }
 

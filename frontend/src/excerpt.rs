@@ -3,13 +3,18 @@
 use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
 
+use crate::diagnostic::Diagnostic;
+use crate::source::Source;
+
 /// A source file and the places in it that are to be shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
     /// Its name, as the user gave it.
     pub file: String,
-    /// All of its text.
+    /// Its text, or as much of it as may be shown.
     pub text: String,
+    /// How many lines stand before that.
+    pub above: usize,
     /// Where to look; without any nothing is shown.
     pub spans: Vec<Span>,
 }
@@ -54,26 +59,30 @@ fn ceil(text: &str, at: usize) -> usize {
     (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
 }
 
+/// How many lines are shown before and behind what is meant.
+const MOST_AROUND: usize = 2;
 const RULE: &str = "--------------------";
 
 impl fmt::Display for Excerpt {
     /// Writes whole lines, or nothing where no span is within the text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<&str> = self.text.split('\n').collect();
-        let Some((first, last)) = self.extent(lines.len()) else { return Ok(()) };
+        let lowest = self.above + lines.len();
+        let Some((first, last)) = self.extent(lowest) else { return Ok(()) };
         // One line is shown with two around it, more of them with one.
-        let around = if first == last { 2 } else { 1 };
-        let shown = first.saturating_sub(around).max(1)..=(last + around).min(lines.len());
+        let around = if first == last { MOST_AROUND } else { 1 };
+        let shown = first.saturating_sub(around).max(self.above + 1)..=(last + around).min(lowest);
 
         // What it is about comes first, whatever else is shown.
         let place = self.spans.first().map_or(first, |span| *span.lines.start());
         writeln!(f, "{}:{place}\n{RULE}", printable(&self.file))?;
         for number in shown {
-            let line = printable(lines[number - 1].strip_suffix('\r').unwrap_or(lines[number - 1]));
+            let written = lines[number - self.above - 1];
+            let line = printable(written.strip_suffix('\r').unwrap_or(written));
             let mark = if self.spans.iter().any(|span| span.lines.contains(&number)) { ">>>" } else { "   " };
             writeln!(f, " {number:3} | {mark} {line}")?;
             for span in self.spans.iter().filter(|span| *span.lines.start() == number) {
-                write_caret(f, span, lines[number - 1])?;
+                write_caret(f, span, written)?;
             }
         }
         writeln!(f, "{RULE}")
@@ -81,11 +90,29 @@ impl fmt::Display for Excerpt {
 }
 
 impl Excerpt {
+    /// What a finding is about: its instruction, and in that its places.
+    pub fn of(source: &Source, finding: &Diagnostic) -> Excerpt {
+        let text = source.text();
+        let whole = finding.instruction.map(|span| Span { columns: None, ..Span::bytes(text, span.range(), "") });
+        // What is wrong with the build's options has no place in the file.
+        let places = finding.labels.iter().filter(|(span, _)| span.end > 0);
+        let places = places.map(|(span, label)| Span::bytes(text, span.range(), label.clone()));
+        let spans = whole.into_iter().chain(places).collect();
+        Excerpt { file: source.name().to_string(), text: text.to_string(), above: 0, spans }
+    }
+
+    /// These lines, counted from 1, with no more of the text than is shown: of a file there may be very many excerpts.
+    pub fn of_lines(source: &Source, lines: RangeInclusive<usize>) -> Excerpt {
+        let from = lines.start().saturating_sub(MOST_AROUND).max(1);
+        let text = source.lines(from..=lines.end() + MOST_AROUND).to_string();
+        Excerpt { file: source.name().to_string(), text, above: from - 1, spans: vec![Span::lines(lines)] }
+    }
+
     /// The first and the last line that are meant, within the text.
     fn extent(&self, lines: usize) -> Option<(usize, usize)> {
         let first = self.spans.iter().map(|span| *span.lines.start()).min()?;
         let last = self.spans.iter().map(|span| *span.lines.end()).max()?;
-        (1..=lines).contains(&first).then(|| (first, last.clamp(first, lines)))
+        (self.above + 1..=lines).contains(&first).then(|| (first, last.clamp(first, lines)))
     }
 }
 
@@ -129,7 +156,7 @@ mod tests {
     const TEXT: &str = "one\ntwo\nthree\nCOPY --from=buidl /app /app\nfive\nsix\nseven";
 
     fn shown(spans: Vec<Span>) -> String {
-        Excerpt { file: "Dockerfile".into(), text: TEXT.into(), spans }.to_string()
+        Excerpt { file: "Dockerfile".into(), text: TEXT.into(), above: 0, spans }.to_string()
     }
 
     #[test]
@@ -207,8 +234,20 @@ Dockerfile:2
     fn a_file_cannot_paint_the_terminal() {
         let text = "\x1b[2JFROM\u{202e}x\r\n\tRUN é x";
         let spans = vec![Span::lines(1..=1), Span { lines: 2..=2, columns: Some(8..9), label: "here".into() }];
-        let got = Excerpt { file: "a\x07b".into(), text: text.into(), spans }.to_string();
+        let got = Excerpt { file: "a\x07b".into(), text: text.into(), above: 0, spans }.to_string();
         assert!(!got.contains(['\x1b', '\r', '\u{202e}', '\x07']), "{got:?}");
         assert!(got.ends_with(" | >>> \tRUN é x\n     |     \t      ^ here\n--------------------\n"), "{got}");
+    }
+
+    #[test]
+    fn lines_are_shown_as_from_the_whole_text() {
+        for text in ["a\nb\nc\nd\ne\nf\n", "a\nb\nc\nd\ne\nf", "a\r\n\r\nc\r\nd"] {
+            let source = Source::new("f", text);
+            for lines in [1..=1, 1..=2, 3..=3, 2..=4, 4..=4, 6..=6, 5..=6, 7..=7, 8..=9] {
+                let spans = vec![Span::lines(lines.clone())];
+                let whole = Excerpt { file: "f".into(), text: text.into(), above: 0, spans };
+                assert_eq!(Excerpt::of_lines(&source, lines.clone()).to_string(), whole.to_string(), "{lines:?}");
+            }
+        }
     }
 }

@@ -46,6 +46,10 @@ pub fn dockerignore(text: &[u8]) -> Result<Vec<String>, IgnoreError> {
 
 /// A slash-separated path without `.`, `..` and empty parts where these can be resolved.
 pub(crate) fn clean(path: &str) -> String {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    if !inner.is_empty() && inner.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        return path.to_string();
+    }
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

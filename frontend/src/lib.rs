@@ -39,7 +39,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use git_ref::{GitRef, GitRefError};
 pub use ignore::{dockerignore, IgnoreError};
 pub use lint::{rule, Rule, RULES};
-pub use lower::{IgnoreQuery, ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Step, Target};
+pub use lower::{IgnoreQuery, ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Step, Target, TimeQuery};
 pub use options::{Options, RunNetwork};
 pub use parser::parse;
 pub use platform::{parse_platform, PlatformError};

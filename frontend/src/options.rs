@@ -7,7 +7,7 @@ use solver::graph::op::Ulimit;
 use solver::graph::{Graph, LinuxResources, Platform};
 
 pub use crate::ast::RunNetwork;
-use crate::context::{ContextInput, MainContext};
+use crate::context::{Checkout, ContextInput, MainContext};
 
 /// What a build is asked for.
 #[derive(Clone, Debug)]
@@ -113,14 +113,18 @@ impl Options {
     pub fn context_graph(&self) -> Option<Arc<Graph>> {
         match &self.context {
             MainContext::Input(name) => self.inputs.get(name).map(|input| Arc::clone(&input.graph)),
-            remote => remote.graph(self.keeps_git_dir()).map(Arc::new),
+            remote => remote.graph(self.checkout()).map(Arc::new),
         }
     }
 
-    /// Whether `.git` of a build context that is a repository is kept.
-    pub(crate) fn keeps_git_dir(&self) -> bool {
+    /// How a build context that is a repository is checked out.
+    pub(crate) fn checkout(&self) -> Checkout {
         let given = self.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
-        given.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+        Checkout {
+            keep_git_dir: given
+                .is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")),
+            mtime_of_commit: self.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|value| !value.is_empty()),
+        }
     }
 
     /// The same build for each platform alone.

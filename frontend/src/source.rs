@@ -1,6 +1,6 @@
 //! A Dockerfile's text, and places in it.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Bytes `start..end` of a [`Source`]'s text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,11 +94,32 @@ impl Source {
         self.text.get(start..offset).map_or(offset - start, |before| before.chars().count())
     }
 
+    /// Line and column of both ends of a span, as [`line_of`](Source::line_of) and [`column_of`](Source::column_of) count.
+    pub fn places_of(&self, span: Span) -> [(usize, usize); 2] {
+        let first = self.line_of(span.start);
+        // Most spans end where they begin, or a few lines below.
+        let below = self.lines[first..].iter().take(8).take_while(|start| **start <= span.end).count();
+        let last = if below < 8 { first + below } else { self.line_of(span.end) };
+        [(first, span.start), (last.max(first), span.end)].map(|(line, offset)| {
+            let start = self.lines[line - 1];
+            (line, self.text.get(start..offset).map_or(offset.saturating_sub(start), |before| before.chars().count()))
+        })
+    }
+
     /// The bytes of a line, counted from 1, without its end; `None` past the last line.
     pub fn line(&self, number: usize) -> Option<&str> {
         let start = *self.lines.get(number.checked_sub(1)?)?;
         let end = self.lines.get(number).copied().unwrap_or(self.text.len());
         Some(self.text[start..end].trim_end_matches(['\n', '\r']))
+    }
+
+    /// The text of some lines, counted from 1, as far as there are so many.
+    pub(crate) fn lines(&self, numbers: RangeInclusive<usize>) -> &str {
+        let start = |number: usize| self.lines.get(number.saturating_sub(1)).copied();
+        let from = start(*numbers.start()).unwrap_or(self.text.len());
+        // Up to the newline before the next line.
+        let to = start(numbers.end() + 1).map_or(self.text.len(), |next| next.saturating_sub(1));
+        self.text.get(from..to.max(from)).unwrap_or_default()
     }
 
     /// The first character inside `span` that stands for bytes which are not UTF-8.
@@ -119,6 +140,10 @@ mod tests {
         let at = source.text().find('x').unwrap();
         assert_eq!((source.line_of(0), source.line_of(7), source.line_of(at)), (1, 1, 2));
         assert_eq!(source.column_of(at), 6);
+        assert_eq!(source.places_of(Span::new(4, at)), [(1, 4), (2, 6)]);
+        let long = Source::new("Dockerfile", "\n".repeat(20));
+        assert_eq!(long.places_of(Span::new(0, 20)), [(1, 0), (21, 0)]);
+        assert_eq!(long.places_of(Span::new(3, 3)), [(4, 0), (4, 0)]);
         assert_eq!(
             (source.line(1), source.line(2), source.line(3), source.line(4)),
             (Some("FROM a"), Some("RUN é x"), Some(""), None)

@@ -48,8 +48,8 @@ pub(crate) struct Stage {
     pub base: Base,
     /// `FROM --platform`.
     pub platform: Option<Platform>,
-    /// Its FROM as written.
-    pub text: String,
+    /// Its FROM.
+    pub from: Arc<Instruction>,
     /// Where its FROM is.
     pub span: Span,
     /// Where the name of its base is.
@@ -183,7 +183,7 @@ impl Stages {
     fn begin(
         &self,
         from: &From,
-        instruction: &Instruction,
+        instruction: &Arc<Instruction>,
         options: &Options,
         mode: Mode,
         effort: &mut Effort,
@@ -250,14 +250,22 @@ impl Stages {
         }
     }
 
+    /// The context of this name for the target's platform.
+    pub fn named_context(&self, name: &str, span: Span) -> Result<Option<Context>, Diagnostic> {
+        self.context(name, &self.platform, span)
+    }
+
     fn context(&self, name: &str, platform: &Platform, span: Span) -> Result<Option<Context>, Diagnostic> {
         self.contexts.find(name, platform).map_err(|message| Diagnostic::error("invalid-context", span, message))
     }
 
     /// Whether the base has a name also where no build argument is given.
     fn check_default(&self, from: &From, mode: Mode, lints: &mut Vec<Diagnostic>) {
+        if !from.base.text.contains('$') {
+            return;
+        }
         let Ok(default) = expand(&from.base.text, &self.defaults, mode) else { return };
-        if from.base.text.contains('$') && normalise_reference(&default.text).is_err() {
+        if normalise_reference(&default.text).is_err() {
             lint::default_base(from, lints);
         }
     }
@@ -311,14 +319,14 @@ impl Stages {
 }
 
 impl Stage {
-    fn new(from: &From, instruction: &Instruction, index: usize) -> Stage {
+    fn new(from: &From, instruction: &Arc<Instruction>, index: usize) -> Stage {
         let name = from.name.as_ref().map(|name| name.text.to_lowercase());
         Stage {
             shown: name.clone().unwrap_or_else(|| format!("stage-{index}")),
             name,
             base: Base::Scratch,
             platform: None,
-            text: instruction.statement.text.clone(),
+            from: Arc::clone(instruction),
             span: instruction.statement.span,
             base_span: from.base.span,
             commands: Vec::new(),

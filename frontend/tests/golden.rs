@@ -1,7 +1,7 @@
 //! Whole files: what `testdata/dockerfile/<case>` holds is parsed and lowered, and compared with what lies beside it.
 //!
 //! A case has a `Dockerfile`, perhaps `options.json` and `images.json` (configurations of base images by name; every
-//! other image is a small one), and the expected `ast.txt`, `graph.txt`, `config.json`, `diagnostics.txt`.
+//! other image is a small one; `time` is how old commits and files of the web are), and the expected `ast.txt`, `graph.txt`, `config.json`, `diagnostics.txt`.
 //! `UPDATE=1 cargo test -p frontend` rewrites the expected files.
 
 mod show;
@@ -60,6 +60,7 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
         .get("ignores")
         .map(|ignores| serde_json::from_value(ignores.clone()).unwrap())
         .unwrap_or_default();
+    let mut asked = String::new();
     let lowered = loop {
         match lowering.step() {
             Ok(Step::Done(lowered)) => break Some(lowered),
@@ -71,6 +72,11 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
                         Query::Ignore(query) => {
                             let patterns = ignores.get(&query.directory).cloned().unwrap_or_default();
                             lowering.answer_ignore(&query, patterns);
+                            continue;
+                        }
+                        Query::Time(query) => {
+                            asked.push_str(&format!("asks for the time of\n{}", show::graph(&query.graph().unwrap())));
+                            lowering.answer_time(&query, read_json(&case.join("options.json"))["time"].as_i64());
                             continue;
                         }
                     };
@@ -92,7 +98,7 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
     let (mut graph, mut config) = (String::new(), String::new());
     if let Some(lowered) = lowered {
         diagnostics.extend(lowered.lints.iter().cloned());
-        graph = show::graph(&lowered.graph);
+        graph = asked + &show::graph(&lowered.graph);
         for target in &lowered.targets {
             let document = json!({
                 "platform": target.platform.to_string(),

@@ -86,6 +86,10 @@ fn a_short_file_cannot_ask_for_more_than_there_is() {
         (format!("FROM a\n{large}{}", "RUN x\n".repeat(100)), true),
         (format!("FROM a\n{many}{}", "FROM stage-0\n".repeat(10)), false),
         (format!("FROM a\n{many}{undefined}"), false),
+        (format!("FROM a\nEXPOSE {}\n", "1-65535 ".repeat(60)), true),
+        (format!("FROM a\n{}", format!("WORKDIR {}\n", "d".repeat(1000)).repeat(300)), true),
+        (format!("FROM a\nSHELL [\"{}\"]\n{}", "x".repeat(60_000), "RUN x\n".repeat(1000)), true),
+        (format!("FROM a\nCOPY {} /{}/\n", "a ".repeat(10_000), "d".repeat(20_000)), true),
     ] {
         let source = Source::new("Dockerfile", text);
         let mut lowering = Lowering::new(&source, parse(&source).0, Options::default());

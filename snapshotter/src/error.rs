@@ -201,12 +201,6 @@ impl Error {
             _ => Fault::User,
         }
     }
-
-    /// Whether the disk, the inodes or the quota ran out.
-    pub fn is_no_space(&self) -> bool {
-        let (Self::Io { source, .. } | Self::Unpack { source, .. }) = self else { return false };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    }
 }
 
 /// Names the operation and the file of a failed system call.

@@ -42,7 +42,7 @@ fn graph(vertices: usize, chains: usize) -> Graph {
             content_cache: ContentCache::Off,
         };
         let meta = Meta { args: vec![name], cwd: "/".into(), ..Meta::default() };
-        Op::Run(RunOp { meta, mounts: (0..inputs).map(mount).collect(), ..RunOp::default() })
+        Op::Run(RunOp { meta: meta.into(), mounts: (0..inputs).map(mount).collect(), ..RunOp::default() })
     };
     let mut tops = vec![base; chains];
     for step in 0..vertices - 2 {

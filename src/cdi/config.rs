@@ -52,7 +52,8 @@ impl Config {
 
 fn strings(key: &str, value: &Value) -> Result<Vec<String>, String> {
     let list = value.as_array().ok_or_else(|| format!("cdi.{key}: is no list"))?;
-    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| format!("cdi.{key}: is no list of texts"));
+    let text =
+        |value: &Value| value.as_str().map(str::to_owned).ok_or_else(|| format!("cdi.{key}: is no list of texts"));
     list.iter().map(text).collect()
 }
 

@@ -58,7 +58,8 @@ impl Devices {
     /// A later directory goes before earlier ones; what two files of one directory describe is neither's.
     fn read_directory(&mut self, directory: &Path) {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-        let is_spec = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "json" || kind == "yaml" || kind == "yml");
+        let is_spec =
+            |path: &PathBuf| path.extension().is_some_and(|kind| kind == "json" || kind == "yaml" || kind == "yml");
         let mut files: Vec<PathBuf> = entries.filter(is_spec).collect();
         files.sort();
         let mut here: BTreeMap<String, Vec<Found>> = BTreeMap::new();
@@ -95,9 +96,9 @@ impl Devices {
     pub(super) fn told(&self, name: &str) -> Device {
         let annotations = self.annotations(name);
         let kind = name.split('=').next().unwrap_or_default();
-        let says_so = annotations.get(AUTO_ALLOW).is_some_and(|value| {
-            matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")
-        });
+        let says_so = annotations
+            .get(AUTO_ALLOW)
+            .is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
         let is_auto_allowed = says_so || self.auto_allowed.iter().any(|allowed| allowed == name || allowed == kind);
         Device { name: name.to_owned(), is_auto_allowed, annotations }
     }
@@ -151,7 +152,8 @@ pub(super) mod tests {
     /// Devices of specifications that are written down here.
     pub(in crate::cdi) fn devices(directories: &[&[(&str, &str)]], auto_allowed: &[&str]) -> Devices {
         let root = tempfile::tempdir().unwrap();
-        let mut config = Config { auto_allowed: auto_allowed.iter().map(|s| s.to_string()).collect(), ..Config::default() };
+        let mut config =
+            Config { auto_allowed: auto_allowed.iter().map(|s| s.to_string()).collect(), ..Config::default() };
         config.directories.clear();
         for (number, files) in directories.iter().enumerate() {
             let directory = root.path().join(number.to_string());

@@ -233,7 +233,8 @@ devices:
     #[test]
     fn what_a_step_cannot_have_is_refused_by_name() {
         let with = |more: &str| {
-            let spec = format!("cdiVersion: 1.1.0\nkind: v.com/c\ndevices:\n- name: a\n  containerEdits:\n    {more}\n");
+            let spec =
+                format!("cdiVersion: 1.1.0\nkind: v.com/c\ndevices:\n- name: a\n  containerEdits:\n    {more}\n");
             edits(&["a"], &spec).unwrap_err()
         };
         for (more, want) in [

@@ -76,7 +76,8 @@ impl Devices {
         for (name, is_optional) in asked {
             let meant = grants.named.get(name).and_then(Option::as_deref);
             for found in self.resolve(meant.unwrap_or(name), is_optional)? {
-                let may = grants.all || meant.is_some() || allowed.contains(&found) || self.told(&found).is_auto_allowed;
+                let may =
+                    grants.all || meant.is_some() || allowed.contains(&found) || self.told(&found).is_auto_allowed;
                 let list = if may { &mut names } else { &mut refused };
                 if !list.contains(&found) {
                     list.push(found);
@@ -112,12 +113,18 @@ mod tests {
         assert_eq!(ask(&one, &[""]).as_deref(), Ok("v.com/gpu=a"));
         assert_eq!(ask(&one, &["v.com/gpu=a"]).as_deref(), Ok("v.com/gpu=a"));
         assert_eq!(ask(&one, &["v.com/gpu=*"]).as_deref(), Ok("v.com/gpu=a"));
-        assert_eq!(ask(&one, &["v.com/gpu=none"]).unwrap_err(), "device v.com/gpu=a is requested by the build but not allowed");
+        assert_eq!(
+            ask(&one, &["v.com/gpu=none"]).unwrap_err(),
+            "device v.com/gpu=a is requested by the build but not allowed"
+        );
         assert_eq!(
             ask(&["v.com/gpu=*"], &[]).unwrap_err(),
             "devices v.com/gpu=a, v.com/gpu=b are requested by the build but not allowed"
         );
-        assert_eq!(ask(&["v.com/gpu=*"], &["v.com/gpu=b"]).unwrap_err(), "device v.com/gpu=a is requested by the build but not allowed");
+        assert_eq!(
+            ask(&["v.com/gpu=*"], &["v.com/gpu=b"]).unwrap_err(),
+            "device v.com/gpu=a is requested by the build but not allowed"
+        );
         // Under its own name it is not allowed by that.
         let alias = ["v.com/gpu=b,alias=app/gpu=any"];
         assert_eq!(ask(&["app/gpu=any"], &alias).as_deref(), Ok("v.com/gpu=b"));
@@ -131,7 +138,8 @@ mod tests {
         let texts = ["", "v/c=a", "v/c=b,alias=x/y=z"];
         let written = grants(&texts).written();
         assert_eq!(written, ["device", "device=v/c=a", "device=v/c=b,alias=x/y=z"]);
-        let again: Vec<&str> = written.iter().map(|text| text.trim_start_matches("device").trim_start_matches('=')).collect();
+        let again: Vec<&str> =
+            written.iter().map(|text| text.trim_start_matches("device").trim_start_matches('=')).collect();
         assert_eq!(grants(&again), grants(&texts));
         assert!(Grants::default().add("v/c=a,x=1").unwrap_err().contains("unknown device config key"));
         assert!(Grants::default().add("v/c=a,x").unwrap_err().contains("invalid device config"));

@@ -10,8 +10,7 @@ use serde_json::Value;
 use super::yaml;
 
 /// The versions of the format that are understood.
-const VERSIONS: [&str; 10] =
-    ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0"];
+const VERSIONS: [&str; 10] = ["0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0"];
 
 /// A larger file is none of a vendor's.
 const LARGEST: u64 = 8 << 20;
@@ -211,7 +210,10 @@ mod tests {
         for (rest, want) in [
             ("new: 1", "unknown field"),
             ("devices:\n- name: a/b", "\"a/b\" is no name"),
-            ("devices:\n- name: a\n  containerEdits:\n    deviceNodes:\n    - path: /dev/x\n      major: -1", "no number"),
+            (
+                "devices:\n- name: a\n  containerEdits:\n    deviceNodes:\n    - path: /dev/x\n      major: -1",
+                "no number",
+            ),
             ("containerEdits:\n  env: [A]", "env \"A\""),
             ("containerEdits:\n  env: A", "invalid type"),
         ] {

@@ -46,7 +46,7 @@ pub struct Global {
 pub const HOST: &str = "BUILDKIT_HOST";
 
 /// A daemon that is asked instead of building here.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct Reach {
     /// Have it done by a daemon of rbuild's or BuildKit's (unix:///PATH, tcp://HOST:PORT, docker+unix:///PATH) [env:
     /// BUILDKIT_HOST]
@@ -171,7 +171,7 @@ pub struct Serve {
     /// Tell of every build when it begins and when it ends
     #[arg(long)]
     pub debug: bool,
-    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure)
+    /// Allow clients what a Dockerfile may not do by itself (network.host, security.insecure, device)
     #[arg(long = "allow-insecure-entitlement", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
     /// Certificate for TCP
@@ -311,8 +311,8 @@ pub struct Build {
     /// ssh agent or keys for RUN --mount=type=ssh (default, ID=SOCKET[,raw=true] or ID=KEY,…); may be given several times
     #[arg(long = "ssh", value_name = "AGENT")]
     pub agents: Vec<String>,
-    /// Allow what a Dockerfile may not do by itself (network.host, security.insecure)
-    #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    /// Allow what a Dockerfile may not do by itself (network.host, security.insecure, device, device=NAME[,alias=OTHER])
+    #[arg(long = "allow", value_name = "ENTITLEMENT")]
     pub allow: Vec<String>,
     /// How progress is shown
     #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", default_value = "auto")]
@@ -505,7 +505,7 @@ pub enum History {
         #[arg(required_unless_present = "all", value_name = "BUILD")]
         builds: Vec<String>,
         /// All that ended
-        #[arg(long)]
+        #[arg(long, conflicts_with = "builds")]
         all: bool,
         #[command(flatten)]
         reach: Reach,
@@ -610,7 +610,8 @@ impl Build {
         build_contexts: Vec<String>,
         platforms: Vec<String>,
     ) -> Build {
-        let words = ["rbuild", "build", "."].map(OsString::from).to_vec();
+        // What the environment says of these is for builds, and may be anything.
+        let words = ["rbuild", "build", "--progress=auto", "--platform=local", "."].map(OsString::from).to_vec();
         let Ok(Command { verb: Verb::Build(plain), .. }) = parse(words) else { unreachable!("this is a command line") };
         Build { context, file, target, build_args, build_contexts, platforms, ..*plain }
     }
@@ -627,8 +628,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
     let before = std::mem::take(&mut command.reach);
     match command.verb.reach() {
         Some(reach) => *reach = std::mem::take(reach).or(before),
-        None if before.addr.is_some() => {
-            let about = "--addr: only build, du, prune, workers and history can be done by a daemon";
+        None if before != Reach::default() => {
+            let about = "--addr, --tls…: only build, du, prune, workers and history can be done by a daemon";
             return Err(<Command as CommandFactory>::command().error(ErrorKind::ArgumentConflict, about));
         }
         None => {}
@@ -699,6 +700,23 @@ mod tests {
     }
 
     #[test]
+    fn what_only_other_builders_have_is_refused() {
+        for line in [
+            "-f a -f b .",
+            "--cap-add=SYS_ADMIN .",
+            "--security-opt=seccomp=x .",
+            "--isolation=chroot .",
+            "--userns=host .",
+            "-v /tmp:/x .",
+            "--env A=b .",
+            "--device=/dev/x .",
+            "--squash .",
+        ] {
+            assert!(parse(words(&format!("rbuild build {line}"))).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn options_may_follow_the_path() {
         let command = parse(words("rbuild . -t a --build-arg X=1 --no-cache")).unwrap();
         let Verb::Build(build) = command.verb else { panic!("not a build") };
@@ -714,6 +732,7 @@ mod tests {
         }
         assert!(addr("rbuild --addr a images").is_err() && addr("rbuild images --addr a").is_err());
         assert!(addr("rbuild --addr a --tlscert c .").is_err());
+        assert!(addr("rbuild --tlscacert c images").is_err());
         assert!(parse(words("rbuild --root /s .")).unwrap().global.root_is_typed);
         assert!(!parse(words("rbuild .")).unwrap().global.root_is_typed);
     }
@@ -723,6 +742,12 @@ mod tests {
         let command = parse(words("rbuild prune -af --keep-storage 10GB --filter until=24h")).unwrap();
         let Verb::Prune(prune) = command.verb else { panic!("not a prune") };
         assert_eq!((prune.reserved_space, prune.filters), (Some("10GB".into()), vec!["until=24h".into()]));
+    }
+
+    #[test]
+    fn all_builds_are_forgotten_or_some() {
+        assert!(parse(words("rbuild history rm --all")).is_ok());
+        assert!(parse(words("rbuild history rm --all abc")).is_err());
     }
 
     #[test]

@@ -18,6 +18,8 @@ use super::render;
 use super::request::{from_args, reason};
 use super::screen::Screen;
 use super::transfer;
+use crate::cdi;
+use crate::engine::provenance::without_credentials;
 use crate::engine::steps::StepFailure;
 use crate::engine::{self, BuildError, Built, Engine};
 use crate::export::{self, Dest, Output};
@@ -33,6 +35,8 @@ pub(super) const TERMINATED: u8 = 143;
 
 /// How long cleaning up may keep the user waiting.
 const TIDYING: Duration = Duration::from_millis(200);
+/// So many places in a Dockerfile are shown: each has all of its text, and it may be wrong in very many.
+const MOST_EXCERPTS: usize = 20;
 /// How long work that nobody needs any more may keep the user waiting.
 pub(super) const PARTING: Duration = Duration::from_millis(500);
 
@@ -84,8 +88,11 @@ enum End {
 /// `rbuild build`
 pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let (mut request, client) = from_args(args)?;
+    if args.jobs == Some(0) {
+        return Err(Failure::misuse("--jobs 0: at least one step has to run at once".to_string()));
+    }
     check_writable(args)?;
-    let (space, kept) = (limits::of_environment()?, limits::history()?);
+    let (space, kept, devices) = (limits::of_environment()?, limits::history()?, limits::devices()?);
     let load = Load::prepare(args, &mut request)?;
     // Before any thread: all threads share the mount namespace that they are born in.
     sandbox::private_mount_namespace()
@@ -110,7 +117,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
     let mut relieved = Vec::new();
     let end = runtime.block_on(async {
-        let engine = Engine::open(root, args.jobs, screen.backlog())?;
+        let engine = Engine::open(root, args.jobs, screen.backlog())?.with_devices(devices);
         let recorder = record(&engine, args, &names, kept);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
@@ -170,9 +177,10 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     }
 }
 
-/// Begins to record the build. Without a history it is built all the same.
+/// Begins to record the build, without passwords in addresses. Without a history it is built all the same.
 fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Option<Recorder> {
-    let mut request = BTreeMap::from([("context".to_string(), args.context.display().to_string())]);
+    let context = without_credentials(&args.context.display().to_string());
+    let mut request = BTreeMap::from([("context".to_string(), context.clone())]);
     let mut say = |name: &str, value: Option<String>| {
         request.extend(value.map(|value| (name.to_string(), value)));
     };
@@ -182,9 +190,9 @@ fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Opti
     say("no-cache", args.no_cache.then(String::new));
     for word in &args.build_args {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        say(&format!("build-arg:{name}"), Some(value.to_string()));
+        say(&format!("build-arg:{name}"), Some(without_credentials(value)));
     }
-    let name = names.first().cloned().unwrap_or_else(|| args.context.display().to_string());
+    let name = names.first().cloned().unwrap_or(context);
     let about = About { id: history::new_id(), name, request, asked: None };
     Recorder::begin(&engine.history(), kept, about).ok()
 }
@@ -225,25 +233,27 @@ fn complaint(error: &BuildError, view: &View) -> String {
     let mut failure = with_logs(chain(error), view);
     match error {
         BuildError::Dockerfile { text: source, findings } => {
-            for finding in findings.iter().filter(|finding| finding.is_error()) {
-                let span =
-                    |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
-                let spans = finding.labels.iter().map(span).collect();
-                let (file, text) = (source.name().to_string(), source.text().to_string());
-                failure.excerpts.push(Excerpt { file, text, spans });
+            let mut errors = findings.iter().filter(|finding| finding.is_error());
+            for finding in errors.by_ref().take(MOST_EXCERPTS) {
+                failure.excerpts.push(Excerpt::of(source, finding));
                 failure.help.extend(finding.help.clone());
             }
+            failure.help.extend(match errors.count() {
+                0 => None,
+                more => Some(format!("there are {more} more errors in it")),
+            });
         }
         BuildError::Step { locations, .. } => {
-            for location in locations {
+            for location in locations.iter().take(MOST_EXCERPTS) {
                 let line = |line: i32| usize::try_from(line).unwrap_or(0);
                 let spans = location.ranges.iter();
                 let spans = spans.map(|range| Span::lines(line(range.start.line)..=line(range.end.line))).collect();
                 let text = String::from_utf8_lossy(&location.source.data).into_owned();
-                failure.excerpts.push(Excerpt { file: location.source.filename.clone(), text, spans });
+                failure.excerpts.push(Excerpt { file: location.source.filename.clone(), text, above: 0, spans });
             }
             failure.help.extend(help(error));
         }
+        BuildError::Bug(_) => failure.fault = render::Fault::Bug,
         _ => {}
     }
     failure.help.extend(match error {
@@ -267,6 +277,10 @@ fn help(error: &BuildError) -> Option<String> {
     let BuildError::Step { failure, .. } = error else { return None };
     match failure.downcast_ref::<StepFailure>()? {
         StepFailure::NotEntitled(name) => Some(format!("allow it with --allow {name}")),
+        StepFailure::Device(cdi::Error::NotAllowed { names }) => {
+            let flags: Vec<String> = names.iter().map(|name| format!("--allow device={name}")).collect();
+            Some(format!("allow it with {}", flags.join(" ")))
+        }
         StepFailure::NoSecret { id } => {
             Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"))
         }
@@ -305,7 +319,7 @@ pub(super) fn check_writable(args: &Build) -> Result<(), Failure> {
 /// What was made, in what other builders call it.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// The image's id.
+    /// The image's id; of several platforms the digest of the index.
     pub image: Option<String>,
     /// For the metadata file.
     pub metadata: Map<String, Value>,
@@ -325,16 +339,19 @@ impl Report {
         if !names.is_empty() {
             metadata.insert("image.name".into(), json!(names.join(",")));
         }
+        // Images of several platforms have one name together: their index's.
+        let image = image.or_else(|| built.manifest.as_ref().map(|index| index.digest.to_string()));
         Ok(Report { image, metadata })
     }
 }
 
 /// Says what was made, where it was asked for.
 pub(super) fn tell(args: &Build, made: &Report, to_stdout: bool, view: &View) -> Result<(), Failure> {
+    if let Some(file) = &args.iidfile {
+        // Of files without an image there is no id; scripts of other builders find an empty file then.
+        write_whole(file, made.image.as_deref().unwrap_or_default().as_bytes())?;
+    }
     if let Some(image) = &made.image {
-        if let Some(file) = &args.iidfile {
-            write_whole(file, image.as_bytes())?;
-        }
         if args.quiet {
             // Where an archive goes, an id would be damage.
             match to_stdout {

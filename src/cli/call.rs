@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
-use frontend::excerpt::{Excerpt, Span};
+use frontend::excerpt::Excerpt;
 use frontend::{MainContext, Request, Source, SubResult};
 use solver::event::EventSink;
 
@@ -104,10 +104,7 @@ fn tell_findings(source: &Source, answer: &SubResult) -> Result<(), Failure> {
     }
     if let Some(error) = &answer.error {
         remark!("ERROR: {}", error.text(source));
-        let span = |(span, label): &(frontend::Span, String)| Span::bytes(source.text(), span.range(), label.clone());
-        let spans = error.labels.iter().filter(|(span, _)| span.end > 0).map(span).collect();
-        let (file, text) = (source.name().to_string(), source.text().to_string());
-        remark!("{}", Excerpt { file, text, spans });
+        remark!("{}", Excerpt::of(source, error));
         if let Some(help) = &error.help {
             remark!("help: {help}");
         }

@@ -38,7 +38,11 @@ impl Client for LocalClient {
     /// All of it, where it is: the build reads what it needs.
     fn directory<'a>(&'a self, wanted: &'a LocalDirectory) -> Answer<'a, Directory> {
         let found = self.directories.get(&wanted.name).map(Directory::at);
-        let found = found.ok_or_else(|| ClientError::NoDirectory(wanted.name.clone()));
+        let found = match wanted.only {
+            None => found.ok_or_else(|| ClientError::NoDirectory(wanted.name.clone())),
+            // Only programs ask for it, and they speak with a daemon.
+            Some(_) => Err(ClientError::NotOffered("metadata alone")),
+        };
         Box::pin(async move { found })
     }
 

@@ -108,12 +108,21 @@ fn is_remote(word: &str) -> Result<bool, Failure> {
     Ok(git.is_some() || word.starts_with("http://") || word.starts_with("https://"))
 }
 
+/// The address of a Dockerfile in the web, if `-f` names one.
+fn web_address(file: &Path) -> Option<String> {
+    let address = file.to_str()?;
+    (address.starts_with("http://") || address.starts_with("https://")).then(|| address.to_string())
+}
+
 fn remote(address: &str, file: Option<&Path>) -> Result<Contexts, Failure> {
     let git = GitRef::parse(address).map_err(|error| Failure::user(format!("{address}: {error}")))?;
     let main = git.map_or_else(|| MainContext::File(address.to_string()), MainContext::Git);
     let dockerfile = match file {
         Some(file) if file == Path::new("-") => Dockerfile::Text(text_of_stdin()?),
-        Some(file) => Dockerfile::InContext(name_of(file)?),
+        Some(file) => match web_address(file) {
+            Some(address) => Dockerfile::Web(address),
+            None => Dockerfile::InContext(name_of(file)?),
+        },
         None => Dockerfile::InContext(NAMES[0].to_string()),
     };
     Ok(Contexts {
@@ -133,6 +142,9 @@ fn local(context: &Path, file: Option<&Path>) -> Result<Contexts, Failure> {
     let (dockerfile, directory) = match file {
         Some(file) if file == Path::new("-") => (Dockerfile::Text(text_of_stdin()?), context.to_path_buf()),
         Some(file) => {
+            if let Some(address) = web_address(file) {
+                return Ok(Contexts { dockerfile: Dockerfile::Web(address), ..local(context, None)? });
+            }
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let name = file.file_name().and_then(OsStr::to_str);
             let name = name.ok_or_else(|| Failure::misuse(format!("-f {}: not a file name", file.display())))?;

@@ -23,6 +23,7 @@ use super::excerpt::printable;
 use super::failure::Failure;
 use super::images::bytes;
 use super::space::{duration, size};
+use crate::cdi;
 use crate::engine::space;
 use crate::history;
 
@@ -113,8 +114,28 @@ const OTHERS: [&str; 17] = [
 pub(super) fn unknown_sections() -> Vec<String> {
     let Some(path) = crate::engine::config_file() else { return Vec::new() };
     let table: toml::Table = std::fs::read_to_string(&path).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
-    let unknown = table.keys().filter(|key| *key != "gc" && !OTHERS.contains(&key.as_str()));
-    unknown.map(|key| format!("{}: {key}: is not known", path.display())).collect()
+    unknown_keys(&table).into_iter().map(|key| format!("{}: {key}: is not known", path.display())).collect()
+}
+
+fn unknown_keys(table: &toml::Table) -> Vec<String> {
+    let sections = table.keys().filter(|key| *key != "gc" && !OTHERS.contains(&key.as_str())).cloned();
+    let history = table.get("history").and_then(toml::Value::as_table);
+    let of_history = history.into_iter().flat_map(|history| history.keys());
+    let of_history = of_history.filter(|key| !matches!(key.as_str(), "maxAge" | "maxEntries"));
+    sections.chain(of_history.map(|key| format!("history.{key}"))).collect()
+}
+
+/// Where devices are described: `[cdi]` of the configuration file.
+pub(super) fn devices() -> Result<cdi::Config, Failure> {
+    let Some(file) = crate::engine::config_file() else { return Ok(cdi::Config::default()) };
+    let text = std::fs::read_to_string(&file).map_err(|error| super::request::reason(&error));
+    let table = text.and_then(|text| text.parse::<toml::Table>().map_err(|error| error.message().to_string()));
+    let read = table.and_then(|table| match table.get("cdi") {
+        None => Ok(cdi::Config::default()),
+        Some(toml::Value::Table(section)) => cdi::Config::of_table(section).map(|(config, _)| config),
+        Some(_) => Err("cdi: is no section".to_string()),
+    });
+    read.map_err(|reason| Failure::user(format!("read {}: {reason}", file.display())))
 }
 
 /// The limits of this process's store; none if nothing is to be collected.
@@ -285,6 +306,15 @@ mod tests {
         ] {
             assert_eq!(history_of_text(text).ok(), want, "{text}");
         }
+    }
+
+    #[test]
+    fn what_nobody_reads_is_known() {
+        let text = "[gc]\nenabled = false\n[history]\nmaxAge = 1\nmaxEntrys = 2\n[worker.oci]\n[historie]\n";
+        let table: toml::Table = text.parse().unwrap();
+        let mut unknown = unknown_keys(&table);
+        unknown.sort();
+        assert_eq!(unknown, ["historie", "history.maxEntrys"]);
     }
 
     #[test]

@@ -27,8 +27,12 @@ pub(super) fn of_environment() -> Result<Policies, Failure> {
         let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) else { continue };
         let wrong = |why: String| Failure::misuse(format!("{variable}={}: {why}", path.to_string_lossy()));
         let mut bytes = Vec::new();
-        let read_whole = File::open(&path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes));
+        let read_whole = File::open(&path).and_then(|file| file.take(LIMIT + 1).read_to_end(&mut bytes));
         read_whole.map_err(|error| wrong(super::request::reason(&error)))?;
+        if bytes.len() as u64 > LIMIT {
+            // A part of it might be a policy too, with fewer rules.
+            return Err(wrong(format!("more than {LIMIT} bytes")));
+        }
         return Ok(Policies::of(read(&bytes).map_err(wrong)?));
     }
     Ok(Policies::default())

@@ -195,7 +195,7 @@ fn complaint(error: &Error, view: &View) -> String {
             Span::lines(first..=line(&range.end).max(first))
         });
         let text = String::from_utf8_lossy(&info.data).into_owned();
-        let excerpt = Excerpt { file: info.filename.clone(), text, spans: spans.collect() };
+        let excerpt = Excerpt { file: info.filename.clone(), text, above: 0, spans: spans.collect() };
         // Each frontend on the way may have said so.
         if !failure.excerpts.contains(&excerpt) {
             failure.excerpts.push(excerpt);
@@ -219,6 +219,9 @@ fn help(said: &str) -> Option<String> {
         if said.contains(&format!("{name} is not allowed")) {
             return Some(format!("allow it with --allow {name}"));
         }
+    }
+    if let Some(name) = word_between("device ", " is requested by the build but not allowed") {
+        return Some(format!("allow it with --allow device={name}"));
     }
     if let Some(id) = word_between("secret ", ": not found") {
         return Some(format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE"));

@@ -17,7 +17,7 @@ use crate::engine::attrs::{self, DOCKERFILE_DIR};
 use crate::engine::provenance::Provenance;
 use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, BuildRequest, Entitlements, ExportRequest, Recipe, Rights};
-use crate::export::{csv, Kind, Output};
+use crate::export::{check_images, csv, ImageOptions, Kind, Output};
 use crate::sandbox;
 
 /// How the build arguments begin that ask for statements about the image.
@@ -27,10 +27,10 @@ const ATTEST: &str = "BUILDKIT_ATTEST_";
 pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient), Failure> {
     let contexts = Contexts::from_args(&args.context, args.file.as_deref(), &args.build_contexts)?;
     let mut entitlements = Entitlements::default();
-    for name in &args.allow {
+    for name in args.allow.iter().flat_map(|word| entitlements_of(word)) {
         entitlements.allow(name).map_err(|name| {
             Failure::misuse(format!(
-                "--allow {name}: unknown entitlement; known are network.host and security.insecure"
+                "--allow {name}: unknown entitlement; known are network.host, security.insecure, device and device=NAME"
             ))
         })?;
     }
@@ -93,6 +93,14 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
     Ok((request, LocalClient { directories, layouts, secrets, agents, _unpacked: unpacked }))
 }
 
+/// The entitlements of one `--allow`: several with commas between, or a device, which may say more after a comma.
+fn entitlements_of(word: &str) -> Vec<&str> {
+    match word.starts_with("device=") {
+        true => vec![word],
+        false => word.split(',').collect(),
+    }
+}
+
 /// Why an IO error happened, without the number.
 pub(super) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -118,9 +126,10 @@ fn cache_from(word: &str) -> Result<CacheFrom, Failure> {
 fn cache_words(word: &str) -> Result<(String, BTreeMap<String, String>), String> {
     let mut attributes = BTreeMap::new();
     for field in csv::fields(word)? {
-        match field.split_once('=') {
-            Some((name, value)) => drop(attributes.insert(name.trim().to_lowercase(), value.to_string())),
-            None => drop(attributes.insert("ref".to_string(), field)),
+        let (name, value) = field.split_once('=').unwrap_or(("ref", field.as_str()));
+        let name = name.trim().to_lowercase();
+        if attributes.insert(name.clone(), value.to_string()).is_some() {
+            return Err(format!("{name} is given twice"));
         }
     }
     let kind = attributes.remove("type").unwrap_or_else(|| "registry".to_string());
@@ -191,10 +200,17 @@ fn pair(word: &str) -> (String, String) {
 
 /// What `-o` asks for; parse errors are misuse.
 fn outputs(args: &args::Build) -> Result<Vec<Output>, Failure> {
-    let typed = args.outputs.iter().map(String::as_str).chain(args.push.then_some("type=registry"));
     let parse =
         |word: &str| Output::parse(word).map_err(|e| Failure::misuse(format!("--output {word}: {}", chain(&e))));
-    let outputs = typed.map(parse).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = args.outputs.iter().map(String::as_str).map(parse).collect::<Result<Vec<_>, _>>()?;
+    check_images(&outputs).map_err(|e| Failure::misuse(format!("--output: {}", chain(&e))))?;
+    if args.push {
+        // An image that is described is the one that is pushed, under all its names.
+        let image = outputs.iter().find(|output| matches!(output.kind, Kind::Image { .. }));
+        let options = image.map(|image| ImageOptions { names: Vec::new(), ..image.options.clone() });
+        let pushed = parse("type=registry")?;
+        outputs.push(Output { options: options.unwrap_or_default(), ..pushed });
+    }
     let nameless = |output: &Output| output.kind == Kind::Image { push: true } && output.options.names.is_empty();
     if args.tags.is_empty() && outputs.iter().any(nameless) {
         return Err(Failure::misuse("pushing needs a name: give one with -t".to_string()));
@@ -210,7 +226,8 @@ fn extra_host(word: &str) -> Result<(String, String), Failure> {
     let wrong = || Failure::misuse(format!("--add-host {word}: want NAME:IP, for example db:10.0.0.2"));
     let (name, address) = word.split_once('=').or_else(|| word.split_once(':')).ok_or_else(wrong)?;
     let address = address.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
+    let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
+    if !is_name || address.parse::<std::net::IpAddr>().is_err() {
         return Err(wrong());
     }
     Ok((name.to_string(), address.to_string()))
@@ -261,17 +278,14 @@ fn attestations(
     let (mut provenance, mut sbom) = (None, None);
     for (flag, kind, text) in typed {
         let bad = |why: String| Failure::misuse(format!("{flag}: {why}"));
-        let is_off = matches!(&*text, "false" | "disabled=true");
-        let is_plain = text == "true";
+        let asked = attrs::asked(&text);
         match &*kind {
-            "provenance" => {
-                let text = if is_plain { "mode=min" } else { &text };
-                provenance = (!is_off).then(|| Provenance::parse(text).map_err(bad)).transpose()?;
+            // Of those who only say yes, nothing is told that may be private.
+            "provenance" if asked == Some("") && !text.is_empty() => {
+                provenance = Some(Provenance::parse("mode=min").map_err(bad)?);
             }
-            "sbom" => {
-                let text = if is_plain { "" } else { &text };
-                sbom = (!is_off).then(|| Sbom::parse(text).map_err(bad)).transpose()?;
-            }
+            "provenance" => provenance = asked.map(Provenance::parse).transpose().map_err(bad)?,
+            "sbom" => sbom = asked.map(Sbom::parse).transpose().map_err(bad)?,
             kind => return Err(bad(format!("unknown attestation type {kind}; want type=provenance or type=sbom"))),
         }
     }
@@ -299,7 +313,8 @@ pub(super) fn platform(typed: &str) -> Result<Platform, Failure> {
     frontend::parse_platform(typed, &host).map_err(|e| Failure::misuse(format!("--platform {typed}: {e}")))
 }
 
-/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one.
+/// SOURCE_DATE_EPOCH, in seconds since 1970: the build argument, else the environment's, which becomes one. What is no
+/// number may name something that has a time, which the Dockerfile tells.
 ///
 /// <https://reproducible-builds.org/specs/source-date-epoch/>
 fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
@@ -309,8 +324,13 @@ fn source_date_epoch(build_args: &mut BTreeMap<String, String>) -> Result<Option
     }
     match build_args.get(NAME).filter(|text| !text.is_empty()) {
         Some(text) => {
-            let epoch = text.parse::<i64>().ok().filter(|seconds| *seconds >= 0);
-            epoch.map(Some).ok_or_else(|| Failure::misuse(format!("invalid {NAME}: {text}")))
+            let epoch = text.parse::<i64>().ok();
+            let is_before = epoch.is_some_and(|seconds| seconds < 0);
+            if is_before {
+                Err(Failure::misuse(format!("invalid {NAME}: {text}")))
+            } else {
+                Ok(epoch)
+            }
         }
         None => Ok(None),
     }
@@ -366,6 +386,16 @@ mod tests {
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),
         ] {
             assert!(typed(text).unwrap_err().contains(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cache_is_one_reference_or_attributes() {
+        let read = |word| cache_words(word).map(|(kind, attributes)| format!("{kind} {attributes:?}"));
+        assert_eq!(read("r/c").as_deref(), Ok("registry {\"ref\": \"r/c\"}"));
+        assert_eq!(read("Type=local, Dest =a=b").as_deref(), Ok("local {\"dest\": \"a=b\"}"));
+        for twice in ["a,b", "ref=a,b", "type=local,dest=a,dest=b"] {
+            assert!(read(twice).is_err_and(|why| why.ends_with("is given twice")), "{twice}");
         }
     }
 

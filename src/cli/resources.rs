@@ -117,7 +117,7 @@ mod tests {
             ("--resource pids=5", "limits are memory, memory-swap"),
             ("--resource memory=x", "--resource memory=x x: want a number of bytes"),
             ("--resource cpu-shares=", "a value is missing"),
-            ("-m -1", "must be > 0"),
+            ("--memory=-1", "must be > 0"),
             ("--memory-swap 1g", "memory-swap 1073741824: want a limit of memory and swap together"),
             ("--cpu-quota 5", "cpu-quota 5: want at least 1000"),
             ("--cpuset-cpus 0-", "want numbers and ranges"),

@@ -100,6 +100,7 @@ fn serving(args: Serve, root: &Path) -> Result<Serving, Failure> {
         jobs: config.jobs,
         debug: args.debug || config.debug,
         allowed: config.allowed,
+        devices: config.devices,
         labels: config.labels,
     };
     if serving.addresses.is_empty() {

@@ -26,6 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 const PARTING: Duration = Duration::from_millis(500);
 /// Where daemons say what time it is.
 const THEIR_TIME: &str = "buildkit-current-timestamp";
+/// The first version of BuildKit that limits steps.
+const LIMITS_SINCE: (u32, u32) = (0, 31);
 /// There is one build at a time on a screen.
 const BUILD: BuildId = BuildId(1);
 
@@ -67,12 +69,8 @@ impl Daemon {
 
     /// Whether it obeys limits of steps: others take them and say nothing.
     fn limits_steps(&self) -> bool {
-        let versions = self.workers.iter().filter_map(|worker| worker.buildkit_version.as_ref());
-        let since = |version: &str| {
-            let mut numbers = version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
-            (numbers.next(), numbers.next()) >= (Some(0_u32), Some(31_u32))
-        };
-        versions.into_iter().any(|version| version.package == "rbuild" || since(&version.version))
+        let mut versions = self.workers.iter().filter_map(|worker| worker.buildkit_version.as_ref());
+        versions.any(|version| version.package == "rbuild" || numbers(&version.version) >= LIMITS_SINCE)
     }
 
     async fn run(
@@ -106,6 +104,12 @@ impl Daemon {
     }
 }
 
+/// The first two numbers of a version, `v0.31.0-rc1`; 0 where there is none.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut numbers = version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Passes on what the daemon tells of a build until it has told all.
 async fn watch(mut control: ControlClient<Channel>, name: String, events: EventSink, backlog: Arc<Backlog>) {
     // A daemon that tells nothing builds all the same.
@@ -128,5 +132,19 @@ struct Task<T>(JoinHandle<T>);
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (version, limits) in
+            [("v0.31.0-rc1", true), ("v1.0", true), ("v0.30.9", false), ("0.4-dev", false), ("", false), ("x", false)]
+        {
+            assert_eq!(numbers(version) >= LIMITS_SINCE, limits, "{version}");
+        }
     }
 }

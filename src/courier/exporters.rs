@@ -154,6 +154,9 @@ fn image_attrs(options: &ImageOptions, names: &[String]) -> BTreeMap<String, Str
     if options.rewrite_timestamp {
         put("rewrite-timestamp", "true".to_owned());
     }
+    if !options.artifact {
+        put("oci-artifact", "false".to_owned());
+    }
     put("oci-mediatypes", (options.family == Family::Oci).to_string());
     options.annotations.iter().for_each(|(key, value)| put(&format!("annotation.{key}"), value.clone()));
     attrs
@@ -204,6 +207,10 @@ mod tests {
             of(&["type=oci,dest=a,annotation.x=y,rewrite-timestamp=true,source-date-epoch=7,force-compression=1"], &[]),
             ["oci annotation.x=y force-compression=true oci-mediatypes=true rewrite-timestamp=true \
               source-date-epoch=7 -> file a"]
+        );
+        assert_eq!(
+            of(&["type=oci,dest=a,oci-artifact=false"], &[]),
+            ["oci oci-artifact=false oci-mediatypes=true -> file a"]
         );
     }
 

@@ -10,7 +10,7 @@ use super::exporters::{shipments, Home, Keep, Place, Shipment};
 use super::{policy, random, Address, Error, Offer};
 use crate::cache::Place as Cache;
 use crate::engine::attrs::{self, DOCKERFILE};
-use crate::engine::{Ask, BuildRequest, Dockerfile, Entitlements};
+use crate::engine::{Ask, BuildRequest, Dockerfile};
 use crate::export::layout;
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::wire::session::Headers;
@@ -54,6 +54,9 @@ impl Order {
         let scratch = match &request.recipe.dockerfile {
             Dockerfile::File(_) | Dockerfile::InContext(_) => None,
             Dockerfile::InInput { .. } => return Err(Error::Unsupported("what came with another build".to_owned())),
+            Dockerfile::Web(url) => {
+                return Err(Error::Unsupported(format!("a Dockerfile at {url}: download it first")))
+            }
             Dockerfile::Text(text) => Some(with_dockerfile(text)?),
         };
         if let Some(scratch) = &scratch {
@@ -86,7 +89,7 @@ impl Order {
             frontend: "dockerfile.v0".to_owned(),
             frontend_attrs: options,
             cache: Some(cache),
-            entitlements: entitlements(request.rights.entitlements),
+            entitlements: request.rights.entitlements.names(),
             source_policy: policy::write(&request.rights.sources),
             exporters: shipments.iter().map(|shipment| shipment.exporter.clone()).collect(),
             ..SolveRequest::default()
@@ -135,11 +138,6 @@ fn caches(request: &BuildRequest, blobs: &mut BTreeMap<String, PathBuf>) -> Resu
     Ok((CacheOptions { exports, imports, ..CacheOptions::default() }, books))
 }
 
-fn entitlements(rights: Entitlements) -> Vec<String> {
-    let named = [(rights.network_host, "network.host"), (rights.security_insecure, "security.insecure")];
-    named.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name.to_owned()).collect()
-}
-
 /// Stays the same for one directory of one user on one machine, and tells nothing of it: what was sent before is compared
 /// by size and time only, so nobody else's may count as ours. Empty, which is never the same, where machines cannot be
 /// told apart.
@@ -162,7 +160,7 @@ fn shared_key(context: Option<&Path>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{ExportRequest, Recipe, Rights};
+    use crate::engine::{Entitlements, ExportRequest, Recipe, Rights};
 
     fn order(dockerfile: Dockerfile) -> Order {
         let recipe =

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::listen::TlsFiles;
+use crate::cdi;
 use crate::engine::Entitlements;
 
 /// What a file asks for.
@@ -30,6 +31,8 @@ pub struct Config {
     pub jobs: Option<usize>,
     /// The store is not to be collected.
     pub keeps_all: bool,
+    /// Where devices are described, and who may have them.
+    pub devices: cdi::Config,
     /// What is told of the worker.
     pub labels: BTreeMap<String, String>,
     /// What has no effect here, or is not understood.
@@ -65,6 +68,7 @@ impl Config {
                 "root" => config.root = Some(string(key, value)?.into()),
                 "debug" => config.debug = boolean(key, value)?,
                 "trace" if !boolean(key, value)? => {}
+                "trace" => config.no_effect(key),
                 "insecure-entitlements" => {
                     for name in strings(key, value)? {
                         if config.allowed.allow(&name).is_err() {
@@ -82,7 +86,12 @@ impl Config {
                     others.for_each(|other| config.no_effect(&format!("history.{other}")));
                 }
                 "frontend" => config.frontend(section(key, value)?)?,
-                "otel" | "cdi" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance" | "cachestorage" => {
+                "cdi" => {
+                    let (devices, unknown) = cdi::Config::of_table(section(key, value)?)?;
+                    config.devices = devices;
+                    unknown.iter().for_each(|key| config.warn(format!("{key}: is not known")));
+                }
+                "otel" | "dns" | "log" | "system" | "provenanceEnvDir" | "provenance" | "cachestorage" => {
                     config.no_effect(key);
                 }
                 _ => config.warn(format!("{key}: is not known")),
@@ -206,7 +215,7 @@ mod tests {
             r#"
             root = "/var/lib/buildkit"
             debug = true
-            insecure-entitlements = ["network.host", "device"]
+            insecure-entitlements = ["network.host", "device", "new"]
             [grpc]
             address = ["tcp://0.0.0.0:1234"]
             gid = 7
@@ -228,6 +237,8 @@ mod tests {
             [history]
             maxAge = 172800
             maxWeight = 1
+            [cdi]
+            specDirs = ["/cdi"]
             [otel]
             socketPath = "/x"
             [frontend."dockerfile.v0"]
@@ -241,7 +252,8 @@ mod tests {
         assert!(config.debug && config.allowed.network_host && !config.allowed.security_insecure);
         assert_eq!((config.addresses.join(" ").as_str(), config.group.as_deref()), ("tcp://0.0.0.0:1234", Some("7")));
         assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into(), clients: "/ca".into() }));
-        assert!(!config.keeps_all);
+        assert!(!config.keeps_all && config.allowed.devices.all);
+        assert_eq!(config.devices.directories, [PathBuf::from("/cdi")]);
         assert_eq!((config.jobs, config.labels.get("foo").map(String::as_str)), (Some(4), Some("bar")));
         let mut warnings = config.warnings;
         warnings.sort();
@@ -249,7 +261,7 @@ mod tests {
             warnings,
             [
                 "history.maxWeight: has no effect here",
-                "insecure-entitlements: there is no \"device\" here",
+                "insecure-entitlements: there is no \"new\" here",
                 "nonsense: is not known",
                 "otel: has no effect here",
             ]
@@ -265,6 +277,7 @@ mod tests {
             ("debug = 1", "debug: is neither true nor false"),
             ("[worker.oci]\nmax-parallelism = -1", "is negative"),
             ("[worker.oci]\nnetworkMode = \"none\"", "want auto or host"),
+            ("[cdi]\ndisabled = 3", "cdi.disabled: is neither"),
             ("=", ""),
         ] {
             assert!(Config::of_text(text).unwrap_err().contains(want), "{text}");

@@ -62,7 +62,7 @@ impl Service {
     }
 
     async fn order(&self, request: SolveRequest) -> Result<Response<SolveResponse>, Status> {
-        let order = Order::read(request, self.allowed)?;
+        let order = Order::read(request, &self.allowed)?;
         let entered = self.builds().enter(&order.id)?;
         let log = Arc::clone(&entered.build.log);
         let remembered = (!order.internal).then(|| {
@@ -131,6 +131,7 @@ impl Control for Service {
         let mut worker = filter.matches(&value).then(|| worker.clone());
         if let Some(worker) = &mut worker {
             worker.buildkit_version = Some(caps::version());
+            worker.cdi_devices = self.solving.engine.devices().into_iter().map(caps::device).collect();
         }
         Ok(Response::new(ListWorkersResponse { record: worker.into_iter().collect() }))
     }

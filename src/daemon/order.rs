@@ -6,11 +6,12 @@ use solver::llb::pb;
 use tonic::{Code, Status};
 
 use crate::cache::{CacheFrom, CacheTo};
+use crate::engine::attrs;
 use crate::engine::policy::Policies;
 use crate::engine::provenance::Provenance;
 use crate::engine::sbom::Sbom;
 use crate::engine::{Ask, Entitlements, ExportRequest, Rights};
-use crate::export::{Kind, Output};
+use crate::export::{check_images, Kind, Output};
 use crate::gateway::policy;
 use crate::wire::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 
@@ -78,7 +79,7 @@ impl Order {
     ///
     /// # Errors
     /// What makes no sense, is not allowed or not done.
-    pub fn read(request: SolveRequest, allowed: Entitlements) -> Result<Order, Status> {
+    pub fn read(request: SolveRequest, allowed: &Entitlements) -> Result<Order, Status> {
         if request.r#ref.is_empty() || request.r#ref.len() > LONGEST_NAME {
             return Err(invalid("a build needs a Ref of at most 1024 bytes"));
         }
@@ -170,25 +171,15 @@ fn work(definition: Option<pb::Definition>, frontend: String) -> Result<Work, St
     }
 }
 
-fn entitlements(asked: &[String], allowed: Entitlements) -> Result<Entitlements, Status> {
+fn entitlements(asked: &[String], allowed: &Entitlements) -> Result<Entitlements, Status> {
     let mut given = Entitlements::default();
     for name in asked {
         given.allow(name).map_err(|name| {
             let shown: String = name.chars().take(100).collect();
-            match name.split('=').next() {
-                Some("device") => unimplemented("devices in steps are not supported"),
-                _ => invalid(format!("unknown entitlement {shown}")),
-            }
+            invalid(format!("unknown entitlement {shown}"))
         })?;
     }
-    let refused = match (given, allowed) {
-        (Entitlements { network_host: true, .. }, Entitlements { network_host: false, .. }) => Some("network.host"),
-        (Entitlements { security_insecure: true, .. }, Entitlements { security_insecure: false, .. }) => {
-            Some("security.insecure")
-        }
-        _ => None,
-    };
-    match refused {
+    match given.beyond(allowed) {
         None => Ok(given),
         // Without a code of its own, as BuildKit has it: clients would print that before the sentence.
         Some(name) => {
@@ -209,9 +200,8 @@ fn ask(attrs: &BTreeMap<String, String>) -> Ask {
 fn exports(exporters: &[Exporter], attrs: &BTreeMap<String, String>) -> Result<ExportRequest, Status> {
     let mut exports = ExportRequest::default();
     let epoch = attrs.get(EPOCH).filter(|text| !text.is_empty());
-    exports.epoch = epoch
-        .map(|text| text.parse::<i64>().map_err(|_| invalid(format!("invalid SOURCE_DATE_EPOCH: {text}"))))
-        .transpose()?;
+    // What is no number names something that has a time, which the frontend tells.
+    exports.epoch = epoch.and_then(|text| text.parse().ok());
     for (number, exporter) in exporters.iter().enumerate() {
         let number = u32::try_from(number).map_err(|_| invalid("too many exporters"))?;
         let output = Output::of_request(&exporter.r#type, &exporter.attrs, number)
@@ -230,6 +220,7 @@ fn exports(exporters: &[Exporter], attrs: &BTreeMap<String, String>) -> Result<E
         }
         exports.outputs.push(output);
     }
+    check_images(&exports.outputs).map_err(|error| invalid(crate::engine::chain(&error)))?;
     // Without any exporter, what is made stays in the cache and is no image.
     if exports.outputs.is_empty() {
         exports.outputs.push(Output { kind: Kind::CacheOnly, dest: None, options: Default::default() });
@@ -244,12 +235,16 @@ fn attestations(attrs: &BTreeMap<String, String>) -> Result<(Option<Provenance>,
         let Some(kind) = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_")) else {
             continue;
         };
+        let asked = attrs::asked(value);
         match kind.to_lowercase().as_str() {
             "provenance" => {
-                let read = Provenance::parse(value).map_err(|why| invalid(format!("provenance {value}: {why}")))?;
-                provenance = Some(read);
+                let read = asked
+                    .map(Provenance::parse)
+                    .transpose()
+                    .map_err(|why| invalid(format!("provenance {value}: {why}")))?;
+                provenance = read;
             }
-            "sbom" => sbom = Some(Sbom::parse(value).map_err(invalid)?),
+            "sbom" => sbom = asked.map(Sbom::parse).transpose().map_err(invalid)?,
             _ => return Err(invalid(format!("unknown attestation type {kind}"))),
         }
     }
@@ -264,7 +259,7 @@ mod tests {
     fn request(change: impl FnOnce(&mut SolveRequest)) -> Result<Order, Status> {
         let mut request = SolveRequest { r#ref: "r".into(), ..SolveRequest::default() };
         change(&mut request);
-        Order::read(request, Entitlements { network_host: true, security_insecure: false })
+        Order::read(request, &Entitlements { network_host: true, ..Entitlements::default() })
     }
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -281,10 +276,10 @@ mod tests {
         assert!(refused(|r| r.entitlements = vec!["security.insecure".into()])
             .contains("granting entitlement security.insecure is not allowed by build daemon configuration"));
         assert!(refused(|r| r.entitlements = vec!["x".into()]).contains("unknown entitlement x"));
-        assert!(refused(|r| r.entitlements = vec!["device=x".into()]).contains("devices"));
+        assert!(refused(|r| r.entitlements = vec!["device=x".into()]).contains("granting entitlement device is not"));
+        assert!(refused(|r| r.entitlements = vec!["device=x,y=z".into()]).contains("unknown entitlement device=x,y=z"));
         assert!(refused(|r| r.frontend_attrs = map(&[("attest:x", "")])).contains("unknown attestation type x"));
         assert!(refused(|r| r.frontend_attrs = map(&[("attest:sbom", "generator=")])).contains("cannot be empty"));
-        assert!(refused(|r| r.frontend_attrs = map(&[(EPOCH, "x")])).contains("invalid SOURCE_DATE_EPOCH"));
         assert!(refused(|r| r.proxy_network = true).contains("proxy"));
         let why = |exporter: Exporter| request(|r| r.exporters = vec![exporter]).unwrap_err().message().to_owned();
         assert!(why(exporter("zip", map(&[]))).contains("exporter \"zip\" could not be found"));

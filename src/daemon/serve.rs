@@ -19,6 +19,7 @@ use super::session::Sessions;
 use super::solve::Solving;
 use super::traces::NoTraces;
 use super::{content, control};
+use crate::cdi;
 use crate::engine::{space, Backlog, BuildError, Engine, Entitlements};
 use crate::gateway::{self, caps};
 use crate::history::Limits;
@@ -55,6 +56,8 @@ pub struct Serving {
     pub jobs: Option<usize>,
     /// What clients may ask for.
     pub allowed: Entitlements,
+    /// Where devices are described.
+    pub devices: cdi::Config,
     /// Every build's beginning and end is told.
     pub debug: bool,
     /// What is told of the worker besides what is known.
@@ -82,7 +85,8 @@ pub enum ServeError {
 /// It could not begin.
 pub async fn serve(serving: Serving, tell: Tell, end: impl Future<Output = ()>) -> Result<(), ServeError> {
     let backlog = Arc::new(Backlog::default());
-    let engine = Arc::new(Engine::open(&serving.root, serving.jobs, Arc::clone(&backlog))?);
+    let engine = Engine::open(&serving.root, serving.jobs, Arc::clone(&backlog))?;
+    let engine = Arc::new(engine.with_devices(serving.devices.clone()));
     let store = Store::open(&serving.root)?;
     // What a daemon left that was killed here.
     engine.tidy(TIDYING);
@@ -162,7 +166,8 @@ fn routes(engine: &Arc<Engine>, store: Store, history: Arc<History>, serving: &S
         worker: caps::worker(&worker_id(&serving.root), labels(&store, &serving.labels)),
     };
     let tell = serving.debug.then(|| Arc::clone(tell));
-    let control = control::Service { solving, history: Arc::clone(&history), allowed: serving.allowed, store, tell };
+    let control =
+        control::Service { solving, history: Arc::clone(&history), allowed: serving.allowed.clone(), store, tell };
     let limit = MAX_MESSAGE;
     let control = ControlServer::new(control).max_decoding_message_size(limit).max_encoding_message_size(limit);
     let bridge = LlbBridgeServer::new(gateway::Service(builds));

@@ -23,6 +23,8 @@ pub const DOCKERFILE_DIR: &str = "dockerfile";
 const CONTEXT: &str = "context";
 /// What an input's metadata call the configuration of the image that it is.
 const IMAGE_CONFIG: &str = "containerimage.config";
+/// Build arguments that ask for attestations.
+const ATTEST: &str = "build-arg:BUILDKIT_ATTEST_";
 /// The name of the Dockerfile, unless the client says otherwise.
 pub const DOCKERFILE: &str = "Dockerfile";
 
@@ -144,12 +146,20 @@ pub fn read(attrs: &BTreeMap<String, String>, inputs: &BTreeMap<String, Arc<Grap
     Ok(Read { recipe: Recipe { dockerfile, dockerfile_dir, options, sbom }, unused })
 }
 
+/// What a value asks of attestations: `None` is none of them, the empty text what is usual.
+pub fn asked(value: &str) -> Option<&str> {
+    match value {
+        "false" | "0" | "disabled=true" => None,
+        "true" | "1" => Some(""),
+        value => Some(value),
+    }
+}
+
 /// What is asked of attestations of a kind.
 fn attested<'a>(attrs: &'a BTreeMap<String, String>, kind: &str) -> Option<&'a str> {
-    let kind_of =
-        |key: &'a String| key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+    let kind_of = |key: &'a String| key.strip_prefix("attest:").or_else(|| key.strip_prefix(ATTEST));
     let mut wanted = attrs.iter().filter(|(key, _)| kind_of(key).is_some_and(|of| of.eq_ignore_ascii_case(kind)));
-    wanted.next_back().map(|(_, value)| value.as_str())
+    wanted.next_back().and_then(|(_, value)| asked(value))
 }
 
 /// A context that is no directory of the client's.
@@ -188,11 +198,11 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
         Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => {
             put("filename", name.clone());
         }
-        Dockerfile::Text(_) => put("filename", DOCKERFILE.to_string()),
+        Dockerfile::Text(_) | Dockerfile::Web(_) => put("filename", DOCKERFILE.to_string()),
     }
     // Named, it is asked for even though the context is somewhere else.
     let is_here = options.context == MainContext::Local;
-    let is_served = matches!(recipe.dockerfile, Dockerfile::File(_) | Dockerfile::Text(_));
+    let is_served = matches!(recipe.dockerfile, Dockerfile::File(_) | Dockerfile::Text(_) | Dockerfile::Web(_));
     if recipe.dockerfile_dir != DOCKERFILE_DIR || is_served && !is_here {
         put("dockerfilekey", recipe.dockerfile_dir.clone());
     }
@@ -216,7 +226,9 @@ pub fn write(recipe: &Recipe) -> BTreeMap<String, String> {
     if let Some(target) = &options.target {
         put("target", target.clone());
     }
-    options.build_args.iter().for_each(|(name, value)| put(&format!("build-arg:{name}"), value.clone()));
+    // What is asked of attestations is said once: by who asks, who may have decided otherwise.
+    let args = options.build_args.iter().map(|(name, value)| (format!("build-arg:{name}"), value));
+    args.filter(|(key, _)| !key.starts_with(ATTEST)).for_each(|(key, value)| put(&key, value.clone()));
     options.labels.iter().for_each(|(name, value)| put(&format!("label:{name}"), value.clone()));
     match (options.no_cache, options.no_cache_filter.is_empty()) {
         (true, _) => put("no-cache", String::new()),

@@ -142,6 +142,7 @@ pub(crate) async fn finish(job: &Arc<Job>, exports: &ExportRequest, outcome: Out
     let client = &**job.client();
     let store = host.store().clone();
     let index = outcome.index || outcome.products.len() > 1;
+    let epoch = outcome.epoch;
     let wanted = if exports.outputs.iter().any(needs_files) { Wanted::Files } else { Wanted::Names };
     let ready = outcome.products.into_iter().map(|product| part(job, product, wanted, exports.sbom.as_ref()));
     let parts = futures_util::future::try_join_all(ready).await?;
@@ -166,7 +167,7 @@ pub(crate) async fn finish(job: &Arc<Job>, exports: &ExportRequest, outcome: Out
         parts,
         index,
         names: exports.names.clone(),
-        epoch: exports.epoch,
+        epoch: exports.epoch.or(epoch),
         now: Time::now(),
         provenance: exports.provenance.clone().map(|wanted| (wanted, job.story())),
     });
@@ -174,7 +175,9 @@ pub(crate) async fn finish(job: &Arc<Job>, exports: &ExportRequest, outcome: Out
         let is_image = matches!(output.kind, Kind::Image { .. } | Kind::Oci { .. } | Kind::Docker { .. });
         is_image && !matches!(output.dest, Some(Dest::Asker(_)))
     };
-    let first = exports.outputs.iter().find(is_kept);
+    let is_image = |output: &&export::Output| matches!(output.kind, Kind::Image { .. });
+    // What an archive is to be like says something of the image in the store only where nothing else does.
+    let first = exports.outputs.iter().find(is_image).or_else(|| exports.outputs.iter().find(is_kept));
     let mut built = Built { image: None, manifest: None, names: Vec::new() };
     if exports.outputs.is_empty() || first.is_some() || !exports.names.is_empty() {
         let note = notes.begin("exporting to image");

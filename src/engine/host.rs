@@ -32,6 +32,7 @@ use super::remote::Remote;
 use super::results::{Files, Output, Results};
 use super::started::Started;
 use super::steps::{StepCx, StepFailure};
+use crate::cdi;
 use crate::registry::Credentials;
 use crate::sandbox::Sandbox;
 use submitted::{Registered, Submitted};
@@ -42,6 +43,7 @@ pub(crate) struct EngineHost {
     lease: Arc<Lease>,
     sandbox: Arc<Started>,
     backlog: Arc<Backlog>,
+    devices: Arc<cdi::Config>,
     remote: Arc<Remote>,
     /// Images that were named, by their snapshots: their files may still have to be fetched.
     images: Mutex<HashMap<SnapshotId, Image>>,
@@ -57,7 +59,13 @@ pub(crate) struct EngineHost {
 }
 
 impl EngineHost {
-    pub(crate) fn new(store: Store, lease: Arc<Lease>, sandbox: Arc<Started>, backlog: Arc<Backlog>) -> EngineHost {
+    pub(crate) fn new(
+        store: Store,
+        lease: Arc<Lease>,
+        sandbox: Arc<Started>,
+        backlog: Arc<Backlog>,
+        devices: Arc<cdi::Config>,
+    ) -> EngineHost {
         let remote = Arc::new(Remote::new(store.clone(), Arc::clone(&lease), Credentials::default()));
         let (images, submitted, results, opened, made, imports, imported) = Default::default();
         EngineHost {
@@ -65,6 +73,7 @@ impl EngineHost {
             lease,
             sandbox,
             backlog,
+            devices,
             remote,
             images,
             submitted,
@@ -74,6 +83,11 @@ impl EngineHost {
             imports,
             imported,
         }
+    }
+
+    /// Where devices are described.
+    pub(crate) fn devices(&self) -> &cdi::Config {
+        &self.devices
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -161,7 +175,8 @@ impl EngineHost {
             store: self.store.clone(),
             lease: Arc::clone(&self.lease),
             client: Arc::clone(&asker.client),
-            entitlements: asker.entitlements,
+            entitlements: asker.entitlements.clone(),
+            devices: Arc::clone(&self.devices),
             emptied: Arc::clone(&asker.emptied),
             sandbox: Arc::clone(&self.sandbox),
             backlog: Arc::clone(&self.backlog),

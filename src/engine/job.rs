@@ -197,16 +197,16 @@ impl Job {
     ///
     /// # Errors
     /// What is wrong with the Dockerfile, but for what a check is there to tell.
-    pub async fn inquire(&self, request: Request, loaded: &Loaded) -> Result<SubResult, BuildError> {
-        load::question(self.bases(), request, loaded, &**self.client(), &self.notes).await
+    pub async fn inquire(self: &Arc<Self>, request: Request, loaded: &Loaded) -> Result<SubResult, BuildError> {
+        load::question(self, request, loaded).await
     }
 
     /// The graph of a Dockerfile that was read, for those who want to see it.
     ///
     /// # Errors
     /// As [`Job::lower`].
-    pub async fn compile(&self, loaded: &Loaded) -> Result<Lowered, BuildError> {
-        load::lower(self.bases(), loaded, &**self.client(), &self.notes).await
+    pub async fn compile(self: &Arc<Self>, loaded: &Loaded) -> Result<Lowered, BuildError> {
+        load::lower(self, loaded).await
     }
 
     /// Compiles a Dockerfile that was read. Nothing runs before a tree of the outcome is needed.
@@ -220,7 +220,8 @@ impl Job {
         }
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
         let index = loaded.recipe.options.multi_platform || lowered.targets.len() > 1;
-        let mut outcome = Outcome::of_targets(lowered.targets, &mut trees, index);
+        let of_targets = Outcome::of_targets(lowered.targets, &mut trees, index);
+        let mut outcome = Outcome { epoch: lowered.epoch, ..of_targets };
         if let Some(wanted) = &loaded.recipe.sbom {
             for product in &mut outcome.products {
                 product.statements.push(sbom::of(self, wanted, product).await?);
@@ -377,7 +378,7 @@ impl Job {
     /// Solves a graph that may be solved as it is.
     pub(super) async fn submit(&self, graph: &Arc<Graph>) -> Result<Vec<Output>, SolveError> {
         self.asker.hold(graph);
-        if let Some((vertex, why)) = refusal::first(graph, self.asker.entitlements) {
+        if let Some((vertex, why)) = refusal::first(graph, &self.asker.entitlements, self.host().devices()) {
             let name = solver::name(graph, vertex);
             let (vertex, origin) = (vertex.id, vertex.origin.clone());
             return Err(SolveError::Step { vertex, name, origin, source: StepError::new(why) });

@@ -1,16 +1,19 @@
 //! From a recipe to a graph: reads the Dockerfile and the ignore file, resolves base images, lowers.
 
+use std::sync::Arc;
+
 use frontend::diagnostic::Diagnostic;
 use frontend::{
     ImageAnswer, ImagePlace, ImageQuery, Lowered, Lowering, Query, Request, Source, Step, SubResult, SubStep,
 };
-
 use solver::graph::op::SourceOp;
 
+use super::age;
 use super::bases::Bases;
 use super::blocking::blocking;
 use super::client::{Client, LocalDirectory};
 use super::error::{chain, BuildError};
+use super::job::Job;
 use super::notes::Notes;
 use super::pin::LayoutImage;
 use super::policy::Policies;
@@ -60,12 +63,12 @@ pub(crate) async fn load(
     }
     let name = match &recipe.dockerfile {
         Dockerfile::File(name) | Dockerfile::InContext(name) | Dockerfile::InInput { name, .. } => name.clone(),
-        Dockerfile::Text(_) => "Dockerfile".to_string(),
+        Dockerfile::Text(_) | Dockerfile::Web(_) => "Dockerfile".to_string(),
     };
     let note = notes.begin(&format!("[internal] load build definition from {name}"));
     let text = match &recipe.dockerfile {
         Dockerfile::Text(text) => Ok(text.clone()),
-        Dockerfile::InContext(_) | Dockerfile::InInput { .. } => {
+        Dockerfile::InContext(_) | Dockerfile::InInput { .. } | Dockerfile::Web(_) => {
             return Err(BuildError::Bug("a Dockerfile in files that were not made".to_string()));
         }
         Dockerfile::File(name) => {
@@ -171,17 +174,12 @@ async fn read_named_ignore(
 ///
 /// # Errors
 /// [`BuildError::Dockerfile`] for what is wrong in the text, images that cannot be had included.
-pub(crate) async fn lower(
-    bases: &Bases,
-    loaded: &Loaded,
-    client: &dyn Client,
-    notes: &Notes,
-) -> Result<Lowered, BuildError> {
+pub(crate) async fn lower(job: &Arc<Job>, loaded: &Loaded) -> Result<Lowered, BuildError> {
     let mut lowering = lowering(loaded);
     loop {
         match lowering.step().map_err(|findings| wrong(loaded, findings))? {
             Step::Done(lowered) => return Ok(lowered),
-            Step::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
+            Step::Need(queries) => answer(job, loaded, &mut lowering, queries).await?,
         }
     }
 }
@@ -196,13 +194,12 @@ fn wrong(loaded: &Loaded, findings: Vec<Diagnostic>) -> BuildError {
 
 /// Finds out what a lowering must know.
 async fn answer(
-    bases: &Bases,
+    job: &Arc<Job>,
     loaded: &Loaded,
-    client: &dyn Client,
-    notes: &Notes,
     lowering: &mut Lowering,
     queries: Vec<Query>,
 ) -> Result<(), BuildError> {
+    let (bases, client, notes) = (job.bases(), &**job.client(), job.notes());
     for query in queries {
         match query {
             Query::Ignore(query) => {
@@ -211,6 +208,7 @@ async fn answer(
                     note.end_with(read_named_ignore(&loaded.recipe.options, &query.directory, client).await)?;
                 lowering.answer_ignore(&query, patterns);
             }
+            Query::Time(query) => lowering.answer_time(&query, age::of(job, &query).await?),
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
                 let found = config_of(bases, client, &query, loaded.mode).await;
@@ -242,18 +240,15 @@ async fn config_of(
 }
 
 /// Answers a question about a Dockerfile that was read.
-pub(crate) async fn question(
-    bases: &Bases,
-    request: Request,
-    loaded: &Loaded,
-    client: &dyn Client,
-    notes: &Notes,
-) -> Result<SubResult, BuildError> {
+pub(crate) async fn question(job: &Arc<Job>, request: Request, loaded: &Loaded) -> Result<SubResult, BuildError> {
     let mut lowering = lowering(loaded);
     loop {
         match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(loaded, findings))? {
-            SubStep::Done(result) => return Ok(result),
-            SubStep::Need(queries) => answer(bases, loaded, client, notes, &mut lowering, queries).await?,
+            SubStep::Done(result) => {
+                result.lints.iter().for_each(|lint| job.notes().lint(&loaded.source, lint));
+                return Ok(result);
+            }
+            SubStep::Need(queries) => answer(job, loaded, &mut lowering, queries).await?,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! *Not its job*: arguments and screens (the edges'), deciding what to run (the solver's).
 //! *Start reading at* [`Engine::job`], then `host` for the questions and `steps` for the work.
 
+mod age;
 mod arrival;
 mod asker;
 pub mod attrs;
@@ -80,6 +81,7 @@ pub use request::{BuildRequest, Entitlements, ExportRequest, Rights};
 pub use secret::{Secret, SecretTooBig, SECRET_LIMIT};
 pub use statements::{Place, Statements};
 
+use crate::cdi;
 use crate::history::History;
 use host::EngineHost;
 use job::Shift;
@@ -91,6 +93,8 @@ pub struct Engine {
     opened: Mutex<Opened>,
     budget: Budget,
     backlog: Arc<Backlog>,
+    /// Where devices are described.
+    devices: Arc<cdi::Config>,
     /// Started when the first process is, and kept.
     sandbox: Arc<Started>,
     /// There while there are builds.
@@ -119,7 +123,19 @@ impl Engine {
             budget.runs = jobs.max(1);
         }
         let (sandbox, shift, numbers) = (Arc::default(), Mutex::default(), Arc::new(AtomicU64::new(1)));
-        Ok(Engine { root: root.to_path_buf(), opened, budget, backlog, sandbox, shift, numbers })
+        let devices = Arc::default();
+        Ok(Engine { root: root.to_path_buf(), opened, budget, backlog, devices, sandbox, shift, numbers })
+    }
+
+    /// The same with devices that are described elsewhere.
+    #[must_use]
+    pub fn with_devices(self, devices: cdi::Config) -> Engine {
+        Engine { devices: Arc::new(devices), ..self }
+    }
+
+    /// The devices that steps may ask for. Reads their descriptions.
+    pub fn devices(&self) -> Vec<cdi::Device> {
+        cdi::Devices::read(&self.devices).list()
     }
 
     /// Begins a build. To be called on a tokio runtime.
@@ -165,7 +181,8 @@ impl Engine {
             opened.store.clone()
         };
         let lease = Arc::new(store.lease()?);
-        let host = Arc::new(EngineHost::new(store, lease, Arc::clone(&self.sandbox), Arc::clone(&self.backlog)));
+        let (sandbox, backlog) = (Arc::clone(&self.sandbox), Arc::clone(&self.backlog));
+        let host = Arc::new(EngineHost::new(store, lease, sandbox, backlog, Arc::clone(&self.devices)));
         let solver = Solver::new(Arc::clone(&host), self.budget);
         let shift = Arc::new(Shift { host, solver, numbers: Arc::clone(&self.numbers) });
         *current = Arc::downgrade(&shift);

@@ -66,7 +66,7 @@ impl Notes {
 
     /// Passes on what is doubtful in a Dockerfile.
     pub(crate) fn lint(&self, source: &Source, lint: &Diagnostic) {
-        let span = lint.span();
+        let span = lint.place();
         let at = |offset: usize| Position {
             line: source.line_of(offset) as i32,
             character: source.column_of(offset) as i32,

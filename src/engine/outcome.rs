@@ -16,6 +16,8 @@ pub struct Outcome {
     pub products: Vec<Product>,
     /// An index is wanted, even of one image.
     pub index: bool,
+    /// The time of all that is written, if the frontend says one; seconds since 1970.
+    pub epoch: Option<i64>,
     /// What the frontend wants the client to know, by its own keys (`frontend.…`, `result.json`).
     pub metadata: BTreeMap<String, Vec<u8>>,
 }
@@ -87,6 +89,6 @@ impl Outcome {
             let config = serde_json::to_value(&target.config).ok();
             Product { scans, ..Product::new(target.platform, config, base, tree) }
         };
-        Outcome { products: targets.into_iter().map(product).collect(), index, metadata: BTreeMap::new() }
+        Outcome { products: targets.into_iter().map(product).collect(), index, ..Outcome::default() }
     }
 }

@@ -30,6 +30,8 @@ pub enum Dockerfile {
         /// Its name there.
         name: String,
     },
+    /// A file of the web, by its address.
+    Web(String),
     /// Its text.
     Text(Vec<u8>),
 }

@@ -29,6 +29,10 @@ pub(crate) async fn read(job: &Arc<Job>, recipe: &Recipe) -> Result<Option<Recip
         return Ok(None);
     }
     let mut recipe = recipe.clone();
+    if let Dockerfile::Web(url) = &recipe.dockerfile {
+        let there = frontend::Options { context: MainContext::File(url.clone()), ..frontend::Options::default() };
+        recipe.dockerfile = Dockerfile::Text(file(job, there.context_graph(), "context", LIMIT).await?);
+    }
     if let MainContext::File(url) = &recipe.options.context {
         let graph = recipe.options.context_graph();
         if is_archive(&file(job, graph.clone(), "context", HEAD).await?) {
@@ -43,7 +47,7 @@ pub(crate) async fn read(job: &Arc<Job>, recipe: &Recipe) -> Result<Option<Recip
             let graph = recipe.options.inputs.get(input).map(|input| Arc::clone(&input.graph));
             (graph, name)
         }
-        Dockerfile::File(_) | Dockerfile::Text(_) => return Ok(Some(recipe)),
+        Dockerfile::File(_) | Dockerfile::Text(_) | Dockerfile::Web(_) => return Ok(Some(recipe)),
     };
     let mut found = file(job, graph.clone(), name, LIMIT).await;
     for other in spellings(name).iter().skip(1) {

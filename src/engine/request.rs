@@ -6,6 +6,7 @@ use super::recipe::Recipe;
 use super::remote::Ask;
 use super::sbom::Sbom;
 use crate::cache::{CacheFrom, CacheTo};
+use crate::cdi::Grants;
 use crate::export::Output;
 
 /// One build of a Dockerfile.
@@ -52,12 +53,14 @@ pub struct ExportRequest {
 }
 
 /// What steps are allowed beyond the sandbox.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entitlements {
     /// The host's network.
     pub network_host: bool,
     /// All capabilities and no filter.
     pub security_insecure: bool,
+    /// Devices of the host's.
+    pub devices: Grants,
 }
 
 impl Entitlements {
@@ -69,8 +72,30 @@ impl Entitlements {
         match name {
             "network.host" => self.network_host = true,
             "security.insecure" => self.security_insecure = true,
-            _ => return Err(name.to_string()),
+            "device" => self.devices.all = true,
+            _ => match name.strip_prefix("device=") {
+                Some(device) => self.devices.add(device).map_err(|_| name.to_string())?,
+                None => return Err(name.to_string()),
+            },
         }
         Ok(())
+    }
+
+    /// Their names, as [`allow`](Self::allow) reads them.
+    pub fn names(&self) -> Vec<String> {
+        let named = [(self.network_host, "network.host"), (self.security_insecure, "security.insecure")];
+        let named = named.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name.to_owned());
+        named.chain(self.devices.written()).collect()
+    }
+
+    /// The first kind of entitlement of these that is not among those that may be had.
+    pub fn beyond(&self, allowed: &Entitlements) -> Option<&'static str> {
+        [
+            (self.network_host && !allowed.network_host, "network.host"),
+            (self.security_insecure && !allowed.security_insecure, "security.insecure"),
+            (!self.devices.is_empty() && allowed.devices.is_empty(), "device"),
+        ]
+        .into_iter()
+        .find_map(|(is_beyond, name)| is_beyond.then_some(name))
     }
 }

@@ -48,6 +48,7 @@ impl Sbom {
                 ("generator", "") => return Err("sbom generator cannot be empty".to_owned()),
                 ("generator", image) => wanted.generator = image.to_owned(),
                 ("type", "sbom") | ("disabled", "false") => {}
+                ("disabled", _) => return Err("disabled stands alone, as disabled=true".to_owned()),
                 (name, value) => drop(wanted.parameters.insert(name.to_owned(), value.to_owned())),
             }
         }
@@ -161,7 +162,7 @@ fn add(
     mounts.sort_by(|a, b| a.dest.cmp(&b.dest));
     let meta =
         Meta { args: scanner.args, env, cwd: scanner.cwd, remove_mount_stubs_recursive: true, ..Meta::default() };
-    let op = Op::Run(RunOp { meta, mounts, ..RunOp::default() });
+    let op = Op::Run(RunOp { meta: Box::new(meta), mounts, ..RunOp::default() });
     let vertex = builder.add(NewVertex { op, inputs, platform, hints, origin: None });
     OutputRef { vertex, output: OutputIndex(1) }
 }
@@ -187,5 +188,6 @@ mod tests {
             assert_eq!(Sbom::parse(&one.to_string()).unwrap(), one);
         }
         assert_eq!(Sbom::parse("generator=").unwrap_err(), "sbom generator cannot be empty");
+        assert!(Sbom::parse("generator=a,disabled=true").is_err(), "nobody is scanned who does not want it");
     }
 }

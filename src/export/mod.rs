@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub use dest::Dest;
 pub use layout::{Bundle, OpenBlob};
 pub use options::ImageOptions;
-pub use output::{Kind, Output};
+pub use output::{check_images, Kind, Output};
 
 use crate::image::Digest;
 

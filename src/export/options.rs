@@ -128,7 +128,7 @@ fn unknown(kind: &Kind, key: &str) -> String {
     let mut known = vec!["dest", "source-date-epoch"];
     if kind.is_image() {
         known.extend(["name", "compression", "compression-level", "force-compression", "oci-mediatypes"]);
-        known.extend(["rewrite-timestamp", "annotation.<key>"]);
+        known.extend(["rewrite-timestamp", "oci-artifact", "annotation.<key>"]);
     }
     match kind {
         Kind::Image { .. } => known.push("push"),

@@ -101,6 +101,26 @@ impl Output {
     }
 }
 
+/// Refuses outputs that want different images in the store, or in registries: one is made for all of them.
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn check_images(outputs: &[Output]) -> Result<(), Error> {
+    let mut images = outputs.iter().filter(|output| matches!(output.kind, Kind::Image { .. }));
+    let Some(first) = images.next() else { return Ok(()) };
+    let is_same = |output: &Output| {
+        let named_alike = ImageOptions { names: first.options.names.clone(), ..output.options.clone() };
+        named_alike == first.options
+    };
+    match images.all(is_same) {
+        true => Ok(()),
+        false => {
+            let reason = "another output wants an image with other options, and one is made for all; build twice";
+            Err(Error::Output { value: "type=image".to_owned(), reason: reason.to_owned() })
+        }
+    }
+}
+
 fn read(value: &str) -> Result<Output, String> {
     let fields = csv::fields(value)?;
     if let [only] = fields.as_slice() {
@@ -215,6 +235,16 @@ mod tests {
         assert_eq!(options.epoch, Some(7));
         let annotations: Vec<_> = options.annotations.into_iter().collect();
         assert_eq!(annotations, [("org.Title".into(), "a=b".into()), ("x".into(), "y".into())]);
+    }
+
+    #[test]
+    fn one_image_is_made_for_all_outputs() {
+        let checked = |values: &[&str]| {
+            check_images(&values.iter().map(|value| Output::parse(value).unwrap()).collect::<Vec<_>>()).is_ok()
+        };
+        assert!(checked(&["type=image,name=a", "type=registry,name=b", "type=oci,dest=x,compression=zstd"]));
+        assert!(!checked(&["type=image,name=a", "type=image,name=b,compression=zstd"]));
+        assert!(!checked(&["type=image", "type=registry,annotation.a=b"]));
     }
 
     #[test]

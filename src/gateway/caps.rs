@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use solver::graph::Platform;
 use solver::llb::pb;
 
+use crate::cdi;
 use crate::wire::proto::apicaps::ApiCap;
-use crate::wire::proto::worker::{BuildkitVersion, WorkerRecord};
+use crate::wire::proto::worker::{BuildkitVersion, CdiDevice, WorkerRecord};
 
 /// What a frontend can ask for. Processes in containers are not among it.
 const GATEWAY: &[&str] = &[
@@ -59,6 +60,16 @@ pub fn version() -> BuildkitVersion {
 /// The one worker, `id`, without its version.
 pub fn worker(id: &str, labels: BTreeMap<String, String>) -> WorkerRecord {
     WorkerRecord { id: id.to_string(), labels, platforms: vec![platform(&Platform::host())], ..WorkerRecord::default() }
+}
+
+/// A device as clients are told of it.
+pub fn device(device: cdi::Device) -> CdiDevice {
+    CdiDevice {
+        name: device.name,
+        auto_allow: device.is_auto_allowed,
+        annotations: device.annotations,
+        on_demand: false,
+    }
 }
 
 /// A platform as it is on the wire.

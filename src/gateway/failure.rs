@@ -6,10 +6,15 @@ use solver::graph::Location;
 use solver::llb::pb;
 use tonic::Code;
 
+use crate::cdi;
 use crate::engine::steps::StepFailure;
 use crate::engine::{chain, BuildError, ClientError};
 use crate::wire::failure::{Detail, Failure};
 use crate::wire::proto::errdefs;
+
+/// So many places are told: each brings the whole file along, and a file may be wrong, or one step have come from it, in
+/// very many.
+const MOST_PLACES: usize = 20;
 
 /// What is told of a failed build.
 pub fn of_build(error: &BuildError) -> Failure {
@@ -21,13 +26,13 @@ pub fn of_build(error: &BuildError) -> Failure {
     let mut failure = Failure::new(code(error), text);
     match error {
         BuildError::Dockerfile { text, findings } => {
-            for finding in findings.iter().filter(|finding| finding.is_error()) {
+            for finding in findings.iter().filter(|finding| finding.is_error()).take(MOST_PLACES) {
                 failure = failure.about(Detail::Source(lines(text, finding)));
             }
         }
         BuildError::Step { vertex, locations, .. } => {
             failure = failure.about(Detail::Vertex(errdefs::Vertex { digest: vertex.to_string() }));
-            for location in locations {
+            for location in locations.iter().take(MOST_PLACES) {
                 failure = failure.about(Detail::Source(place(location)));
             }
         }
@@ -39,14 +44,17 @@ pub fn of_build(error: &BuildError) -> Failure {
 /// Whether it was found while the definition was read, before anything ran.
 fn is_of_loading(error: &BuildError) -> bool {
     let BuildError::Step { failure, .. } = error else { return false };
-    matches!(failure.downcast_ref::<StepFailure>(), Some(StepFailure::NotEntitled(_) | StepFailure::Policy(_)))
+    let failure = failure.downcast_ref::<StepFailure>();
+    matches!(failure, Some(StepFailure::NotEntitled(_) | StepFailure::Device(_) | StepFailure::Policy(_)))
 }
 
 /// Clients print the text of `Unknown` alone, and put the code before that of others.
 fn code(error: &BuildError) -> Code {
     match error {
         BuildError::Step { failure, .. } => match failure.downcast_ref::<StepFailure>() {
-            Some(StepFailure::Unsupported(_)) => Code::Unimplemented,
+            Some(StepFailure::Unsupported(_) | StepFailure::Device(cdi::Error::Unsupported { .. })) => {
+                Code::Unimplemented
+            }
             Some(
                 StepFailure::UnknownScheme { .. } | StepFailure::BadLimit { .. } | StepFailure::BadCgroupParent(_),
             ) => Code::InvalidArgument,
@@ -82,8 +90,8 @@ fn lines(text: &Source, finding: &Diagnostic) -> errdefs::Source {
         character: i32::try_from(text.column_of(offset)).unwrap_or(0),
     };
     // Clients show neither remarks nor which of several places is meant.
-    let meant = finding.labels.iter().take(1);
-    let ranges = meant.map(|(span, _)| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
+    let meant = finding.labels.first().map(|_| finding.place()).into_iter();
+    let ranges = meant.map(|span| pb::Range { start: Some(at(span.start)), end: Some(at(span.end)) });
     let info = pb::SourceInfo {
         filename: text.name().to_string(),
         data: text.text().as_bytes().to_vec(),

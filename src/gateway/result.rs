@@ -19,6 +19,7 @@ use crate::wire::proto::gateway::{Ref, RefMap, RefMapDeprecated, Result as Messa
 const CONFIG: &str = "containerimage.config";
 const BASE_CONFIG: &str = "containerimage.base.config";
 const PLATFORMS: &str = "refs.platforms";
+const EPOCH: &str = "source.date.epoch";
 /// More than there are.
 const MOST_PLATFORMS: usize = 256;
 
@@ -50,6 +51,7 @@ pub(super) enum Form {
 /// Tells of an outcome; its trees get names in `refs`.
 pub(super) fn tell(outcome: &Outcome, refs: &Refs, form: Form) -> Message {
     let mut metadata = outcome.metadata.clone();
+    metadata.extend(outcome.epoch.map(|epoch| (EPOCH.to_string(), epoch.to_string().into_bytes())));
     let many = outcome.index || outcome.products.len() > 1;
     let mut named = BTreeMap::new();
     let mut platforms = Vec::new();
@@ -161,6 +163,8 @@ pub(super) fn read(message: Message, refs: &Refs) -> Result<Outcome, Failure> {
     if let Some(id) = attestations.iter().find(|(_, list)| !list.attestation.is_empty()).map(|(id, _)| id) {
         return Err(invalid(format!("attestations for {id}, which is not among the platforms")));
     }
+    let epoch = metadata.remove(EPOCH).and_then(|bytes| String::from_utf8(bytes).ok());
+    outcome.epoch = epoch.and_then(|text| text.parse().ok());
     outcome.metadata = metadata;
     Ok(outcome)
 }
@@ -214,6 +218,7 @@ mod tests {
         let two = Outcome {
             products: vec![product("arm64", Some(config())), product("amd64", Some(config()))],
             index: true,
+            epoch: Some(7),
             metadata: BTreeMap::from([("frontend.x".into(), b"y".to_vec())]),
         };
         for outcome in [Outcome::default(), one, index, two] {

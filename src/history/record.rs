@@ -102,7 +102,7 @@ pub struct Limits {
     pub age: Duration,
     /// Bytes of all events.
     pub bytes: u64,
-    /// Bytes of a step's output; of more, the first half and the end are kept.
+    /// Twice the bytes that are kept of the beginning of a step's output; of the rest the last MiB is.
     pub log: u64,
 }
 

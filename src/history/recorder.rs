@@ -225,7 +225,8 @@ impl Writing {
         match &event.kind {
             EventKind::Log { vertex, data, .. } => {
                 let log = self.logs.entry(*vertex).or_default();
-                if log.kept + data.len() as u64 > self.most / 2 {
+                // What comes after something that was put off comes after it here too.
+                if !log.tail.is_empty() || log.kept + data.len() as u64 > self.most / 2 {
                     log.put_off(event.clone(), data.len());
                     return Ok(());
                 }

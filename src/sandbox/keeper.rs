@@ -19,7 +19,11 @@ use rustix::net::{
 use super::error::{check, Error};
 use super::step;
 use super::target::{Shape, Stub};
+use super::template;
 use super::wire::{Order, Reader, Report, Writer};
+
+/// What stands before the number of a template's socket.
+pub(super) const TEMPLATE: &str = "t";
 
 /// The largest message of a step that is setting itself up.
 const MESSAGE: usize = 64 * 1024;
@@ -27,27 +31,29 @@ const MESSAGE: usize = 64 * 1024;
 /// Becomes a keeper and never returns, if that is what this process was started as.
 ///
 /// The first thing that `main` does, before any thread: the spawner executes its own program under the name
-/// `rbuild-init`, with the number of a descriptor as the only argument.
+/// `rbuild-init`, with the number of a descriptor as the only argument, or of a template's socket behind a letter.
 pub fn enter_if_asked() {
     let mut arguments = std::env::args_os();
     if arguments.next().as_deref() != Some(OsStr::new("rbuild-init")) {
         return;
     }
-    let order = arguments.next().and_then(|number| number.to_str()?.parse::<RawFd>().ok());
-    let code = match order {
-        Some(order) => keep(order),
-        None => 125,
+    let argument = arguments.next().and_then(|argument| argument.into_string().ok()).unwrap_or_default();
+    let code = match (argument.strip_prefix(TEMPLATE).map(str::parse), argument.parse()) {
+        (Some(Ok(socket)), _) => template::serve(socket),
+        (None, Ok(order)) => keep(order, &[]),
+        _ => 125,
     };
     std::process::exit(code);
 }
 
-/// The life of a keeper.
-fn keep(order: RawFd) -> i32 {
+/// The life of a keeper. `numbers` are those of the order's descriptors with the ones they have here, where they differ.
+pub(super) fn keep(order: RawFd, numbers: &[(RawFd, RawFd)]) -> i32 {
     // SAFETY: plain numbers.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     // SAFETY: the spawner passes this descriptor to us and nothing else in this process knows of it.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(order) });
-    let Ok(order) = read_order(file) else { return 125 };
+    let Ok(mut order) = read_order(file) else { return 125 };
+    order.renumber(numbers);
     // The builder's directory is not ours to keep in use.
     let _ = rustix::process::chdir("/");
     // SAFETY: as above, for the pipe that the order names.

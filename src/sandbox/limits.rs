@@ -19,9 +19,10 @@ pub(super) fn pid_namespaces_limit() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(14))
 }
 
-/// Sets the fixed limits, then the asked-for ones.
+/// Sets the asked-for limits, and the fixed ones of what nobody asked for: a hard limit cannot be raised again.
 pub(super) fn apply(asked: &[(u32, u64, u64)]) -> Result<(), Error> {
-    for (resource, soft, hard) in FIXED.iter().chain(asked) {
+    let is_left = |fixed: &&(u32, u64, u64)| !asked.iter().any(|(resource, ..)| *resource == fixed.0);
+    for (resource, soft, hard) in FIXED.iter().filter(is_left).chain(asked) {
         set(*resource, *soft, *hard).map_err(Error::setup("set a resource limit"))?;
     }
     Ok(())

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! builder ── spawner thread
+//!               ├─ template  has executed the program once; keepers are copies of it
 //!               └─ keeper    pid 1 of a namespace of its own, dies with the thread; cleans up after the step
 //!                    └─ step pid 1 of the namespaces that the user's program sees; the program replaces it
 //! ```
@@ -39,6 +40,7 @@ mod spec;
 mod stage;
 mod step;
 mod target;
+mod template;
 mod user;
 mod wire;
 
@@ -47,13 +49,14 @@ pub use error::Error;
 pub use inside::open_inside;
 pub use keeper::enter_if_asked;
 pub use memory::give_back_large_memory;
-pub use mounting::{bind_source, private_mount_namespace};
+pub use mounting::{bind_source, host_source, private_mount_namespace};
 pub use network::default_network;
 pub use passed::passed_descriptor;
 pub use resolv::host_resolv_conf;
 pub use running::{Exit, Running};
 pub use spawner::Sandbox;
 pub use spec::{
-    Limits, MountKind, MountSpec, Network, ProcessSpec, Rlimit, Security, Stdio, User, DEFAULT_HOSTNAME, DEFAULT_PIDS,
+    DeviceSpec, Limits, MountKind, MountSpec, Network, ProcessSpec, Rlimit, Security, Stdio, User, DEFAULT_HOSTNAME,
+    DEFAULT_PIDS,
 };
 pub use user::{resolve_user, Account};

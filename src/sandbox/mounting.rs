@@ -50,6 +50,23 @@ pub fn bind_source(tree: BorrowedFd, path: &Path) -> Result<OwnedFd, Error> {
     clone_mount(found, c"").map_err(Error::setup_at("clone", path))
 }
 
+/// A detached mount of a file or directory of the host's, as an administrator names it: the source of a
+/// [`MountKind::Bind`](super::MountKind::Bind).
+///
+/// # Errors
+/// [`Error::Setup`] with the path: it does not exist, or it may not be mounted.
+pub fn host_source(path: &Path, is_recursive: bool, no_suid: bool, no_exec: bool) -> Result<OwnedFd, Error> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, is_recursive);
+    let failed = |errno: rustix::io::Errno| Error::setup_at("mount the host's", path)(errno.into());
+    let source = open_tree(rustix::fs::CWD, path, flags).map_err(failed)?;
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, no_suid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, no_exec);
+    restrict(source.as_fd(), attributes, Reach::Tree).map_err(Error::setup_at("restrict the host's", path))?;
+    Ok(source)
+}
+
 /// A new, detached mount of a file system that needs no device.
 pub(super) fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;

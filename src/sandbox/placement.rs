@@ -9,6 +9,7 @@ use rustix::mount::MountAttrFlags;
 use super::error::Error;
 use super::mounting::{attach, new_mount, restrict, Reach, NO_SUID_DEV_EXEC};
 use super::root::Tree;
+use super::spec::DeviceSpec;
 use super::stage::{Stage, Staged};
 use super::target::Shape;
 use super::wire::{Kind, Mount, Order};
@@ -68,6 +69,32 @@ pub(super) fn mount(tree: &Tree, staged: &Staged, names: &[String], order: &Orde
                 staged.mount(name, target, attributes)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes the nodes that were asked for, while the host's can still be seen; gives each one's name on the stage.
+pub(super) fn make_devices(stage: &mut Stage, devices: &[DeviceSpec]) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        let name = format!("device{index}");
+        stage.asked_node(name.clone(), device)?;
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// Puts those nodes where they belong. Each is a mount of its own, the only kind on which a device can be opened.
+pub(super) fn mount_devices(
+    tree: &Tree,
+    staged: &Staged,
+    names: &[String],
+    devices: &[DeviceSpec],
+) -> Result<(), Error> {
+    for (device, name) in devices.iter().zip(names) {
+        let target = tree.target(&device.path, Shape::File)?;
+        refuse_proc(&target, &device.path)?;
+        staged.mount(name, target, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     }
     Ok(())
 }

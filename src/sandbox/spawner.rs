@@ -1,7 +1,8 @@
 //! The one thread that starts processes.
 //!
 //! It clones with `CLONE_VM | CLONE_VFORK`: nothing of the builder's memory is copied, however large it is, and the
-//! thread stands still until the child executes its own program. Children die with this thread (`PR_SET_PDEATHSIG`
+//! thread stands still until the child executes its own program. That is done once, for a [`Template`], which is copied
+//! for each step; where that cannot be, each step executes the program. Children die with this thread (`PR_SET_PDEATHSIG`
 //! follows the thread, not the process), so it lives until the last user of it is gone.
 
 use std::ffi::CString;
@@ -15,14 +16,17 @@ use std::sync::{Arc, LazyLock};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, CWD};
 use rustix::mount::{open_tree, MountAttrFlags, OpenTreeFlags};
+use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::{pipe_with, PipeFlags};
 
 use super::cgroup::{self, Groups};
 use super::error::Error;
+use super::keeper;
 use super::mounting::{restrict, Reach};
 use super::running::{read_report, Running};
 use super::seccomp;
 use super::spec::{MountKind, MountSpec, Network, ProcessSpec, Security, Stdio, User};
+use super::template::{self, Template};
 use super::wire::{forget, Kind, Mount, Order, Report};
 
 /// Compiled once.
@@ -38,14 +42,27 @@ pub struct Sandbox {
 /// One process to start.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The program to execute, which is the builder itself.
+    program: Program,
+    reply: Sender<io::Result<OwnedFd>>,
+}
+
+/// The builder's program, to be executed for something else.
+#[derive(Debug)]
+struct Program {
     image: Arc<OwnedFd>,
-    /// Number of the order's descriptor, as text.
+    /// Number of the descriptor that says for what, as text.
     argument: CString,
     stdio: [RawFd; 3],
-    /// What it inherits besides.
+    /// What it inherits besides, first the one that says for what.
     keep: Vec<RawFd>,
-    reply: Sender<io::Result<OwnedFd>>,
+}
+
+impl Program {
+    fn new(image: &Arc<OwnedFd>, prefix: &str, stdio: [RawFd; 3], keep: Vec<RawFd>) -> Program {
+        let number = keep.first().copied().unwrap_or(-1);
+        let argument = CString::new(format!("{prefix}{number}")).unwrap_or_default();
+        Program { image: Arc::clone(image), argument, stdio, keep }
+    }
 }
 
 impl Sandbox {
@@ -100,13 +117,8 @@ impl Sandbox {
         keep.extend(&order.cgroups);
 
         let (reply, answer) = channel();
-        let request = Request {
-            image: Arc::clone(&self.image),
-            argument: CString::new(file.as_raw_fd().to_string()).unwrap_or_default(),
-            stdio: [child_in.as_raw_fd(), child_out.as_raw_fd(), child_err.as_raw_fd()],
-            keep,
-            reply,
-        };
+        let stdio = [child_in.as_raw_fd(), child_out.as_raw_fd(), child_err.as_raw_fd()];
+        let request = Request { program: Program::new(&self.image, "", stdio, keep), reply };
         let gone = || Error::setup("reach the spawner thread")(io::ErrorKind::BrokenPipe.into());
         self.spawner.send(request).map_err(|_| gone())?;
         let pidfd = answer.recv().map_err(|_| gone())?.map_err(Error::setup("clone"))?;
@@ -214,8 +226,12 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
     if let Some(bad) = strings.into_iter().find(|bytes| bytes.contains(&0)) {
         return Err(invalid(format!("{:?} contains a NUL byte", String::from_utf8_lossy(bad))));
     }
-    if spec.mounts.iter().any(|mount| !mount.dest.components().any(|part| matches!(part, Component::Normal(_)))) {
+    let has_name = |path: &Path| path.components().any(|part| matches!(part, Component::Normal(_)));
+    if spec.mounts.iter().any(|mount| !has_name(&mount.dest)) {
         return Err(invalid("a mount needs a target below /".to_owned()));
+    }
+    if spec.devices.iter().any(|device| !has_name(&device.path)) {
+        return Err(invalid("a device needs a path below /".to_owned()));
     }
     if let Some((name, _)) = spec.hosts.iter().find(|(name, _)| name.contains(|c: char| c.is_whitespace() || c == '#'))
     {
@@ -232,6 +248,7 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
         root: spec.root.as_raw_fd(),
         read_only_root: spec.read_only_root,
         mounts,
+        devices: spec.devices.clone(),
         args: spec.args.iter().map(|arg| arg.clone().into_vec()).collect(),
         env: spec.env.iter().map(|entry| entry.clone().into_vec()).collect(),
         cwd: spec.cwd.clone(),
@@ -291,8 +308,10 @@ fn serve(requests: &Receiver<Request>) {
     let mut swept = false;
     // One child at a time uses it, and only until it executes its program.
     let mut stack = vec![0_u128; 64 * 1024 / 16];
+    let mut templates = Templates::default();
     for request in requests {
-        let result = clone(&request, &mut stack);
+        let copied = templates.copy(&request.program, &mut stack);
+        let result = copied.map_or_else(|| clone(&request.program, libc::CLONE_NEWPID, &mut stack), Ok);
         let _ = request.reply.send(result);
         // The first step does not wait for it.
         if !std::mem::replace(&mut swept, true) {
@@ -301,16 +320,53 @@ fn serve(requests: &Receiver<Request>) {
     }
 }
 
-/// Clones a child that executes the program, and returns its pidfd.
-fn clone(request: &Request, stack: &mut [u128]) -> io::Result<OwnedFd> {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::SIGCHLD;
+/// The template of a spawner, and what is known of templates here.
+#[derive(Default)]
+struct Templates {
+    current: Option<Template>,
+    /// How many could not be started or used.
+    failed: usize,
+}
+
+impl Templates {
+    /// A keeper that is a copy; none where that is not possible, for this one or at all.
+    fn copy(&mut self, program: &Program, stack: &mut [u128]) -> Option<OwnedFd> {
+        if program.keep.len() + program.stdio.len() > template::MOST || self.failed > 2 {
+            return None;
+        }
+        if self.current.is_none() {
+            self.current = start_template(&program.image, stack).ok();
+        }
+        let fds: Vec<RawFd> = program.stdio.iter().chain(&program.keep).copied().collect();
+        match self.current.as_ref().map(|template| template.copy(&fds)) {
+            Some(Ok(pidfd)) => Some(pidfd),
+            _ => {
+                self.current = None;
+                self.failed += 1;
+                None
+            }
+        }
+    }
+}
+
+fn start_template(image: &Arc<OwnedFd>, stack: &mut [u128]) -> io::Result<Template> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let program = Program::new(image, keeper::TEMPLATE, [null.as_raw_fd(); 3], vec![theirs.as_raw_fd()]);
+    let process = clone(&program, 0, stack)?;
+    Ok(Template::new(ours, process))
+}
+
+/// Clones a child that executes the program, into these namespaces of its own, and returns its pidfd.
+fn clone(program: &Program, namespaces: libc::c_int, stack: &mut [u128]) -> io::Result<OwnedFd> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces;
     let mut pidfd: RawFd = -1;
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: the stack is large enough for `child`, which calls nothing but system calls, and belongs to it alone as
-    // this thread is suspended until the child has replaced itself; the request outlives that for the same reason.
+    // this thread is suspended until the child has replaced itself; the program outlives that for the same reason.
     // CLONE_PIDFD stores the descriptor in `pidfd`.
     let pid =
-        unsafe { libc::clone(child, top.cast(), flags, std::ptr::from_ref(request).cast_mut().cast(), &raw mut pidfd) };
+        unsafe { libc::clone(child, top.cast(), flags, std::ptr::from_ref(program).cast_mut().cast(), &raw mut pidfd) };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -319,26 +375,26 @@ fn clone(request: &Request, stack: &mut [u128]) -> io::Result<OwnedFd> {
 }
 
 /// What the child does until it executes its program. It shares the builder's memory: no allocation, no lock, no panic.
-extern "C" fn child(request: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: `clone` passes a request that outlives this function; the rest are system calls on plain numbers and on
-    // C strings that live in that request or in the program.
+extern "C" fn child(program: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `clone` passes a program that outlives this function; the rest are system calls on plain numbers and on
+    // C strings that live in it or are constant.
     unsafe {
-        let request = &*request.cast::<Request>();
+        let program = &*program.cast::<Program>();
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-        for (number, fd) in request.stdio.iter().enumerate() {
+        for (number, fd) in program.stdio.iter().enumerate() {
             if libc::dup2(*fd, number as RawFd) < 0 {
                 libc::_exit(126);
             }
         }
-        for fd in &request.keep {
+        for fd in &program.keep {
             libc::fcntl(*fd, libc::F_SETFD, 0);
         }
-        let arguments = [c"rbuild-init".as_ptr(), request.argument.as_ptr(), std::ptr::null()];
+        let arguments = [c"rbuild-init".as_ptr(), program.argument.as_ptr(), std::ptr::null()];
         let environment = [std::ptr::null::<libc::c_char>()];
         libc::syscall(
             libc::SYS_execveat,
-            request.image.as_raw_fd(),
+            program.image.as_raw_fd(),
             c"".as_ptr(),
             arguments.as_ptr(),
             environment.as_ptr(),

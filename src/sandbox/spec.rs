@@ -26,6 +26,8 @@ pub struct ProcessSpec {
     pub read_only_root: bool,
     /// What else is mounted, in any order: parents are mounted before what lies below them.
     pub mounts: Vec<MountSpec>,
+    /// Nodes of the host's devices besides those that everybody has.
+    pub devices: Vec<DeviceSpec>,
     /// The program and its arguments; a program without `/` is looked for in the `PATH` of [`env`](Self::env).
     pub args: Vec<OsString>,
     /// The whole environment as `KEY=value`: nothing is added or inherited.
@@ -66,6 +68,7 @@ impl ProcessSpec {
             root,
             read_only_root: false,
             mounts: Vec::new(),
+            devices: Vec::new(),
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             cwd: PathBuf::from("/"),
@@ -97,6 +100,23 @@ impl ProcessSpec {
             forget(&mut std::mem::take(entry).into_vec());
         }
     }
+}
+
+/// A node of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// Where, as an absolute path in the sandbox.
+    pub path: PathBuf,
+    /// The host's node, which is taken where no new one can be made.
+    pub host: PathBuf,
+    /// A block device, or else one of characters.
+    pub is_block: bool,
+    /// Major and minor number.
+    pub numbers: (u32, u32),
+    /// Permission bits, at most `0o777`.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
 }
 
 /// One mount below `/`.

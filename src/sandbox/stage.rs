@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{makedev, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{makedev, AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{unmount, MountAttrFlags, UnmountFlags};
 
 use super::error::Error;
 use super::mounting::{attach, clone_mount, new_mount, restrict, Reach};
 use super::root::Tree;
+use super::spec::DeviceSpec;
 
 /// The place where files are made.
 pub(super) struct Stage {
@@ -40,22 +42,48 @@ impl Stage {
     /// Makes a device node. Where only the host may do that, the host's own node is taken: nobody in a user namespace
     /// can change that one.
     pub fn node(&mut self, name: &str, kind: FileType, major: u32, minor: u32) -> Result<(), Error> {
-        let path = format!("/dev/{name}");
-        let key = name.replace('/', "-");
-        match rustix::fs::mknodat(&self.mount, &key, kind, Mode::from_raw_mode(0o666), makedev(major, minor)) {
-            Ok(()) => self.names.push(key),
+        self.device(name.replace('/', "-"), Path::new(&format!("/dev/{name}")), kind, (major, minor), 0o666).map(drop)
+    }
+
+    /// The same for a device that somebody asked for, with an owner; the host's own node keeps what it has.
+    pub fn asked_node(&mut self, key: String, device: &DeviceSpec) -> Result<(), Error> {
+        let kind = if device.is_block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let is_new = self.device(key.clone(), &device.host, kind, device.numbers, device.mode)?;
+        if is_new {
+            let (user, group) = device.owner;
+            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+            rustix::fs::chownat(&self.mount, &key, user, group, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| Error::setup_at("give away", &device.host)(e.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a node, or takes the host's at `path`; says whether it is a new one.
+    fn device(
+        &mut self,
+        key: String,
+        path: &Path,
+        kind: FileType,
+        (major, minor): (u32, u32),
+        mode: u32,
+    ) -> Result<bool, Error> {
+        match rustix::fs::mknodat(&self.mount, &key, kind, Mode::from_raw_mode(mode), makedev(major, minor)) {
+            Ok(()) => {
+                self.names.push(key);
+                Ok(true)
+            }
             Err(Errno::PERM) => {
-                let node = clone_mount(rustix::fs::CWD, &path).map_err(Error::setup_at("take the host's", &path))?;
-                let stat = rustix::fs::fstat(&node).map_err(|e| Error::setup_at("look at", &path)(e.into()))?;
+                let node = clone_mount(rustix::fs::CWD, path).map_err(Error::setup_at("take the host's", path))?;
+                let stat = rustix::fs::fstat(&node).map_err(|e| Error::setup_at("look at", path)(e.into()))?;
                 if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_rdev != makedev(major, minor) {
                     let reason = "on the host is another device".to_owned();
                     return Err(Error::Refused { path: path.into(), reason });
                 }
                 self.ready.insert(key, node);
+                Ok(false)
             }
-            Err(errno) => return Err(Error::setup_at("make the device", &path)(errno.into())),
+            Err(errno) => Err(Error::setup_at("make the device", path)(errno.into())),
         }
-        Ok(())
     }
 
     /// Makes a file of bytes.

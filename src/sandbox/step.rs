@@ -37,6 +37,7 @@ fn set_up(order: &Order, keeper: BorrowedFd) -> Result<Infallible, Error> {
 
     let mut stage = Stage::new()?;
     device::prepare(&mut stage, order.insecure)?;
+    let devices = placement::make_devices(&mut stage, &order.devices)?;
     let kernel = KernelFiles::open(order.insecure)?;
     // SAFETY: the spawner passed this descriptor on to us, and only `program::execute` closes it.
     let mount = unsafe { BorrowedFd::borrow_raw(order.root) };
@@ -47,6 +48,7 @@ fn set_up(order: &Order, keeper: BorrowedFd) -> Result<Infallible, Error> {
     let staged = stage.close(&tree)?;
     let dev = device::mount(&tree, &staged, order.insecure)?;
     placement::mount(&tree, &staged, &files, order)?;
+    placement::mount_devices(&tree, &staged, &devices, &order.devices)?;
     if !order.insecure {
         kernel.hide(dev.as_fd())?;
     }

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::Error;
+use super::spec::DeviceSpec;
 
 /// Overwrites bytes.
 pub(super) fn forget(bytes: &mut [u8]) {
@@ -82,6 +83,7 @@ pub(super) struct Order {
     pub root: RawFd,
     pub read_only_root: bool,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<DeviceSpec>,
     pub args: Vec<Vec<u8>>,
     pub env: Vec<Vec<u8>>,
     pub cwd: PathBuf,
@@ -129,6 +131,20 @@ impl Order {
         self.env.iter_mut().for_each(|entry| forget(entry));
     }
 
+    /// Replaces the numbers of descriptors by those that they have in another process.
+    pub fn renumber(&mut self, numbers: &[(RawFd, RawFd)]) {
+        let own = [&mut self.root, &mut self.report].into_iter().chain(&mut self.cgroups);
+        let sources = self.mounts.iter_mut().filter_map(|mount| match &mut mount.kind {
+            Kind::Bind { source, .. } => Some(source),
+            _ => None,
+        });
+        for fd in own.chain(sources) {
+            if let Some((_, here)) = numbers.iter().find(|(there, _)| there == fd) {
+                *fd = *here;
+            }
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
         w.number(self.root as u64);
@@ -155,6 +171,15 @@ impl Order {
                     w.number((*gid).into());
                 }
             }
+        });
+        w.list(&self.devices, |w, device| {
+            w.bytes(device.path.as_os_str().as_bytes());
+            w.bytes(device.host.as_os_str().as_bytes());
+            w.number(device.is_block.into());
+            let (numbers, owner) = (device.numbers, device.owner);
+            [numbers.0, numbers.1, device.mode, owner.0, owner.1]
+                .into_iter()
+                .for_each(|number| w.number(number.into()));
         });
         w.list(&self.args, |w, arg| w.bytes(arg));
         w.list(&self.env, |w, entry| w.bytes(entry));
@@ -197,6 +222,16 @@ impl Order {
                     _ => return Err(io::ErrorKind::InvalidData.into()),
                 };
                 Ok(Mount { dest, kind })
+            })?,
+            devices: r.list(|r| {
+                Ok(DeviceSpec {
+                    path: r.path()?,
+                    host: r.path()?,
+                    is_block: r.number()? != 0,
+                    numbers: (r.number()? as u32, r.number()? as u32),
+                    mode: r.number()? as u32,
+                    owner: (r.number()? as u32, r.number()? as u32),
+                })
             })?,
             args: r.list(Reader::bytes)?,
             env: r.list(Reader::bytes)?,
@@ -315,6 +350,14 @@ mod tests {
                 Mount { dest: "/b".into(), kind: Kind::Tmpfs { size: 1 << 40, mode: 0o1777, read_only: false } },
                 Mount { dest: "/c".into(), kind: Kind::File { content: vec![0, 255], mode: 0o400, uid: 1, gid: 2 } },
             ],
+            devices: vec![DeviceSpec {
+                path: "/dev/x".into(),
+                host: "/dev/null".into(),
+                is_block: true,
+                numbers: (1, 3),
+                mode: 0o640,
+                owner: (5, 6),
+            }],
             args: vec![b"sh".to_vec(), vec![], vec![0xff]],
             env: vec![b"A=B".to_vec()],
             cwd: "/w".into(),
@@ -336,6 +379,9 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(Order::decode(&bytes[..end]).is_err(), "cut off at {end}");
         }
+        order.renumber(&[(3, 30), (4, 40), (8, 3), (9, 9), (10, 4)]);
+        let Kind::Bind { source, .. } = order.mounts[0].kind else { panic!("a bind mount") };
+        assert_eq!((order.root, source, &order.cgroups, order.report), (30, 40, &vec![3, 9], 4));
         order.forget_secrets();
         let Kind::File { content, .. } = &order.mounts[2].kind else { panic!("a file") };
         assert_eq!((content, &order.env), (&vec![0, 0], &vec![vec![0; 3]]));

@@ -1,7 +1,7 @@
 //! A file of the web: what it is called, whether it changed, and whether it is the one that was meant.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 
 use reqwest::header::{HeaderName, ACCEPT, IF_MODIFIED_SINCE, IF_NONE_MATCH, USER_AGENT};
 use reqwest::Url;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::attribute::{given, is_name, FileAs, InvalidAttribute};
+use super::signature::{self, Keys};
 use crate::registry::{self, Get, Got, Registry, Secret};
 
 /// Why a file could not be had.
@@ -57,6 +58,15 @@ pub enum Error {
         #[source]
         source: registry::Error,
     },
+    /// It is not signed by whom it should be.
+    #[error("{url}: failed to verify pgp signature")]
+    Signature {
+        /// Of which source.
+        url: String,
+        /// Why the signature does not count.
+        #[source]
+        source: signature::Error,
+    },
     /// It cannot be written.
     #[error("write the file of {url}")]
     Write {
@@ -73,11 +83,19 @@ pub enum Error {
 pub struct Wanted {
     url: Url,
     checksum: Option<Checksum>,
+    signature: Option<Signature>,
     /// What the file becomes.
     pub file: FileAs,
     headers: Vec<(HeaderName, String)>,
     /// The id of the secret with the value of `Authorization`.
     pub secret: Option<String>,
+}
+
+/// Whose signature the file must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Signature {
+    keys: Keys,
+    armored: String,
 }
 
 /// What the file must be.
@@ -135,12 +153,19 @@ impl Wanted {
         })?;
         let shown = shown(&url);
         let wrong = |wrong| Error::Attribute { url: shown.clone(), wrong };
-        for name in ["http.sig.pubkey", "http.sig.signature"] {
-            if let Some(value) = given(attrs, name) {
-                let reason = "is not supported: signatures are not verified yet";
-                return Err(wrong(InvalidAttribute::new(name, value, reason)));
+        let signature = match (given(attrs, "http.sig.pubkey"), given(attrs, "http.sig.signature")) {
+            (None, None) => None,
+            (Some(keys), Some(signature)) => {
+                let keys = Keys { text: keys.to_owned(), reject_expired: false };
+                Some(Signature { keys, armored: signature.to_owned() })
             }
-        }
+            (None, Some(_)) | (Some(_), None) => {
+                let reason = "is missing: http signature verification requires both pubkey and signature";
+                let missing =
+                    if attrs.contains_key("http.sig.pubkey") { "http.sig.signature" } else { "http.sig.pubkey" };
+                return Err(wrong(InvalidAttribute::new(missing, "", reason)));
+            }
+        };
         let checksum = given(attrs, "http.checksum").map(|text| {
             let reason = "is not sha256:, sha384: or sha512: with as many hexadecimal digits";
             Checksum::parse(text).ok_or_else(|| wrong(InvalidAttribute::new("http.checksum", text, reason)))
@@ -149,6 +174,7 @@ impl Wanted {
         let headers = [header("http.header.accept", ACCEPT), header("http.header.user-agent", USER_AGENT)];
         Ok(Wanted {
             checksum: checksum.transpose()?,
+            signature,
             file: FileAs::read(attrs).map_err(wrong)?,
             headers: headers.into_iter().flatten().collect(),
             secret: given(attrs, "http.authheadersecret").map(str::to_owned),
@@ -190,6 +216,21 @@ impl Wanted {
     /// Whether only one very file will do.
     pub fn is_particular(&self) -> bool {
         self.checksum.is_some()
+    }
+
+    /// Whether the file must be signed.
+    pub fn is_signed(&self) -> bool {
+        self.signature.is_some()
+    }
+
+    /// Holds a file against the signature that it must have, if it must have one.
+    ///
+    /// # Errors
+    /// [`Error::Signature`].
+    pub fn check_signature(&self, file: &mut (impl Read + Seek)) -> Result<(), Error> {
+        let Some(signature) = &self.signature else { return Ok(()) };
+        let made = signature.keys.verify_openpgp(file, &signature.armored);
+        made.map_err(|source| Error::Signature { url: self.shown(), source })
     }
 
     /// Whether the file that is known is the one the checksum names: then nobody has to be asked.

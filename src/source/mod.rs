@@ -7,3 +7,4 @@ pub mod http;
 pub mod image;
 pub mod local;
 pub mod oci_layout;
+pub mod signature;

@@ -55,7 +55,7 @@ async fn a_daemon_says_what_it_is() {
     assert!(control.list_workers(none).await.unwrap().into_inner().record.is_empty());
     let mut health = HealthClient::new(daemon.channel().await);
     assert_eq!(health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status, 1);
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(20));
     let probe = BuildHistoryRequest {
         active_only: true,
         r#ref: "buildx-test-history-api-feature".into(),

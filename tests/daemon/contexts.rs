@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use frontend::{GitRef, MainContext};
+use frontend::{GitRef, MainContext, Options};
 use rbuild::wire::proto::control::SolveRequest;
 use rbuild::wire::proto::pb;
 
@@ -13,7 +13,7 @@ use super::support::served::{GitServer, Page, Web};
 
 fn definition(address: &str) -> pb::Definition {
     let git = GitRef::parse(address).unwrap().unwrap();
-    let graph = MainContext::Git(git).graph(false).unwrap();
+    let graph = Options { context: MainContext::Git(git), ..Options::default() }.context_graph().unwrap();
     solver::llb::encode(&graph, graph.targets()[0])
 }
 

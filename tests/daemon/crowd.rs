@@ -124,7 +124,7 @@ fn a_daemon_that_dies_during_builds_leaves_nothing() {
         let began = Instant::now();
         signal(daemon.process.id() as i32, end);
         let status = daemon.process.wait().unwrap();
-        assert!(began.elapsed() < Duration::from_secs(8), "{end:?} took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{end:?} took {:?}", began.elapsed());
         assert_eq!(status.success(), end == Signal::TERM, "{status}");
         for client in &mut clients {
             assert!(!client.wait().unwrap().success(), "the client is told");

@@ -1,22 +1,29 @@
 //! Raw LLB as programs write it, and what comes of it as a frontend sees it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
 
 use prost::Message;
+use rbuild::wire::filesync::{send, DirectoryRequest, Select, Tree};
 use rbuild::wire::health::healthy;
 use rbuild::wire::proto::content::content_server::{Content, ContentServer};
 use rbuild::wire::proto::content::{Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse};
 use rbuild::wire::proto::control::{SolveRequest, SolveResponse};
-use rbuild::wire::proto::fsutil::Stat;
+use rbuild::wire::proto::filesync::file_sync_server::{FileSync, FileSyncServer};
+use rbuild::wire::proto::fsutil::{Packet, Stat};
 use rbuild::wire::proto::gateway::llb_bridge_client::LlbBridgeClient;
 use rbuild::wire::proto::gateway::{self, ReturnRequest};
 use rbuild::wire::session::{open, services, Headers};
 use solver::graph::VertexId;
 use solver::llb::pb;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::StreamExt;
 use tonic::codegen::BoxStream;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::api::within;
 use super::fixture::Daemon;
@@ -209,5 +216,32 @@ impl Content for Stores {
         let pieces: Vec<_> = blob.chunks(1000).map(<[u8]>::to_vec).collect();
         let answers = pieces.into_iter().map(|data| Ok(ReadContentResponse { offset: 0, data: data.into() }));
         Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+}
+
+/// A client's directories, by the names that daemons have for them.
+pub struct Directories(pub BTreeMap<String, PathBuf>);
+
+impl Directories {
+    /// Opens a session that has them, which lives until the handle is aborted. It is one of client `shared_key`.
+    pub async fn open(self, daemon: &Daemon, session: &str, shared_key: &str) -> JoinHandle<()> {
+        let routes = tonic::service::Routes::new(FileSyncServer::new(self)).add_service(healthy());
+        let mut headers = Headers::new(session, services::FILE_SYNC);
+        headers.shared_key = shared_key.to_owned();
+        let serving = open(&mut daemon.control().await, &headers, routes).await.unwrap();
+        tokio::spawn(async move { drop(serving.await) })
+    }
+}
+
+#[tonic::async_trait]
+impl FileSync for Directories {
+    async fn diff_copy(&self, call: Request<Streaming<Packet>>) -> Result<Response<BoxStream<Packet>>, Status> {
+        let wanted = DirectoryRequest::read(call.metadata()).unwrap();
+        let path = self.0.get(&wanted.name).ok_or_else(|| Status::not_found("no access allowed to dir"))?;
+        let root = File::open(path).unwrap();
+        let select = Select::new(&root, &wanted.include, &wanted.exclude, &wanted.follow).unwrap();
+        let (outgoing, packets) = mpsc::channel(16);
+        tokio::spawn(send(call.into_inner(), outgoing, vec![Tree::context(root.into(), select)]));
+        Ok(Response::new(Box::pin(ReceiverStream::new(packets).map(Ok))))
     }
 }

@@ -36,31 +36,17 @@ fn source(identifier: &str, name: &str, value: &str) -> pb::OpKind {
 async fn ops_that_ask_for_more_than_is_done_are_refused_by_name() {
     let Some(daemon) = Daemon::start() else { return };
     let mut control = daemon.control().await;
-    let limited = |limits| pb::OpMetadata { linux_resources: Some(limits), ..Default::default() };
     let needs = |cap: &str| pb::OpMetadata { caps: [(cap.to_string(), true)].into(), ..Default::default() };
     let plain = pb::OpMetadata::default;
-    let device = pb::CdiDevice { name: "vendor/class=one".into(), optional: true };
     let meta = |op: &mut pb::ExecOp, change: fn(&mut pb::Meta)| op.meta.iter_mut().for_each(change);
     for (number, (op, said, code, want)) in [
-        (exec(|op| meta(op, |meta| meta.cgroup_parent = "/p".into())), plain(), Code::Unimplemented, "cgroup-parent"),
-        (
-            exec(|_| ()),
-            limited(pb::LinuxResources { memory: 1, ..Default::default() }),
-            Code::Unimplemented,
-            "(memory)",
-        ),
-        (exec(|op| op.cdi_devices.push(device)), plain(), Code::Unimplemented, "CDI"),
-        (
-            exec(|_| ()),
-            needs("exec.meta.cgroup.parent"),
-            Code::InvalidArgument,
-            "unknown API capability exec.meta.cgroup",
-        ),
+        (exec(|op| meta(op, |meta| meta.cgroup_parent = "..".into())), plain(), Code::InvalidArgument, "leads out"),
+        (exec(|_| ()), needs("exec.cgroup"), Code::InvalidArgument, "unknown API capability exec.cgroup"),
         (exec(|op| op.network = 1), plain(), Code::Unknown, "failed to load LLB: network.host is not allowed"),
         (exec(|op| op.security = 1), plain(), Code::Unknown, "failed to load LLB: security.insecure is not allowed"),
         (source("ftp://host/file", "", ""), plain(), Code::InvalidArgument, "unknown source scheme \"ftp\""),
-        (source("http://127.0.0.1:1/f", "http.sig.pubkey", "k"), plain(), Code::Unknown, "http.sig.pubkey"),
-        (source("git://127.0.0.1:1/r", "git.sig.pubkey", "k"), plain(), Code::Unknown, "git.sig.pubkey"),
+        (source("http://127.0.0.1:1/f", "http.sig.pubkey", "k"), plain(), Code::Unknown, "http.sig.signature"),
+        (source("git://127.0.0.1:1/r", "git.sig.requiresignedtag", "true"), plain(), Code::Unknown, "git.sig.pubkey"),
         (source("git://127.0.0.1:1/r", "git.bundle", "b"), plain(), Code::Unknown, "git.bundle"),
     ]
     .into_iter()
@@ -115,8 +101,11 @@ fn buildx_hears_at_once_and_nothing_but_the_reason() {
         let sentence = "granting entitlement security.insecure is not allowed by build daemon configuration";
         assert!(said.contains(&format!("failed to solve: {sentence}")), "{said}");
     }
-    let said = buildx.fails(&["build", "--cgroup-parent", "/p", "ctx"]);
-    assert!(said.contains("option cgroup-parent is not supported"), "{said}");
+    let said = buildx.fails(&["build", "--cgroup-parent", "../p", "ctx"]);
+    assert!(said.contains("cgroup-parent \"../p\": leads out of the control groups"), "{said}");
+    let parent = format!("rbuild-test-buildx-{}", std::process::id());
+    buildx.ok(&["build", "--cgroup-parent", &parent, "ctx"]);
+    assert!(!std::path::Path::new("/sys/fs/cgroup/memory").join(&parent).exists(), "nothing of it is left");
     daemon.rbuild.context("ctx", &[("Dockerfile", "FROM busybox\nRUN --network=host true\n")]);
     let said = buildx.fails(&["build", "ctx"]);
     assert!(said.contains("failed to solve: failed to load LLB: network.host is not allowed"), "{said}");

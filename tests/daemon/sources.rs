@@ -6,7 +6,7 @@ use rbuild::wire::proto::control::{Exporter, SolveRequest};
 use solver::llb::pb;
 
 use super::fixture::Daemon;
-use super::llb::{of_source, Llb, Play, Stores};
+use super::llb::{of_source, Directories, Llb, Play, Stores};
 use super::support::registry::Registry;
 use super::support::served::{Page, Web};
 use super::support::{can_build, have, Rbuild};
@@ -186,6 +186,75 @@ async fn blobs_and_images_come_from_layouts_of_clients() {
     assert!(said.contains("does not offer") || said.contains("session"), "{said}");
     play.end().await;
     daemon.rbuild.ok(["fsck"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_are_transferred_as_their_attributes_have_them() {
+    let Some(daemon) = Daemon::start() else { return };
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for path in ["a.c", "b.c", "b.h", "sub/c.c", "sub/d"] {
+        std::fs::create_dir_all(here.path().join(path).parent().unwrap()).unwrap();
+        std::fs::write(here.path().join(path), path).unwrap();
+    }
+    std::os::unix::fs::symlink("sub", here.path().join("linked")).unwrap();
+    std::fs::write(there.path().join("other"), "other").unwrap();
+    let directories = |path: &std::path::Path| Directories([("dir".to_owned(), path.to_owned())].into());
+    let ours = directories(here.path()).open(&daemon, "ours", "key").await;
+    let theirs = directories(there.path()).open(&daemon, "theirs", "").await;
+    let request = SolveRequest { r#ref: "local".into(), session: "ours".into(), ..Default::default() };
+    let mut play = Play::ask(&daemon, request.clone()).await;
+    let all: &[&str] = &["a.c", "b.c", "b.h", "linked", "sub"];
+    for (attrs, want) in [
+        (&[("local.unique", "1"), ("nobody.knows", "it")][..], all),
+        (&[("local.session", "theirs")], &["other"]),
+        (&[("local.includepattern", "[\"*.c\"]")], &["a.c", "b.c"]),
+        (&[("local.excludepatterns", "[\"*\", \"!*.h\"]")], &["b.h"]),
+        (&[("local.followpaths", "[\"linked/d\"]")], &["linked", "sub"]),
+        (&[("local.differ", "none"), ("local.sharedkeyhint", "h")], all),
+        (&[("local.metadatatransfer", "true")], &[".fsutil-metadata"]),
+        (
+            &[
+                ("local.metadatatransfer", "true"),
+                ("local.metadatatransferexclude", "[\"**/*.c\"]"),
+                ("local.excludepatterns", "[\"a.*\", \".*\"]"),
+            ],
+            &[".fsutil-metadata", "b.c", "sub"],
+        ),
+        (&[("local.metadatatransfer", "false"), ("local.metadatatransferexclude", "[\"*.c\"]")], all),
+    ] {
+        let made = play.make(of_source("local://dir", attrs)).await.unwrap_or_else(|e| panic!("{attrs:?}: {e}"));
+        assert_eq!(play.list(&made).await, want, "{attrs:?}");
+    }
+    // What is told of files is part of what is made.
+    let told = [("local.metadatatransfer", "1"), ("local.metadatatransferexclude", "null")];
+    let made = play.make(of_source("local://dir", &told)).await.unwrap();
+    let text = String::from_utf8_lossy(&play.read(&made, ".fsutil-metadata").await).into_owned();
+    assert!(
+        ["a.c", "b.c", "b.h", "linked", "sub", "sub/c.c", "sub/d"].iter().all(|path| text.contains(path)),
+        "{text}"
+    );
+    for (attrs, want) in [
+        (("local.metadatatransfer", "some"), "neither true nor false"),
+        (("local.differ", "some"), "neither none nor metadata"),
+        (("local.followpaths", "x"), "no JSON list of texts"),
+        (("local.session", "nobody"), "nobody"),
+    ] {
+        let said = play.fails(of_source("local://dir", &[attrs])).await;
+        assert!(said.contains(want), "{said}");
+    }
+    play.end().await;
+    // A file with the size and the time of the one before is taken for it, unless that is not wanted.
+    let path = here.path().join("b.h");
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, "new").unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    for (build, differ, want) in [("metadata", "metadata", "b.h"), ("none", "none", "new")] {
+        let mut play = Play::ask(&daemon, SolveRequest { r#ref: build.into(), ..request.clone() }).await;
+        assert_eq!(play.text(of_source("local://dir", &[("local.differ", differ)]), "b.h").await, want);
+        play.end().await;
+    }
+    ours.abort();
+    theirs.abort();
 }
 
 /// A definition whose result is what a definition in a file makes.

@@ -223,7 +223,7 @@ async fn standstill_is_an_error_soon() {
         let before = Instant::now();
         let error = fetch(&hasty_client(&server), &reference(&server, "a:1"), &layer).await.unwrap_err();
         assert!(matches!(error, Error::Stalled { .. }), "{}", told(&error));
-        assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
+        assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
     }
 }
 
@@ -233,9 +233,11 @@ async fn slow_is_not_still() {
     let image = Image::of(&[1000]);
     image.put(&server, "a", "1");
     // Longer than the limit in all, but never without progress.
-    server.fault("GET", "/blobs/", all, Act::Slow(100, Duration::from_millis(60)));
+    server.fault("GET", "/blobs/", all, Act::Slow(25, Duration::from_millis(60)));
     let layer = Descriptor::of(GZIP_LAYER, &image.layers[0]);
-    let fetched = fetch(&hasty_client(&server), &reference(&server, "a:1"), &layer).await.unwrap();
+    let client =
+        Registry::new(plain_http(&[&server]), Default::default(), Limits { stall: Duration::from_secs(2), ..hasty() });
+    let fetched = fetch(&client, &reference(&server, "a:1"), &layer).await.unwrap();
     assert!(fetched == image.layers[0]);
 }
 
@@ -260,7 +262,7 @@ async fn dropped_transfer_ends_its_sink() {
     assert!(tokio::time::timeout(Duration::from_millis(300), fetching).await.is_err());
     let before = Instant::now();
     while !failed.load(Ordering::SeqCst) {
-        assert!(before.elapsed() < Duration::from_secs(1), "the sink still waits");
+        assert!(before.elapsed() < Duration::from_secs(20), "the sink still waits");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -483,11 +485,13 @@ async fn nobody_there_is_said_at_once() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let about = HostConfig { schemes: vec![Scheme::Http], ..HostConfig::default() };
     let config = rbuild::registry::Config { hosts: [(gone.to_string(), about)].into(), ..Default::default() };
-    let client = Registry::new(config, Default::default(), Limits::default());
+    // A second try would come after a minute.
+    let limits = Limits { first_wait: Duration::from_secs(60), ..Limits::default() };
+    let client = Registry::new(config, Default::default(), limits);
     let before = Instant::now();
     let error = resolve(&client, &format!("{gone}/a").parse().unwrap()).await.unwrap_err();
     assert!(told(&error).contains("Connection refused"), "{}", told(&error));
-    assert!(before.elapsed() < Duration::from_millis(900), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

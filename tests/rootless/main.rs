@@ -9,6 +9,7 @@ mod ends;
 #[path = "../daemon/fixture.rs"]
 #[allow(dead_code, reason = "only what buildx needs")]
 mod fixture;
+mod limits;
 mod owners;
 mod same;
 #[path = "../registry/server.rs"]

@@ -85,6 +85,13 @@ impl Statement {
     }
 }
 
+/// The statement in which the byte at `at` is.
+pub(crate) fn around(instructions: &[Arc<Instruction>], at: usize) -> Option<&Statement> {
+    let after = instructions.partition_point(|instruction| instruction.statement.span.start <= at);
+    let last = &instructions.get(after.checked_sub(1)?)?.statement;
+    (at <= last.span.end).then_some(last)
+}
+
 /// A document written below its instruction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heredoc {
@@ -204,10 +211,21 @@ pub struct Run {
     pub command: Command,
     /// Each `--mount` value.
     pub mounts: Vec<Mount>,
+    /// Each `--device` value.
+    pub devices: Vec<Device>,
     /// `--network`.
     pub network: RunNetwork,
     /// `--security=insecure`.
     pub insecure: bool,
+}
+
+/// `RUN --device`: by its CDI name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// `vendor/class=name`, or one of the forms that mean several.
+    pub name: String,
+    /// Its absence is an error.
+    pub required: bool,
 }
 
 /// `RUN --network`.

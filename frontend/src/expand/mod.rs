@@ -114,6 +114,13 @@ pub struct ExpandError {
 
 /// Replaces the variables of `word` by values of `env`, and takes its quotes and escapes away.
 pub fn expand(word: &str, env: &dyn Env, mode: Mode) -> Result<Expanded, ExpandError> {
+    // Most words say what they mean.
+    let has_meaning = |c: char| c == '$' || c == mode.escape || mode.quotes != Quotes::Plain && matches!(c, '\'' | '"');
+    if !word.contains(has_meaning) {
+        let mut piece = Piece::default();
+        piece.loose(word);
+        return Ok(Expanded { text: piece.text, blanks: piece.blanks, ..Expanded::default() });
+    }
     let mut reader = Reader { rest: word, env, mode, depth: 0, used: BTreeSet::new(), undefined: BTreeSet::new() };
     match reader.until(None, false) {
         Ok(piece) => {

@@ -76,12 +76,7 @@ pub(crate) fn filter(
     instructions: &[Arc<Instruction>],
     checks: &Checks,
 ) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-    let around = |lint: &Diagnostic| {
-        let at = lint.span().start;
-        let after = instructions.partition_point(|instruction| instruction.statement.span.start <= at);
-        let last = instructions.get(after.checked_sub(1)?).map(|instruction| &instruction.statement);
-        last.filter(|statement| at <= statement.span.end)
-    };
+    let around = |lint: &Diagnostic| crate::ast::around(instructions, lint.span().start);
     let is_skipped = |lint: &Diagnostic| {
         around(lint).is_some_and(|statement| {
             let options = statement.comments.iter().filter_map(|comment| comment.text.strip_prefix("check="));
@@ -97,6 +92,7 @@ pub(crate) fn filter(
     let mut told: Vec<Diagnostic> =
         lints.into_iter().filter(|lint| checks.tells(lint.code) && !is_skipped(lint)).collect();
     told.sort_by_key(|lint| lint.span().start);
+    told.iter_mut().for_each(|lint| lint.find(instructions));
     if !checks.is_error || told.is_empty() {
         return Ok(told);
     }
@@ -107,7 +103,9 @@ pub(crate) fn filter(
         }
     }
     let message = format!("lint violation found for rules: {}", rules.join(", "));
-    told.push(Diagnostic::error("lint-violation", told[0].span(), message));
+    let mut error = Diagnostic::error("lint-violation", told[0].span(), message);
+    error.instruction = told[0].instruction;
+    told.push(error);
     Err(told)
 }
 

@@ -23,14 +23,15 @@ pub(crate) fn ignored(span: Span, command: &str, source: &str, patterns: &[Strin
 
 /// Whether a pattern matches a path, or a directory above it.
 fn matches_path_or_parent(pattern: &str, path: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    ends.into_iter().any(|end| matches(&pattern, &path[..end].chars().collect::<Vec<char>>()))
+    let (pattern, path): (Vec<char>, Vec<char>) = (pattern.chars().collect(), path.chars().collect());
+    let ends = ends(&pattern, &path);
+    // Past the end of the path is where it ends itself.
+    ends.iter().enumerate().any(|(at, is_end)| *is_end && path.get(at).is_none_or(|c| *c == '/'))
 }
 
-/// Whether a pattern matches all of a path: `*` and `?` within a name, `**` over names, `[…]`, and `\` as escape.
-fn matches(mut pattern: &[char], path: &[char]) -> bool {
-    // All places that the pattern so far can end at, so that no pattern takes longer than its length times the path's.
+/// At which places of a path a pattern can end: `*` and `?` within a name, `**` over names, `[…]`, and `\` as escape.
+fn ends(mut pattern: &[char], path: &[char]) -> Vec<bool> {
+    // Those of the pattern so far, so that no pattern takes longer than its length times the path's.
     let mut ends = vec![false; path.len() + 1];
     ends[0] = true;
     while !pattern.is_empty() {
@@ -55,14 +56,16 @@ fn matches(mut pattern: &[char], path: &[char]) -> bool {
             }
             ['?', rest @ ..] => (one(&|c| c != '/', &ends), rest),
             ['[', rest @ ..] => {
-                let Some(end) = rest.iter().skip(1).position(|c| *c == ']').map(|at| at + 1) else { return false };
+                let Some(end) = rest.iter().skip(1).position(|c| *c == ']').map(|at| at + 1) else {
+                    return vec![false; path.len() + 1];
+                };
                 (one(&|c| c != '/' && contains(&rest[..end], c), &ends), &rest[end + 1..])
             }
             ['\\', wanted, rest @ ..] | [wanted, rest @ ..] => (one(&|c| c == *wanted, &ends), rest),
-            [] => return ends[path.len()],
+            [] => return ends,
         };
     }
-    ends[path.len()]
+    ends
 }
 
 /// Whether a character is in a set such as `a-z_`, or `^0-9` for all others.
@@ -111,6 +114,7 @@ mod tests {
             ("**x", "a/bx", true),
             ("a**", "a/b", true),
             (&"*a".repeat(200), &"a".repeat(199), false),
+            (&"*/".repeat(1000), &"a/".repeat(2000), false),
         ] {
             assert_eq!(matches_path_or_parent(pattern, path), expected, "{pattern} {path}");
         }

@@ -32,7 +32,8 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
         let statement = &instruction.statement;
         if statement.has_blank {
             let end = Span::new(statement.rest.span.end, statement.rest.span.end);
-            lints.push(Diagnostic::warning("NoEmptyContinuation", end, "Empty continuation line"));
+            let lint = Diagnostic::warning("NoEmptyContinuation", end, "Empty continuation line");
+            lints.push(Diagnostic { instruction: Some(end), ..lint });
         }
         description(instruction, lints);
         match &instruction.kind {
@@ -76,10 +77,16 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
 }
 
 fn is_upper(word: &str) -> bool {
+    if word.is_ascii() {
+        return !word.bytes().any(|byte| byte.is_ascii_lowercase());
+    }
     word.chars().flat_map(char::to_uppercase).eq(word.chars())
 }
 
 fn is_lower(word: &str) -> bool {
+    if word.is_ascii() {
+        return !word.bytes().any(|byte| byte.is_ascii_uppercase());
+    }
     word.chars().flat_map(char::to_lowercase).eq(word.chars())
 }
 
@@ -193,7 +200,7 @@ pub(crate) fn undefined<'a>(
     known: Option<&Variables>,
     lints: &mut Vec<Diagnostic>,
 ) {
-    for name in names.filter(|name| name.starts_with(|c: char| c.is_alphabetic() || c == '_')) {
+    for name in names {
         let mut lint = Diagnostic::warning("UndefinedVar", span, format!("Usage of undefined variable '${name}'"));
         if let Some(near) = nearest(name, known.into_iter().flat_map(Variables::iter).map(|(name, _)| name)) {
             lint.message.push_str(&format!(" (did you mean ${near}?)"));

@@ -38,14 +38,14 @@ pub(super) struct Scene<'a> {
 pub(super) struct Build<'a> {
     pub scene: &'a Scene<'a>,
     paper: Paper,
-    /// Lowered stages, by index.
-    states: BTreeMap<usize, StageState>,
+    /// Lowered stages, by index. In boxes, as a file may chain many stages and each is handed on.
+    states: BTreeMap<usize, Box<StageState>>,
     /// The build context, once it is there.
     pub context: Option<OutputRef>,
     /// How many stages still begin with each: the last one takes it.
-    followers: BTreeMap<usize, usize>,
+    followers: Vec<usize>,
     /// Files of lowered stages, by index.
-    outputs: BTreeMap<usize, Option<OutputRef>>,
+    outputs: Vec<Option<OutputRef>>,
     /// What else counts for what is in the image, by name.
     scans: BTreeMap<String, OutputRef>,
     /// Paths that were used.
@@ -56,12 +56,14 @@ pub(super) struct Build<'a> {
 }
 
 /// How often each stage is needed whole: by those that begin with it, and as the target.
-fn followers(scene: &Scene) -> BTreeMap<usize, usize> {
-    let mut followers = BTreeMap::from([(scene.stages.target, 1)]);
-    for index in scene.reachable {
-        if let Some(Base::Stage(base)) = scene.stages.all.get(*index).map(|stage| &stage.base) {
-            *followers.entry(*base).or_default() += 1;
-        }
+fn followers(scene: &Scene) -> Vec<usize> {
+    let mut followers = vec![0; scene.stages.all.len()];
+    let bases = scene.reachable.iter().filter_map(|index| match scene.stages.all.get(*index)?.base {
+        Base::Stage(base) => Some(base),
+        _ => None,
+    });
+    for stage in bases.chain([scene.stages.target]) {
+        followers.get_mut(stage).into_iter().for_each(|count| *count += 1);
     }
     followers
 }
@@ -79,7 +81,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnosti
         states: BTreeMap::new(),
         context: None,
         followers: followers(scene),
-        outputs: BTreeMap::new(),
+        outputs: vec![None; scene.stages.all.len()],
         scans: BTreeMap::new(),
         used: Used::default(),
         info: Arc::new(info),
@@ -113,13 +115,13 @@ impl<'a> Build<'a> {
                 Ok(None) => return,
                 Err(error) => return errors.push(error),
             },
-            Base::Scratch => from::scratch(self, stage.platform.as_ref()),
+            Base::Scratch => Box::new(from::scratch(self)),
             Base::Context(named) => match from::context(self, index, stage, named) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
             Base::Image(reference) => match from::image(self, stage, reference) {
-                Ok(state) => state,
+                Ok(state) => Box::new(state),
                 Err(error) => return errors.push(error),
             },
         };
@@ -149,7 +151,7 @@ impl<'a> Build<'a> {
         }
         lint::stage(&stage.commands, &state.config, &mut self.lints);
         if errors.len() == before {
-            self.outputs.insert(index, state.output);
+            self.outputs[index] = state.output;
             self.scan(index, &state);
             self.states.insert(index, state);
         }
@@ -172,8 +174,8 @@ impl<'a> Build<'a> {
 
     /// What a stage that begins with `base` begins with: a copy, or for the last one the thing itself, as a file may chain
     /// more stages than there is room for copies.
-    fn follow(&mut self, base: usize, span: Span) -> Result<Option<StageState>, Diagnostic> {
-        let Some(left) = self.followers.get_mut(&base) else { return Ok(None) };
+    fn follow(&mut self, base: usize, span: Span) -> Result<Option<Box<StageState>>, Diagnostic> {
+        let Some(left) = self.followers.get_mut(base) else { return Ok(None) };
         *left = left.saturating_sub(1);
         if *left == 0 {
             return Ok(self.states.remove(&base));
@@ -187,6 +189,9 @@ impl<'a> Build<'a> {
     fn command(&mut self, index: usize, state: &mut StageState, command: &Command) -> Result<(), Diagnostic> {
         let instruction = &command.instruction;
         let at = At { statement: &instruction.statement, trigger: command.trigger, stage: index };
+        // Most instructions take these along, in several places, however long they are.
+        let shell: usize = state.config.config.shell.iter().map(String::len).sum();
+        self.effort.spend(4 * (state.cwd.len() + shell), at.place(at.statement.span))?;
         match instruction.kind.as_ref() {
             Some(Kind::Arg(pairs)) => arg::arg(self, state, pairs, &at),
             Some(Kind::Env(pairs)) => arg::env(self, state, pairs, &at),
@@ -245,7 +250,8 @@ impl<'a> Build<'a> {
         let origin = about.span.map(|span| Origin {
             locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
         });
-        let mut description = BTreeMap::from([("llb.customname".to_string(), about.name)]);
+        let mut description = BTreeMap::new();
+        description.insert("llb.customname".to_string(), about.name);
         if let Some(command) = about.command {
             description.insert("com.docker.dockerfile.v1.command".into(), command);
         }
@@ -260,11 +266,13 @@ impl<'a> Build<'a> {
     }
 
     fn range(&self, span: Span) -> Range {
-        let position = |offset: usize| Position {
-            line: i32::try_from(self.scene.source.line_of(offset)).unwrap_or(i32::MAX),
-            character: i32::try_from(self.scene.source.column_of(offset)).unwrap_or(i32::MAX),
-        };
-        Range { start: position(span.start), end: position(span.end) }
+        let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let [start, end] = self
+            .scene
+            .source
+            .places_of(span)
+            .map(|(line, column)| Position { line: number(line), character: number(column) });
+        Range { start, end }
     }
 
     /// Adds a vertex as it is.
@@ -283,7 +291,7 @@ impl<'a> Build<'a> {
             Base::Scratch => Ok(None),
             Base::Stage(index) => {
                 self.use_stage(*index, sources);
-                Ok(self.outputs.get(index).copied().flatten())
+                Ok(self.outputs.get(*index).copied().flatten())
             }
             Base::Image(reference) => from::files(self, reference),
             Base::Context(named) => {
@@ -295,6 +303,10 @@ impl<'a> Build<'a> {
 
     /// Remembers which paths of a stage are read.
     fn use_stage(&mut self, index: usize, sources: Option<&[String]>) {
+        // Of others all is made anyway.
+        if !self.scene.stages.all.get(index).is_some_and(|stage| stage.is_replaced) {
+            return;
+        }
         let all = ["/".to_string()];
         let paths = sources.unwrap_or(&all).iter().map(|source| joined("/", source));
         self.used.stages.entry(index).or_default().extend(paths);
@@ -302,13 +314,25 @@ impl<'a> Build<'a> {
 
     /// Expands a word of an instruction.
     pub fn expand(&mut self, state: &StageState, word: &Spanned, at: &At) -> Result<Expanded, Diagnostic> {
-        let expanded = expand(&word.text, &state.env, Mode::words(self.scene.escape))
-            .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
-        self.effort.spend(expanded.text.len(), at.place(word.span))?;
+        self.expand_as(Mode::words(self.scene.escape), state, &word.text, word.span, at)
+    }
+
+    /// Expands a text that stands at `span`; what has no value is told of.
+    pub fn expand_as(
+        &mut self,
+        mode: Mode,
+        state: &StageState,
+        text: &str,
+        span: Span,
+        at: &At,
+    ) -> Result<Expanded, Diagnostic> {
+        let expanded =
+            expand(text, &state.env, mode).map_err(|error| Diagnostic::error("expansion", span, error.to_string()))?;
+        self.effort.spend(expanded.text.len(), at.place(span))?;
         if !expanded.undefined.is_empty() {
             let undeclared = expanded.undefined.iter().filter(|name| !state.arg_places.contains_key(*name));
             let known = self.effort.comparable(&state.env);
-            lint::undefined(at.place(word.span), undeclared, known, &mut self.lints);
+            lint::undefined(at.place(span), undeclared, known, &mut self.lints);
         }
         Ok(expanded)
     }

@@ -58,7 +58,7 @@ fn make_main(build: &mut Build, span: Span) -> Result<OutputRef, Diagnostic> {
             None => Err(Diagnostic::error("invalid-context", span, format!("the context {name} has no files"))),
         },
         remote => {
-            let made = remote.vertices(options.keeps_git_dir(), |op, inputs, name| {
+            let made = remote.vertices(options.checkout(), |op, inputs, name| {
                 build.add(op, inputs, None, About { name, ..About::internal("") })
             });
             let made = made.ok_or_else(|| Diagnostic::error("internal", span, "a remote context without vertices"))?;

@@ -9,7 +9,7 @@ use super::stage::StageState;
 use super::workdir::joined;
 use crate::ast::Copy;
 use crate::diagnostic::Diagnostic;
-use crate::expand::{expand, Mode};
+use crate::expand::Mode;
 use crate::ignore::clean;
 use crate::lint;
 use crate::source::{Span, Spanned};
@@ -48,7 +48,7 @@ pub(super) fn copy(
     // On a stage that is empty there is nothing to stack the copy on.
     let links = copy.link && chmod.is_empty() && state.output.is_some();
     let base = if copy.link && chmod.is_empty() { None } else { state.output };
-    let mut actions = Actions::new(base);
+    let mut actions = Actions::new(base, sources.len() + copy.documents.len());
     let (mode, mode_str) = mode(&chmod, copy.chmod.as_ref().map_or(at.statement.span, |flag| flag.span))?;
     let owner = match &copy.chown {
         Some(flag) if !chown.is_empty() => Some(owner(&chown, actions.base, flag.span)?),
@@ -64,6 +64,10 @@ pub(super) fn copy(
         exclude: copy.excludes.iter().map(|pattern| pattern.text.clone()).collect(),
         ..FileCopy::default()
     };
+    // Each of the copies has these.
+    let shared = common.dest.len() + common.exclude.iter().map(|pattern| pattern.len() + 32).sum::<usize>();
+    let copies = sources.len() + copy.documents.len();
+    build.effort.spend(shared.saturating_mul(copies), at.place(at.statement.span))?;
     let mut files = None;
     for ((source, word), remote) in sources.iter().zip(&copy.sources).zip(&remotes) {
         if let Some(remote) = remote {
@@ -96,9 +100,7 @@ pub(super) fn copy(
         let document = &at.statement.heredocs[*index];
         let mut data = document.document();
         if document.expand {
-            let expanded = expand(&data, &state.env, Mode::document());
-            data = expanded.map_err(|error| Diagnostic::error("expansion", document.word, error.to_string()))?.text;
-            build.effort.spend(data.len(), at.place(document.word))?;
+            data = build.expand_as(Mode::document(), state, &data, document.word, at)?.text;
         }
         let path = joined("/", &document.name);
         let file = inline(build, &path, 0o644, data.into_bytes());
@@ -152,10 +154,11 @@ struct Actions {
 }
 
 impl Actions {
-    fn new(base: Option<OutputRef>) -> Actions {
+    /// No copies yet, on `base`, and room for so many: they are large.
+    fn new(base: Option<OutputRef>, copies: usize) -> Actions {
         let mut inputs = Inputs::default();
         let base = inputs.index(base).map_or(ActionInput::Scratch, ActionInput::Input);
-        Actions { base, inputs, actions: Vec::new() }
+        Actions { base, inputs, actions: Vec::with_capacity(copies) }
     }
 
     fn copy(&mut self, from: Option<OutputRef>, copy: FileCopy) {
@@ -237,7 +240,7 @@ fn has_wildcard(path: &str) -> bool {
 }
 
 /// The value of `--chmod`: octal, or symbolic as chmod(1) has it.
-fn mode(text: &str, span: Span) -> Result<(Option<u32>, String), Diagnostic> {
+pub(super) fn mode(text: &str, span: Span) -> Result<(Option<u32>, String), Diagnostic> {
     if text.is_empty() {
         return Ok((None, String::new()));
     }
@@ -264,7 +267,8 @@ pub(super) fn owner(text: &str, input: ActionInput, span: Span) -> Result<ChownO
     let one = |name: &str| match name.parse::<i32>() {
         _ if name == "root" => Ok(Some(UserOpt::Id(0))),
         Ok(id) if id >= 0 => Ok(Some(UserOpt::Id(id.unsigned_abs()))),
-        _ if name.is_empty() => Ok(None),
+        // As in `5:` and `:5`.
+        _ if name.is_empty() => Ok(Some(UserOpt::Id(0))),
         _ if input == ActionInput::Scratch => {
             let help = format!("{name} cannot be looked up, as there is no /etc/passwd to look in: use numbers");
             Err(Diagnostic::error("unknown-user", span, "invalid user index -1").with_help(help))
@@ -339,7 +343,8 @@ mod tests {
             ("root:root", id(0), id(0)),
             ("app", name("app"), None),
             ("app:www", name("app"), name("www")),
-            (":5", None, id(5)),
+            (":5", id(0), id(5)),
+            ("5:", id(5), id(0)),
         ] {
             assert_eq!(
                 owner(text, ActionInput::Input(0), Span::default()).unwrap(),

@@ -7,8 +7,9 @@ use super::stage::StageState;
 use crate::ast::quote;
 use crate::config::Empty;
 use crate::diagnostic::Diagnostic;
+use crate::expand::{expand, Mode};
 use crate::lint;
-use crate::source::Spanned;
+use crate::source::{Span, Spanned};
 
 /// Declares ports.
 pub(super) fn expose(build: &mut Build, state: &mut StageState, words: &[Spanned], at: &At) -> Result<(), Diagnostic> {
@@ -16,18 +17,32 @@ pub(super) fn expose(build: &mut Build, state: &mut StageState, words: &[Spanned
     words.sort_by(|a, b| a.text.cmp(&b.text));
     let mut ports = Vec::new();
     for word in &words {
-        for spec in build.expand(state, word, at)?.words() {
+        // Variables without a value are no finding here, as one may stand for no port at all.
+        let expanded = expand(&word.text, &state.env, Mode::words(build.scene.escape))
+            .map_err(|error| Diagnostic::error("expansion", word.span, error.to_string()))?;
+        build.effort.spend(expanded.text.len(), at.place(word.span))?;
+        for spec in expanded.words() {
             lint::port(at.place(word.span), spec, &mut build.lints);
-            let parsed = parse(spec).map_err(|reason| {
-                let message = format!("invalid port: {}: {reason}", quote(spec));
-                Diagnostic::error("invalid-port", word.span, message)
-            })?;
+            let parsed = self::ports(spec, word.span)?;
+            // A few letters may mean all ports there are.
+            build.effort.spend(parsed.iter().map(|port| port.len() + 32).sum(), at.place(word.span))?;
             ports.extend(parsed);
         }
     }
     state.config.config.exposed_ports.extend(ports.iter().map(|port| (port.clone(), Empty {})));
     state.config.commit(format!("EXPOSE [{}]", ports.join(" ")), false, build.scene.epoch);
     Ok(())
+}
+
+/// The ports that `spec` means, each with its protocol.
+///
+/// # Errors
+/// It means none.
+pub(super) fn ports(spec: &str, span: Span) -> Result<Vec<String>, Diagnostic> {
+    parse(spec).map_err(|reason| {
+        let message = format!("invalid port: {}: {reason}", quote(spec));
+        Diagnostic::error("invalid-port", span, message)
+    })
 }
 
 /// Reads `[[ip:]host:]port[-port][/protocol]`; only the container's side counts.

@@ -17,9 +17,9 @@ use crate::reference::pinned;
 use crate::stages::{Base, Stage};
 use crate::variables::Variables;
 
-/// A stage that begins with nothing.
-pub(super) fn scratch(build: &Build, platform: Option<&Platform>) -> StageState {
-    let platform = platform.unwrap_or(build.scene.options.platform()).clone();
+/// A stage that begins with nothing. It is for the target's platform, whatever its FROM says: nothing has no other.
+pub(super) fn scratch(build: &Build) -> StageState {
+    let platform = build.scene.options.platform().clone();
     state(None, ImageConfig::scratch(&platform), platform)
 }
 
@@ -52,7 +52,7 @@ pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result
         };
         let about = About {
             name: state.next_name(&format!("FROM {name}")),
-            command: Some(stage.text.clone()),
+            command: Some(stage.from.statement.text.clone()),
             span: Some(stage.span),
             ignore_cache: false,
             group: None,
@@ -134,11 +134,15 @@ pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
     if !has_path {
         state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
     }
-    state.env_places.clear();
-    for (place, pair) in state.config.config.env.clone().into_iter().enumerate() {
-        let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
-        state.set_env(name, value);
-        state.env_places.entry(name.to_string()).or_insert(place);
+    // A stage without arguments hands on exactly these variables.
+    let has_them = matches!(stage.base, Base::Stage(_)) && state.args.is_empty();
+    if !has_them {
+        state.env_places.clear();
+        for (place, pair) in state.config.config.env.clone().into_iter().enumerate() {
+            let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
+            state.set_env(name, value);
+            state.env_places.entry(name.to_string()).or_insert(place);
+        }
     }
     if !state.config.config.working_dir.is_empty() {
         state.cwd = super::workdir::joined("/", &state.config.config.working_dir);

@@ -8,6 +8,7 @@ use crate::ast::{quote, Command, Kind, Pair};
 use crate::config::{Empty, HealthConfig};
 use crate::diagnostic::Diagnostic;
 use crate::parser::go_duration;
+use crate::source::Span;
 
 /// Changes the configuration.
 pub(super) fn meta(build: &mut Build, state: &mut StageState, kind: &Kind, at: &At) -> Result<(), Diagnostic> {
@@ -32,9 +33,7 @@ pub(super) fn meta(build: &mut Build, state: &mut StageState, kind: &Kind, at: &
         }
         Kind::StopSignal(word) => {
             let signal = build.text(state, word, at)?;
-            if !is_signal(&signal) {
-                return Err(Diagnostic::error("invalid-signal", word.span, format!("invalid signal: {signal}")));
-            }
+            self::signal(&signal, word.span)?;
             state.config.config.stop_signal.clone_from(&signal);
             format!("STOPSIGNAL {signal}")
         }
@@ -98,6 +97,17 @@ pub(super) fn meta(build: &mut Build, state: &mut StageState, kind: &Kind, at: &
     };
     state.config.commit(created_by, false, build.scene.epoch);
     Ok(())
+}
+
+/// Whether a text names a signal.
+///
+/// # Errors
+/// It names none.
+pub(super) fn signal(text: &str, span: Span) -> Result<(), Diagnostic> {
+    if is_signal(text) {
+        return Ok(());
+    }
+    Err(Diagnostic::error("invalid-signal", span, format!("invalid signal: {text}")))
 }
 
 fn label(build: &mut Build, state: &mut StageState, pairs: &[Pair], at: &At) -> Result<String, Diagnostic> {

@@ -10,8 +10,11 @@ mod arg;
 mod build;
 mod context;
 mod copy;
+mod epoch;
 mod expose;
+mod fields;
 mod from;
+mod literal;
 mod meta;
 mod mount;
 mod paper;
@@ -22,13 +25,17 @@ mod stage;
 mod survey;
 mod workdir;
 
+pub use epoch::TimeQuery;
+
 use std::collections::{BTreeMap, HashMap};
 
+use solver::graph::op::SourceOp;
 use solver::graph::{Graph, GraphBuilder, OutputRef, Platform};
 
 use crate::ast::{Ast, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostic;
+use crate::expand::Env;
 use crate::lint::{self, Checks};
 use crate::options::Options;
 use crate::reference::normalise_reference;
@@ -49,6 +56,8 @@ struct Answers {
     images: HashMap<(String, Platform), ImageAnswer>,
     /// What ignore files of the client's directories say.
     ignores: HashMap<String, Vec<String>>,
+    /// How old commits and files of the web are, if they have a date.
+    times: Vec<(SourceOp, Option<i64>)>,
 }
 
 /// How far a lowering has come.
@@ -67,6 +76,8 @@ pub enum Query {
     Image(ImageQuery),
     /// What the ignore file of a named context leaves out.
     Ignore(IgnoreQuery),
+    /// How old something is.
+    Time(TimeQuery),
 }
 
 impl Query {
@@ -75,6 +86,7 @@ impl Query {
         match self {
             Query::Image(query) => query.span,
             Query::Ignore(query) => query.span,
+            Query::Time(query) => query.span,
         }
     }
 }
@@ -132,6 +144,8 @@ pub struct Lowered {
     pub targets: Vec<Target>,
     /// What is doubtful, in file order.
     pub lints: Vec<Diagnostic>,
+    /// The time of all that is written, if the build or the Dockerfile says one; seconds since 1970.
+    pub epoch: Option<i64>,
 }
 
 /// An image to be.
@@ -194,6 +208,11 @@ impl Lowering {
         self.answers.ignores.insert(query.directory.clone(), patterns);
     }
 
+    /// Gives the time that a query of [`Step::Need`] asks for, in seconds since 1970; `None` if there is none.
+    pub fn answer_time(&mut self, query: &TimeQuery, time: Option<i64>) {
+        self.answers.times.push((query.source().clone(), time));
+    }
+
     /// Gives the image that a query of [`Step::Need`] asks for.
     pub fn answer(&mut self, query: &ImageQuery, answer: ImageAnswer) {
         self.answers.images.insert((query.reference.clone(), query.platform.clone()), answer);
@@ -220,6 +239,13 @@ impl Lowering {
             }
             Err(mut errors) => {
                 errors.sort_by_key(|error| error.span().start);
+                // Whoever mends what keeps the file from being lowered wants to mend these too.
+                let is_new = |error: &Diagnostic| {
+                    !errors.iter().any(|known| known.message == error.message && known.span() == error.span())
+                };
+                let more: Vec<Diagnostic> = literal::errors(&self.ast).into_iter().filter(is_new).collect();
+                errors.extend(more);
+                errors.iter_mut().for_each(|error| error.find(&self.ast.instructions));
                 let told = lint::filter(lints, &self.ast.instructions, &checks).unwrap_or_else(|told| told);
                 errors.extend(told.into_iter().filter(|lint| !lint.is_error()));
                 Err(errors)
@@ -230,7 +256,7 @@ impl Lowering {
     /// Lowers for each platform; what they have in common is there once.
     fn lower(&self, lints: &mut Vec<Diagnostic>) -> Result<Step, Vec<Diagnostic>> {
         let mut needs: Vec<Query> = Vec::new();
-        let (mut graph, mut targets) = (GraphBuilder::new(), Vec::new());
+        let (mut graph, mut targets, mut epoch) = (GraphBuilder::new(), Vec::new(), None);
         for (number, options) in self.options.for_each_platform().iter().enumerate() {
             let mut found = Vec::new();
             let lowered = self.lower_one(options, &mut graph, &mut found);
@@ -239,7 +265,10 @@ impl Lowering {
                 lints.append(&mut found);
             }
             match lowered? {
-                Ok(target) => targets.push(target),
+                Ok((target, of_all)) => {
+                    targets.push(target);
+                    epoch = of_all;
+                }
                 Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
             }
         }
@@ -252,7 +281,20 @@ impl Lowering {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![Diagnostic::error("internal", Span::default(), format!("the graph is not valid: {error}{cause}"))]
         })?;
-        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new() }))
+        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new(), epoch }))
+    }
+
+    /// The stages with the triggers of their bases, and the configurations of these, once all is known that they need.
+    ///
+    /// # Errors
+    /// As [`step`](Lowering::step) has them.
+    pub(crate) fn surveyed(
+        &self,
+        options: &Options,
+    ) -> Result<(Stages, BTreeMap<usize, ImageConfig>), Vec<Diagnostic>> {
+        let mut stages = Stages::resolve(&self.ast, options, &mut Vec::new())?;
+        let survey = survey::survey(&mut stages, options, &self.answers, self.ast.directives.escape)?;
+        Ok((stages, survey.bases))
     }
 
     /// Adds the vertices for one platform to `graph`, or answers what must be known first.
@@ -261,11 +303,26 @@ impl Lowering {
         options: &Options,
         graph: &mut GraphBuilder,
         lints: &mut Vec<Diagnostic>,
-    ) -> Result<Result<Target, Vec<Query>>, Vec<Diagnostic>> {
+    ) -> Result<Result<(Target, Option<i64>), Vec<Query>>, Vec<Diagnostic>> {
         let mut stages = Stages::resolve(&self.ast, options, lints)?;
+        let found = epoch::epoch(&self.ast, &stages, options, &self.answers).map_err(|error| vec![error])?;
+        let (epoch, time) = match found {
+            Ok(epoch) => (epoch, None),
+            Err(query) => (None, Some(Query::Time(query))),
+        };
+        // Stages that take the variable get the number, whatever stood for it.
+        let mut numbered = options.clone();
+        let text = epoch.map(|epoch| epoch.to_string()).unwrap_or_default();
+        match numbered.build_args.get_mut(epoch::NAME) {
+            Some(given) => *given = text,
+            None if stages.globals.value(epoch::NAME).is_some() => stages.globals.set(epoch::NAME, &text),
+            None => {}
+        }
+        let options = &numbered;
         let survey = survey::survey(&mut stages, options, &self.answers, self.ast.directives.escape)?;
-        if !survey.needs.is_empty() {
-            return Ok(Err(survey.needs));
+        let needs: Vec<Query> = survey.needs.into_iter().chain(time).collect();
+        if !needs.is_empty() {
+            return Ok(Err(needs));
         }
         let scene = build::Scene {
             source: &self.source,
@@ -274,11 +331,11 @@ impl Lowering {
             answers: &self.answers,
             reachable: &survey.reachable,
             escape: self.ast.directives.escape,
-            epoch: epoch(options).map_err(|error| vec![error])?,
+            epoch,
         };
         let (target, mut found) = build::build(&scene)?.finish(graph)?;
         lints.append(&mut found);
-        Ok(Ok(target))
+        Ok(Ok((target, epoch)))
     }
 
     /// Whether the file is written for this frontend: what another one makes of it cannot be known.
@@ -314,18 +371,5 @@ impl Lowering {
             let message = format!("failed to parse check options: invalid check option {}", crate::ast::quote(&option));
             Diagnostic::error("invalid-check", span, message)
         })
-    }
-}
-
-/// The time of all that is written, from the options or the build argument.
-fn epoch(options: &Options) -> Result<Option<i64>, Diagnostic> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    match options.build_args.get(NAME).filter(|value| !value.is_empty()) {
-        _ if options.source_date_epoch.is_some() => Ok(options.source_date_epoch),
-        None => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            let message = format!("invalid {NAME}: {text}");
-            Diagnostic::error("invalid-epoch", Span::default(), message).with_help("give it as seconds since 1970")
-        }),
     }
 }

@@ -2,16 +2,17 @@
 
 use solver::graph::op::{
     ActionInput, ChownOpt, ContentCache, FileAction, FileActionKind, FileOp, Mount, MountKind, Op, SecretEnv,
-    SecretMount, Sharing, UserOpt,
+    SecretMount, UserOpt,
 };
 use solver::graph::{OutputIndex, OutputRef};
 
 use super::build::{About, At, Build, Inputs};
+use super::fields::Fields;
 use super::stage::StageState;
 use super::workdir::joined;
 use crate::ast::{self, quote};
 use crate::diagnostic::Diagnostic;
-use crate::expand::{expand, Mode};
+use crate::expand::Mode;
 use crate::ignore::clean;
 use crate::stages::Base;
 
@@ -54,25 +55,6 @@ pub(super) fn read_only(input: Option<usize>, selector: &str, dest: &str) -> Mou
     Mount { selector: selector.to_string(), readonly: true, ..read_write(input, dest) }
 }
 
-/// The fields of one `--mount`, variables replaced.
-#[derive(Default)]
-struct Fields {
-    kind: String,
-    from: String,
-    source: String,
-    target: String,
-    id: String,
-    sharing: Option<Sharing>,
-    readonly: Option<bool>,
-    required: bool,
-    size: i64,
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    /// The variable a secret becomes; empty is its id.
-    env: Option<String>,
-}
-
 /// Adds what one `--mount` asks for.
 pub(super) fn mount(
     build: &mut Build,
@@ -82,9 +64,8 @@ pub(super) fn mount(
     mounts: &mut Mounts,
     at: &At,
 ) -> Result<(), Diagnostic> {
-    let fields = read(build, state, mount)?;
+    let fields = read(build, state, mount, at)?;
     let wrong = |message: String| Diagnostic::error("invalid-mount", mount.span, message);
-    check(&fields).map_err(wrong)?;
     match fields.kind.as_str() {
         "secret" => return secret(&fields, mounts).map_err(wrong),
         "ssh" => {
@@ -140,97 +121,22 @@ pub(super) fn mount(
     Ok(())
 }
 
-/// Reads the fields of a mount; later ones of the same key count.
-fn read(build: &mut Build, state: &StageState, mount: &ast::Mount) -> Result<Fields, Diagnostic> {
+/// The fields of a mount, variables replaced.
+fn read(build: &mut Build, state: &StageState, mount: &ast::Mount, at: &At) -> Result<Fields, Diagnostic> {
+    let mode = Mode::words(build.scene.escape);
     let wrong = |message: String| Diagnostic::error("invalid-mount", mount.span, message);
-    let mut fields = Fields { kind: "bind".into(), ..Fields::default() };
-    for field in &mount.fields {
-        let key = field.key.as_str();
-        let value = match &field.value {
+    let mut fields = Vec::new();
+    for ast::MountField { key, value } in &mount.fields {
+        let value = match value {
             Some(value) if key != "from" => {
-                let expanded = expand(value, &state.env, Mode::words(build.scene.escape));
-                Some(expanded.map_err(|error| wrong(error.to_string()))?.text)
+                let expanded = build.expand_as(mode, state, value, mount.span, at);
+                Some(expanded.map_err(|error| Diagnostic { code: "invalid-mount", ..error })?.text)
             }
             value => value.clone(),
         };
-        let text = value.clone().unwrap_or_default();
-        let switch = || match value.as_deref().map(str::to_lowercase).as_deref() {
-            None | Some("true" | "1" | "t") => Ok(true),
-            Some("false" | "0" | "f") => Ok(false),
-            Some(_) => Err(wrong(format!("invalid value for {key}: {text}"))),
-        };
-        let number = |radix| {
-            u32::from_str_radix(&text, radix).map(Some).map_err(|_| wrong(format!("invalid value {text} for {key}")))
-        };
-        match key {
-            "type" => fields.kind = text.to_lowercase(),
-            "from" => fields.from = text,
-            "source" | "src" => fields.source = text,
-            "target" | "dst" | "destination" => fields.target = text,
-            "id" => fields.id = text,
-            "env" => fields.env = Some(text),
-            "readonly" | "ro" => fields.readonly = Some(switch()?),
-            "readwrite" | "rw" => fields.readonly = Some(!switch()?),
-            "required" => fields.required = switch()?,
-            "size" => fields.size = size(&text).ok_or_else(|| wrong(format!("invalid value for {key}: {text}")))?,
-            "mode" => fields.mode = number(8)?,
-            "uid" => fields.uid = number(10)?,
-            "gid" => fields.gid = number(10)?,
-            "sharing" => {
-                fields.sharing = Some(match text.to_lowercase().as_str() {
-                    "shared" => Sharing::Shared,
-                    "private" => Sharing::Private,
-                    "locked" => Sharing::Locked,
-                    _ => {
-                        let error = wrong(format!("unsupported sharing value {}", quote(&text)));
-                        return Err(error.suggesting(&text, ["shared", "private", "locked"]));
-                    }
-                });
-            }
-            _ => {}
-        }
+        fields.push((key.as_str(), value));
     }
-    if !["bind", "cache", "tmpfs", "secret", "ssh"].contains(&fields.kind.as_str()) {
-        let error = wrong(format!("unsupported mount type {}", quote(&fields.kind)));
-        return Err(error.suggesting(&fields.kind, ["bind", "cache", "tmpfs", "secret", "ssh"]));
-    }
-    let keys = mount.fields.iter().map(|field| field.key.as_str());
-    for (kinds, key) in [(&["secret", "ssh"][..], "required"), (&["tmpfs"], "size"), (&["secret"], "env")] {
-        if !kinds.contains(&fields.kind.as_str()) && keys.clone().any(|known| known == key) {
-            return Err(wrong(format!("unexpected key '{key}' for mount type '{}'", fields.kind)));
-        }
-    }
-    Ok(fields)
-}
-
-/// Which fields go together.
-fn check(fields: &Fields) -> Result<(), String> {
-    let kind = fields.kind.as_str();
-    if matches!(kind, "bind" | "tmpfs") {
-        for (name, is_set) in
-            [("mode", fields.mode.is_some()), ("uid", fields.uid.is_some()), ("gid", fields.gid.is_some())]
-        {
-            if is_set {
-                return Err(format!("{name} not allowed for {} type mounts", quote(kind)));
-            }
-        }
-    }
-    if fields.sharing.is_some() && kind != "cache" {
-        return Err(match kind {
-            "secret" => "secret mount should not define sharing".into(),
-            _ => format!("invalid cache sharing set for {kind} mount"),
-        });
-    }
-    match kind {
-        "secret" if !fields.from.is_empty() => Err("secret mount should not have a from".into()),
-        "secret" if !fields.source.is_empty() && !fields.id.is_empty() => Err("both source and id can't be set".into()),
-        "secret" if fields.source.is_empty() && fields.id.is_empty() && fields.target.is_empty() => {
-            Err("invalid secret mount. one of source, target required".into())
-        }
-        "ssh" if !fields.source.is_empty() => Err("ssh does not support source".into()),
-        "ssh" if !fields.from.is_empty() => Err("ssh mount should not have a from".into()),
-        _ => Ok(()),
-    }
+    Fields::read(&fields).map_err(wrong)
 }
 
 fn options(fields: &Fields, id: String, mode: u32) -> SecretMount {
@@ -285,49 +191,4 @@ fn owned_directory(build: &mut Build, tree: Option<OutputRef>, fields: &Fields) 
     let action = FileAction { input, secondary: ActionInput::Scratch, output: Some(OutputIndex(0)), kind };
     let op = Op::File(FileOp { actions: vec![action] });
     build.add(op, inputs.0, None, About::internal("setting cache mount permissions"))
-}
-
-/// Bytes, with `k`, `m`, `g`, `t` for powers of 1024.
-fn size(text: &str) -> Option<i64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim_end();
-    let scale = match lower[number.len()..].trim_start() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        "p" | "pb" | "pib" => 50,
-        _ => return None,
-    };
-    match number.split_once('.') {
-        None => number.parse::<i64>().ok().filter(|size| *size >= 0)?.checked_mul(1 << scale),
-        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // a fraction is never exact
-        Some(_) => {
-            number.parse::<f64>().ok().filter(|size| *size >= 0.0).map(|size| (size * (1_i64 << scale) as f64) as i64)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("100", Some(100)),
-            ("64m", Some(64 << 20)),
-            ("1.5k", Some(1536)),
-            ("2 GB", Some(2 << 30)),
-            ("1GiB", Some(1 << 30)),
-            ("x", None),
-            ("1q", None),
-            ("-1", None),
-            ("", None),
-        ] {
-            assert_eq!(size(text), expected, "{text}");
-        }
-    }
 }

@@ -8,9 +8,9 @@ use solver::graph::{GraphBuilder, NewVertex, OutputIndex, OutputRef, VertexId};
 
 use super::context::{follow, Used};
 
-/// Numbered vertices, inputs before users.
+/// Numbered vertices, inputs before users. In boxes: they are large, and the list grows.
 #[derive(Default)]
-pub(super) struct Paper(Vec<Note>);
+pub(super) struct Paper(Vec<Box<Note>>);
 
 struct Note {
     vertex: NewVertex,
@@ -44,14 +44,16 @@ impl Paper {
     fn put(&mut self, note: Note) -> VertexId {
         let mut number = [0; 32];
         number[..8].copy_from_slice(&(self.0.len() as u64).to_le_bytes());
-        self.0.push(note);
+        self.0.push(Box::new(note));
         VertexId(number)
     }
 
     /// Adds all vertices to `graph`; what gives an output's name there.
     pub fn finish(self, used: &Used, graph: &mut GraphBuilder) -> impl Fn(OutputRef) -> OutputRef {
         let mut names = Vec::with_capacity(self.0.len());
-        for Note { mut vertex, wants, unites } in self.0 {
+        graph.reserve(self.0.len());
+        for note in self.0 {
+            let Note { mut vertex, wants, unites } = *note;
             let paths = match wants {
                 Wants::AsSaid => None,
                 Wants::OfContext => Some(&used.context),

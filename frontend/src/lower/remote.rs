@@ -27,6 +27,10 @@ impl Remote {
     /// # Errors
     /// It is a repository, and what it says of it makes no sense.
     pub fn of(source: &str, span: Span) -> Result<Option<Remote>, Diagnostic> {
+        // Every address has one.
+        if !source.contains(':') {
+            return Ok(None);
+        }
         let git = GitRef::parse(source)
             .map_err(|error| Diagnostic::error("invalid-git-ref", span, error.to_string()))?
             .filter(|git| !git.may_be_path);

@@ -1,13 +1,15 @@
 //! RUN: a process over the stage's files.
 
-use solver::graph::op::{ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security};
+use solver::graph::op::{
+    CdiDevice, ContentCache, HostIp, Meta, Mount, MountKind, Network, Op, ProxyEnv, RunOp, Security,
+};
 use solver::graph::{LinuxResources, OutputIndex};
 
 use super::build::{About, At, Build, Inputs};
 use super::copy::inline;
 use super::mount::{self, Mounts};
 use super::stage::StageState;
-use crate::ast::{Command, Heredoc, Run, RunNetwork};
+use crate::ast::{Command, Device, Heredoc, Run, RunNetwork};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{Env, Mode};
 
@@ -100,7 +102,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         mount.input = ordered.index(mount.input.map(|index| inputs.0[index]));
     }
     let op = RunOp {
-        meta,
+        meta: Box::new(meta),
         secret_env,
         mounts,
         network: match network {
@@ -109,7 +111,7 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
             RunNetwork::Host => Network::Host,
         },
         security: if run.insecure { Security::Insecure } else { Security::Sandbox },
-        devices: Vec::new(),
+        devices: run.devices.iter().map(device).collect(),
     };
     let display = state.display_with(&masked, &shown, Mode::display(build.scene.escape));
     let resources = Some(options.resources.clone()).filter(|limits| *limits != LinuxResources::default());
@@ -119,6 +121,10 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
     let created_by = format!("RUN {} # buildkit", with_args(state, &args));
     state.config.commit(created_by, true, build.scene.epoch);
     Ok(())
+}
+
+fn device(device: &Device) -> CdiDevice {
+    CdiDevice { name: device.name.clone(), optional: !device.required }
 }
 
 /// A command line for the stage's shell.

@@ -1,6 +1,6 @@
 //! What the target needs: which stages, and which images must be known for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use solver::graph::Platform;
@@ -16,11 +16,14 @@ use crate::source::Span;
 use crate::stages::{Base, Command, Stages};
 
 /// What the target needs.
+#[derive(Default)]
 pub(super) struct Survey {
     /// Stages.
     pub reachable: BTreeSet<usize>,
     /// What is not known yet.
     pub needs: Vec<Query>,
+    /// What is known of the images that stages begin with, by stage.
+    pub bases: BTreeMap<usize, ImageConfig>,
 }
 
 struct Walk<'a> {
@@ -42,7 +45,7 @@ pub(super) fn survey(
     escape: char,
 ) -> Result<Survey, Vec<Diagnostic>> {
     let target = stages.target;
-    let survey = Survey { reachable: BTreeSet::new(), needs: Vec::new() };
+    let survey = Survey::default();
     let mut walk = Walk { stages, options, answers, escape, survey, todo: vec![target], errors: Vec::new() };
     if options.all_stages {
         walk.todo.extend(0..walk.stages.all.len());
@@ -78,20 +81,33 @@ impl Walk<'_> {
             }
             Base::Image(reference) => {
                 let platform = platform.unwrap_or_else(|| self.options.platform().clone());
-                self.image(reference, platform, span).map(|config| config.config.on_build).unwrap_or_default()
+                let config = self.image(reference, platform, span);
+                self.triggers_of(index, config)
             }
             // Triggers of a stage's stand-in belong to whoever made it.
             Base::Context(named) => {
                 let platform = platform.unwrap_or_else(|| self.options.platform().clone());
                 let config = self.context(&named, platform, span);
                 let is_replaced = self.stages.all[index].is_replaced;
-                config.filter(|_| !is_replaced).map(|config| config.config.on_build).unwrap_or_default()
+                let triggers = self.triggers_of(index, config);
+                if is_replaced {
+                    Vec::new()
+                } else {
+                    triggers
+                }
             }
         };
         self.add_triggers(index, &triggers);
-        for command in self.stages.all[index].commands.clone() {
-            self.command(index, &command);
-        }
+        let commands = std::mem::take(&mut self.stages.all[index].commands);
+        commands.iter().for_each(|command| self.command(index, command));
+        self.stages.all[index].commands = commands;
+    }
+
+    /// Keeps the configuration of a stage's base; its triggers.
+    fn triggers_of(&mut self, index: usize, config: Option<ImageConfig>) -> Vec<String> {
+        let triggers = config.as_ref().map(|config| config.config.on_build.clone()).unwrap_or_default();
+        self.survey.bases.extend(config.map(|config| (index, config)));
+        triggers
     }
 
     fn add_triggers(&mut self, index: usize, triggers: &[String]) {

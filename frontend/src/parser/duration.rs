@@ -1,5 +1,7 @@
 //! Durations as Go writes them: `1m30s`.
 
+use crate::ast::quote;
+
 /// Reads a duration such as `1h5m`, `1.5s`, `-2ms`, `0` as nanoseconds.
 pub(super) fn parse_go_duration(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
@@ -75,9 +77,35 @@ pub(crate) fn go_duration(nanoseconds: i64) -> String {
     }
 }
 
+/// What is wrong with a text that is no duration, as Go says it.
+pub(super) fn duration_fault(text: &str) -> String {
+    let first = text.trim_start_matches(['+', '-']).trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let has_number = text.len() > first.len() && text.contains(|c: char| c.is_ascii_digit());
+    let unit = &first[..first.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(first.len())];
+    match unit {
+        _ if !has_number => "invalid duration".to_string(),
+        "" => "missing unit in duration".to_string(),
+        "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h" => "invalid duration".to_string(),
+        unknown => format!("unknown unit {} in duration", quote(unknown)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, fault) in [
+            ("5", "missing unit in duration"),
+            ("1x", "unknown unit \"x\" in duration"),
+            ("", "invalid duration"),
+            ("s", "invalid duration"),
+            ("99999999999h", "invalid duration"),
+        ] {
+            assert_eq!(duration_fault(text), fault, "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_read_and_written() {

@@ -1,6 +1,6 @@
 //! HEALTHCHECK: its options and its command.
 
-use super::duration::parse_go_duration;
+use super::duration::{duration_fault, parse_go_duration};
 use super::flag::{Flags, Takes};
 use crate::ast::{quote, Healthcheck, Statement};
 use crate::diagnostic::Diagnostic;
@@ -44,7 +44,7 @@ pub(super) fn healthcheck(statement: &Statement, diagnostics: &mut Vec<Diagnosti
                         0
                     }
                     None => {
-                        let message = format!("time: invalid duration {}", quote(&value.text));
+                        let message = format!("time: {} {}", duration_fault(&value.text), quote(&value.text));
                         diagnostics.push(
                             Diagnostic::error("invalid-duration", value.span, message)
                                 .with_help("write a number and a unit: 500ms, 30s, 1m30s"),

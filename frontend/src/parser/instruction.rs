@@ -109,7 +109,7 @@ fn from(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<From
             return None;
         }
     }
-    Some(From { base: base.clone(), platform: flags.given("platform"), name: name.cloned(), as_word })
+    Some(From { base: base.clone(), platform: flags.value("platform"), name: name.cloned(), as_word })
 }
 
 fn arg(words: &[Spanned], diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<ArgPair>> {
@@ -180,10 +180,7 @@ fn run(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Run> 
         [("mount", Takes::Values), ("network", Takes::Value), ("security", Takes::Value), ("device", Takes::Values)];
     let flags = Flags::check(statement, &known, diagnostics)?;
     let before = diagnostics.len();
-    if let Some(device) = flags.given("device") {
-        let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
-        diagnostics.push(Diagnostic::error("unsupported-device", device.span, message));
-    }
+    let devices = flags.values("device").iter().filter_map(|value| super::device::device(value, diagnostics)).collect();
     let network = flags.given("network").map(|value| match value.text.as_str() {
         "default" => RunNetwork::Default,
         "none" => RunNetwork::None,
@@ -212,6 +209,7 @@ fn run(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Run> 
     let run = Run {
         command: command(statement),
         mounts,
+        devices,
         network: network.unwrap_or_default(),
         insecure: insecure.unwrap_or_default(),
     };
@@ -319,9 +317,8 @@ fn onbuild(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<S
     let message = match &*trigger.command() {
         "ONBUILD" => "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_string(),
         other @ ("FROM" | "MAINTAINER") => format!("{other} isn't allowed as an ONBUILD trigger"),
+        // What else it says is looked at where it is carried out, as in other builders.
         _ => {
-            let inner = Statement { heredocs: statement.heredocs.clone(), ..(**trigger).clone() };
-            kind(&inner, diagnostics)?;
             let documents = statement.heredocs.iter().map(|doc| format!("\n{}{}", doc.content, doc.name));
             return Some(std::iter::once(trigger.text.clone()).chain(documents).collect());
         }

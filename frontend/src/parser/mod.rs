@@ -4,6 +4,7 @@
 //! [`directive`], [`lines`] (continuations, comments, here-documents), [`statement`] (keyword, flags, words) and
 //! [`instruction`] (meaning). Start at [`parse`].
 
+mod device;
 mod directive;
 mod duration;
 mod flag;
@@ -37,7 +38,7 @@ const WITHOUT_LINE: [&str; 10] = [
     "missing-equals",
     "unterminated-heredoc",
     "invalid-mount",
-    "unsupported-device",
+    "invalid-device",
 ];
 
 /// Reads a Dockerfile.
@@ -60,11 +61,9 @@ pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
     }
     let checks = directives.check.as_ref().map_or(Ok(Checks::default()), |check| Checks::read(&check.text));
     errors.sort_by_key(|error| error.span().start);
-    for error in errors.iter_mut().filter(|error| !WITHOUT_LINE.contains(&error.code)) {
-        let at = error.span().start;
-        let after = instructions.partition_point(|instruction| instruction.statement.span.start <= at);
-        let last = after.checked_sub(1).and_then(|last| instructions.get(last));
-        error.unread = last.map(|instruction| instruction.statement.span).filter(|span| at <= span.end);
+    for error in &mut errors {
+        error.find(&instructions);
+        error.unread = error.instruction.is_some() && !WITHOUT_LINE.contains(&error.code);
     }
     let mut diagnostics = errors.clone();
     if !errors.is_empty() {

@@ -31,6 +31,12 @@ const SWITCHES: [&str; 6] = ["readonly", "ro", "readwrite", "rw", "required", "e
 
 /// Reads the value of one `--mount`; values are not looked at, as variables are replaced later.
 pub(super) fn mount(value: &Spanned, diagnostics: &mut Vec<Diagnostic>) -> Option<Mount> {
+    if value.text.is_empty() {
+        let message = "failed to parse csv mounts: EOF";
+        let help = "write for example --mount=type=cache,target=/path";
+        diagnostics.push(Diagnostic::error("empty-mount", value.span, message).with_help(help));
+        return None;
+    }
     let before = diagnostics.len();
     let mut fields = Vec::new();
     let wrong = |message: String| Diagnostic::error("invalid-mount", value.span, message);
@@ -59,7 +65,7 @@ pub(super) fn mount(value: &Spanned, diagnostics: &mut Vec<Diagnostic>) -> Optio
 }
 
 /// Splits at commas; a field in double quotes may contain them, and `""` in it is a quote.
-fn comma_separated(text: &str) -> Option<Vec<String>> {
+pub(super) fn comma_separated(text: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut chars = text.chars().peekable();
     loop {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::place::{data, Location};
 use super::{SubResult, SubStep};
 use crate::diagnostic::Diagnostic;
-use crate::excerpt::{Excerpt, Span};
+use crate::excerpt::Excerpt;
 use crate::lint::rule;
 use crate::lower::{Lowering, Step};
 use crate::source::Source;
@@ -69,7 +69,7 @@ fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
             description,
             url,
             detail: &warning.message,
-            location: Location::of(source, warning.span()),
+            location: Location::of(source, warning.place()),
         });
     }
     let error = errors.first().map(|error| (**error).clone());
@@ -79,7 +79,7 @@ fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
         error: error.as_ref().map(|error| BuildError {
             message: error.text(source),
             // What is wrong with the build's options has no place in the file.
-            location: (error.span().end > 0).then(|| Location::of(source, error.unread.unwrap_or(error.span()))),
+            location: (error.span().end > 0).then(|| Location::of(source, error.place())),
         }),
     };
     SubResult {
@@ -88,13 +88,13 @@ fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
         text,
         status: u8::from(!found.is_empty()),
         warnings: warnings.len(),
+        lints: Vec::new(),
         error,
     }
 }
 
 /// The lines that a finding is about.
 fn excerpt(source: &Source, found: &Diagnostic) -> Excerpt {
-    let [first, last] = [found.span().start, found.span().end].map(|at| source.line_of(at));
-    let spans = vec![Span::lines(first..=last.max(first))];
-    Excerpt { file: source.name().to_string(), text: source.text().to_string(), spans }
+    let [first, last] = [found.place().start, found.place().end].map(|at| source.line_of(at));
+    Excerpt::of_lines(source, first..=last.max(first))
 }

@@ -52,6 +52,8 @@ pub struct SubResult {
     pub status: u8,
     /// How many findings there are.
     pub warnings: usize,
+    /// Findings that the answer does not speak of.
+    pub lints: Vec<Diagnostic>,
     /// Why the file cannot be built, where checking it found that.
     pub error: Option<Diagnostic>,
 }
@@ -72,7 +74,7 @@ pub enum SubStep {
 pub fn subrequest(request: Request, lowering: &mut Lowering) -> Result<SubStep, Vec<Diagnostic>> {
     match request {
         Request::Describe => Ok(SubStep::Done(describe::describe())),
-        Request::Outline => outline::outline(lowering).map(SubStep::Done),
+        Request::Outline => outline::outline(lowering),
         Request::Targets => targets::targets(lowering).map(SubStep::Done),
         Request::Lint => Ok(lint::lint(lowering)),
     }
@@ -82,5 +84,5 @@ pub fn subrequest(request: Request, lowering: &mut Lowering) -> Result<SubStep, 
 fn fine(json: &impl serde::Serialize, text: String) -> SubResult {
     // What is made of strings and numbers can always be written.
     let json = serde_json::to_string_pretty(json).unwrap_or_default();
-    SubResult { version: "1.0.0", json, text, status: 0, warnings: 0, error: None }
+    SubResult { version: "1.0.0", json, text, status: 0, warnings: 0, lints: Vec::new(), error: None }
 }

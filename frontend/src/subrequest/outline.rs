@@ -1,21 +1,22 @@
 //! What a target takes: arguments, secrets, agents and caches, also those of the stages it is made of.
 //!
-//! Values are those that the file and the build arguments give; what a base image sets is not looked at.
+//! Values are those that the build would see; a file that could not be lowered has none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::place::{data, Location};
 use super::table::table;
-use super::{fine, SubResult};
+use super::{fine, SubResult, SubStep};
 use crate::ast::{ArgPair, Ast, Kind, Mount, Statement};
+use crate::config::{ImageConfig, DEFAULT_PATH};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{expand, Env, Mode};
-use crate::lower::Lowering;
+use crate::lower::{Lowering, Step};
 use crate::options::Options;
 use crate::source::{Source, Span, Spanned};
-use crate::stages::{Base, Stages};
+use crate::stages::{Base, Command, Stages};
 use crate::variables::Variables;
 
 #[derive(Serialize)]
@@ -76,13 +77,16 @@ struct Own {
 }
 
 /// Lists what the target takes.
-pub(super) fn outline(lowering: &Lowering) -> Result<SubResult, Vec<Diagnostic>> {
-    let (source, ast, options) = (lowering.source(), lowering.ast(), lowering.options());
-    if !ast.errors.is_empty() {
-        return Err(ast.errors.clone());
-    }
-    let stages = Stages::resolve(ast, options, &mut Vec::new())?;
-    let owns = owns(source, ast, options, &stages);
+pub(super) fn outline(lowering: &mut Lowering) -> Result<SubStep, Vec<Diagnostic>> {
+    let lints = match lowering.step()? {
+        Step::Need(queries) => return Ok(SubStep::Need(queries)),
+        Step::Done(lowered) => lowered.lints,
+    };
+    let (source, ast) = (lowering.source(), lowering.ast());
+    // What platforms take differs in values only.
+    let options = lowering.options().for_each_platform().into_iter().next().unwrap_or_default();
+    let (stages, bases) = lowering.surveyed(&options)?;
+    let owns = owns(&Scene { source, ast, options: &options, stages: &stages }, &bases);
     let (mut outline, mut seen, mut todo) = (Own::default(), BTreeSet::new(), vec![stages.target]);
     while let Some(index) = todo.pop() {
         if !seen.insert(index) {
@@ -116,7 +120,15 @@ pub(super) fn outline(lowering: &Lowering) -> Result<SubResult, Vec<Diagnostic>>
         sources: [data(source)],
     };
     let text = text(&outline);
-    Ok(fine(&outline, text))
+    Ok(SubStep::Done(SubResult { lints, ..fine(&outline, text) }))
+}
+
+/// What the file says, and for which build.
+struct Scene<'a> {
+    source: &'a Source,
+    ast: &'a Ast,
+    options: &'a Options,
+    stages: &'a Stages,
 }
 
 /// What a comment directly above says about `name`: `# name text`.
@@ -134,79 +146,103 @@ fn merge<T: Clone>(all: &mut Vec<T>, more: &[T], is_same: impl Fn(&T, &T) -> boo
 }
 
 /// What each stage takes, in file order.
-fn owns(source: &Source, ast: &Ast, options: &Options, stages: &Stages) -> Vec<Own> {
+fn owns(scene: &Scene, bases: &BTreeMap<usize, ImageConfig>) -> Vec<Own> {
+    let Scene { source, ast, stages, .. } = scene;
     let mode = Mode::words(ast.directives.escape);
-    let mut globals: Vec<Arg> = Vec::new();
-    let mut owns: Vec<Own> = Vec::new();
+    let (mut globals, mut froms) = (Vec::new(), Vec::new());
     for instruction in &ast.instructions {
-        let (statement, index) = (&instruction.statement, owns.len().saturating_sub(1));
-        let here = Location::of(source, statement.span);
-        match (&instruction.kind, owns.last_mut()) {
-            (Some(Kind::From(from)), _) => {
-                let mut own = Own::default();
-                if let Some(Base::Stage(base)) = stages.all.get(owns.len()).map(|stage| &stage.base) {
-                    own.made_of.push(*base);
-                    own.env = owns.get(*base).map(|base| base.env.clone()).unwrap_or_default();
-                }
-                let words: Vec<&Spanned> = [Some(&from.base), from.platform.as_ref()].into_iter().flatten().collect();
-                let used = words.iter().filter_map(|word| expand(&word.text, &stages.globals, mode).ok());
-                let used = used.flat_map(|word| word.used).collect();
-                own.args = with_what_they_are_made_of(&globals, used);
-                owns.push(own);
-            }
-            (Some(Kind::Arg(pairs)), None) => {
+        match &instruction.kind {
+            Some(Kind::From(from)) => froms.push(from),
+            Some(Kind::Arg(pairs)) if froms.is_empty() => {
+                let here = Location::of(source, instruction.statement.span);
                 for pair in pairs {
                     let value = stages.globals.value(&pair.name.text).unwrap_or_default().to_string();
                     let made_of = pair.value.as_ref().and_then(|value| expand(&value.text, &stages.globals, mode).ok());
                     globals.push(Arg {
                         made_of: made_of.map(|word| word.used).unwrap_or_default(),
-                        ..arg(pair, statement, value, here.clone())
+                        ..arg(pair, &instruction.statement, value, here.clone())
                     });
                 }
-            }
-            (Some(Kind::Arg(pairs)), Some(own)) => {
-                for pair in pairs {
-                    let name = &pair.name.text;
-                    let given = options.build_args.get(name).cloned();
-                    let global = stages.globals.value(name).filter(|_| pair.value.is_none());
-                    let default = pair.value.as_ref().and_then(|value| expand(&value.text, &own.env, mode).ok());
-                    let value = given.or(default.map(|word| word.text)).or(global.map(String::from));
-                    if let Some(value) = &value {
-                        own.env.set(name, value);
-                    }
-                    // One that takes over a global one is that one; automatic ones are nobody's to give.
-                    let taken = match global {
-                        Some(_) => with_what_they_are_made_of(&globals, BTreeSet::from([name.clone()])),
-                        None => vec![arg(pair, statement, value.unwrap_or_default(), here.clone())],
-                    };
-                    own.args.retain(|known| taken.iter().all(|new| new.name != known.name));
-                    own.args.extend(taken);
-                }
-            }
-            (Some(Kind::Env(pairs)), Some(own)) => {
-                // All see the values from before.
-                let values: Vec<_> = pairs.iter().map(|pair| expand(&pair.value.text, &own.env, mode)).collect();
-                for (pair, value) in pairs.iter().zip(values) {
-                    if let Ok(value) = value {
-                        own.env.set(&pair.name.text, &value.text);
-                    }
-                }
-            }
-            (Some(Kind::Run(run)), Some(own)) => {
-                for mount in &run.mounts {
-                    take(own, mount, mode, &here);
-                    let from = mount.from().filter(|from| !from.is_empty());
-                    own.made_of.extend(from.and_then(|from| stage(stages, from, index, mount.span, false)));
-                }
-            }
-            (Some(Kind::Copy(copy)), Some(own)) => {
-                let from = copy.from.as_ref();
-                own.made_of.extend(from.and_then(|from| stage(stages, &from.text, index, from.span, true)));
             }
             _ => {}
         }
     }
+    let mut owns: Vec<Own> = Vec::new();
+    for ((index, stage), from) in stages.all.iter().enumerate().zip(froms) {
+        let mut own = match &stage.base {
+            Base::Stage(base) => {
+                let env = owns.get(*base).map(|base| base.env.clone()).unwrap_or_default();
+                Own { env, made_of: vec![*base], ..Own::default() }
+            }
+            _ => Own { env: bases.get(&index).map(env_of).unwrap_or_default(), ..Own::default() },
+        };
+        if own.env.value("PATH").is_none() {
+            own.env.set("PATH", DEFAULT_PATH);
+        }
+        let words: Vec<&Spanned> = [Some(&from.base), from.platform.as_ref()].into_iter().flatten().collect();
+        let used = words.iter().filter_map(|word| expand(&word.text, &stages.globals, mode).ok());
+        own.args = with_what_they_are_made_of(&globals, used.flat_map(|word| word.used).collect());
+        for command in &stage.commands {
+            take_of(&mut own, scene, index, command, &globals);
+        }
+        owns.push(own);
+    }
     owns
+}
+
+/// The variables of a base image.
+fn env_of(config: &ImageConfig) -> Variables {
+    let pair = |pair: &String| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name.to_string(), value.to_string())
+    };
+    config.config.env.iter().map(pair).collect()
+}
+
+/// Remembers what one instruction takes.
+fn take_of(own: &mut Own, scene: &Scene, index: usize, command: &Command, globals: &[Arg]) {
+    let (stages, statement) = (scene.stages, &command.instruction.statement);
+    let mode = Mode::words(scene.ast.directives.escape);
+    let here = Location::of(scene.source, command.place(statement.span));
+    match &command.instruction.kind {
+        Some(Kind::Arg(pairs)) => {
+            for pair in pairs {
+                let name = &pair.name.text;
+                let given = scene.options.build_args.get(name).cloned();
+                let global = stages.globals.value(name).filter(|_| pair.value.is_none());
+                let default = pair.value.as_ref().and_then(|value| expand(&value.text, &own.env, mode).ok());
+                let value = given.or(default.map(|word| word.text)).or(global.map(String::from));
+                if let Some(value) = &value {
+                    own.env.set(name, value);
+                }
+                // One that takes over a global one is that one; automatic ones are nobody's to give.
+                let taken = match global {
+                    Some(_) => with_what_they_are_made_of(globals, BTreeSet::from([name.clone()])),
+                    None => vec![arg(pair, statement, value.unwrap_or_default(), here.clone())],
+                };
+                own.args.retain(|known| taken.iter().all(|new| new.name != known.name));
+                own.args.extend(taken);
+            }
+        }
+        Some(Kind::Env(pairs)) => {
+            // All see the values from before.
+            let word = |word: &Spanned| expand(&word.text, &own.env, mode).map(|word| word.text).unwrap_or_default();
+            let pairs: Vec<_> = pairs.iter().map(|pair| (word(&pair.name), word(&pair.value))).collect();
+            pairs.iter().for_each(|(name, value)| own.env.set(name, value));
+        }
+        Some(Kind::Run(run)) => {
+            for mount in &run.mounts {
+                take(own, mount, mode, &here);
+                let from = mount.from().filter(|from| !from.is_empty());
+                own.made_of.extend(from.and_then(|from| stage(stages, from, index, mount.span, false)));
+            }
+        }
+        Some(Kind::Copy(copy)) => {
+            let from = copy.from.as_ref();
+            own.made_of.extend(from.and_then(|from| stage(stages, &from.text, index, from.span, true)));
+        }
+        _ => {}
+    }
 }
 
 fn stage(stages: &Stages, from: &str, at: usize, span: Span, is_copy: bool) -> Option<usize> {

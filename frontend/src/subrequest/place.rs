@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::source::{Source, Span};
 
-/// Whole lines of the only source.
+/// Whole lines of the only source, each a range of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Location {
-    ranges: [Range; 1],
+    ranges: Vec<Range>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,13 +26,14 @@ struct Position {
 impl Location {
     /// The lines of a span.
     pub fn of(source: &Source, span: Span) -> Location {
-        let [start, end] = [span.start, span.end.max(span.start)].map(|at| Position { line: source.line_of(at) });
-        Location { ranges: [Range { start, end }] }
+        let [first, last] = [span.start, span.end.max(span.start)].map(|at| source.line_of(at));
+        let range = |line| Range { start: Position { line }, end: Position { line } };
+        Location { ranges: (first..=last).map(range).collect() }
     }
 
     /// Its first line.
     pub fn line(&self) -> usize {
-        self.ranges[0].start.line
+        self.ranges.first().map_or(0, |range| range.start.line)
     }
 }
 

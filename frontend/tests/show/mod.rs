@@ -59,6 +59,7 @@ fn op(graph: &Graph, vertex: &Vertex) -> Vec<String> {
                 lines.push(format!("  {proxy:?}"));
             }
             lines.extend(run.secret_env.iter().map(|secret| format!("  {secret:?}")));
+            lines.extend(run.devices.iter().map(|device| format!("  {device:?}")));
             lines.extend(run.mounts.iter().map(|mount| format!("  {}", self::mount(mount, &input))));
         }
         Op::File(file) => {

@@ -83,6 +83,8 @@ impl<R: Read> Archive<R> {
     /// Reads the next entry's headers, past what is left of the last one's content.
     pub(super) fn next(&mut self) -> Result<Option<Member>> {
         let mut extension = Extension::default();
+        // So many bytes of it: all that is kept at once.
+        let mut extended = 0;
         let mut is_extended = false;
         loop {
             self.skip_rest()?;
@@ -108,6 +110,10 @@ impl<R: Read> Archive<R> {
                 continue;
             }
             is_extended = true;
+            extended += size;
+            if extended > LONGEST_EXTENSION {
+                return Err(self.bad("the extended headers of an entry are longer than 1 MiB"));
+            }
             let mut content = vec![0; size as usize];
             self.read_content_exact(&mut content)?;
             let once = match flag {

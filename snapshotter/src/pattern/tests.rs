@@ -167,7 +167,9 @@ fn every_path_below_an_unentered_directory_is_judged_like_it() {
 
 #[test]
 fn many_and_deep_patterns_are_tried_quickly() {
-    let began = std::time::Instant::now();
+    // What this thread works; what others take does not count.
+    let worked = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+    let began = worked();
     let mut list: Vec<String> = (0..10_000).map(|n| format!("dir{n}/*/file{n}*.[ch]")).collect();
     list.extend((0..10_000).map(|n| format!("**/name{n}")));
     list.push(format!("{}x", "**/".repeat(500)));
@@ -178,7 +180,7 @@ fn many_and_deep_patterns_are_tried_quickly() {
         assert!(patterns.matches(format!("dir{n}/sub/file{n}-1.c")));
         assert!(patterns.matches(format!("some/where/name{n}")));
     }
-    assert!(began.elapsed().as_secs() < 5, "took {:?}", began.elapsed());
+    assert!(worked() - began < 5, "took {} s", worked() - began);
 }
 
 #[test]

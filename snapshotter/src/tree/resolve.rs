@@ -200,7 +200,8 @@ pub fn make_parents(
                 let owner = change.owner.unwrap_or_default();
                 let group = (inherited == 0 || change.owner.is_some()).then(|| Gid::from_raw(owner.gid));
                 fs::fchown(&dir, Some(Uid::from_raw(owner.uid)), group).map_err(unwritable)?;
-                fs::fchmod(&dir, Mode::from_raw_mode(mode | inherited)).map_err(unwritable)?;
+                // As mkdir(2) in the reference, which gives no set-id and no sticky bit.
+                fs::fchmod(&dir, Mode::from_raw_mode(mode & 0o777 | inherited)).map_err(unwritable)?;
                 made.push(dir.try_clone().map_err(|source| Error::unwritable(&real, source))?);
             }
             set_times(&made, change).map_err(|errno| Error::unwritable(&real, errno))?;

@@ -1,8 +1,7 @@
 //! Puts a graph together, one vertex after the other.
 
-use std::collections::HashMap;
-
 use super::check::check;
+use super::digest::ById;
 use super::via::vias;
 use super::{Graph, GraphError, Hints, Input, Op, Origin, OutputRef, Platform, Vertex, VertexId};
 use crate::llb;
@@ -26,13 +25,19 @@ pub struct NewVertex {
 #[derive(Clone, Debug, Default)]
 pub struct GraphBuilder {
     vertices: Vec<Vertex>,
-    positions: HashMap<VertexId, usize>,
+    positions: ById<usize>,
 }
 
 impl GraphBuilder {
     /// A graph without vertices.
     pub fn new() -> GraphBuilder {
         GraphBuilder::default()
+    }
+
+    /// Makes room for so many vertices.
+    pub fn reserve(&mut self, vertices: usize) {
+        self.vertices.reserve(vertices);
+        self.positions.reserve(vertices);
     }
 
     /// Adds a vertex and answers its id, which is the digest of its encoded op.
@@ -81,7 +86,7 @@ impl GraphBuilder {
         for target in &targets {
             self.check_reference(*target).map_err(|()| GraphError::UnknownTarget { target: *target })?;
         }
-        Graph::new(self.vertices, targets)
+        Graph::new(self.vertices, self.positions, targets)
     }
 
     fn check_reference(&self, to: OutputRef) -> Result<(), ()> {

@@ -1,6 +1,8 @@
 //! The name of a vertex: sha256 of its op bytes.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -12,6 +14,28 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VertexId(pub [u8; 32]);
 
+/// A map by vertex.
+pub(super) type ById<T> = HashMap<VertexId, T, BuildHasherDefault<Short>>;
+
+/// Takes the begin of an id for its hash: it is one already, and nobody can choose it.
+#[derive(Default)]
+pub(super) struct Short(u64);
+
+impl Hasher for Short {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(begin) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*begin);
+        }
+    }
+
+    // The length of all ids is the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl VertexId {
     /// The id of the op with these bytes.
     pub fn of(bytes: &[u8]) -> VertexId {
@@ -21,7 +45,13 @@ impl VertexId {
 
 impl fmt::Display for VertexId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", hex::encode(self.0))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = *b"sha256:0000000000000000000000000000000000000000000000000000000000000000";
+        for (pair, byte) in text[7..].chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        // Digits are text.
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -1,11 +1,10 @@
 //! The validated graph: vertices in topological order, with the outputs that are wanted.
 
-use std::collections::HashMap;
-
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::check::InvalidOp;
+use super::digest::ById;
 use super::{OutputRef, Vertex, VertexId};
 use crate::name::name;
 
@@ -15,7 +14,7 @@ use crate::name::name;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Graph {
     vertices: Vec<Vertex>,
-    positions: HashMap<VertexId, usize>,
+    positions: ById<usize>,
     /// For each vertex the positions of its inputs.
     inputs: Vec<Vec<usize>>,
     targets: Vec<OutputRef>,
@@ -56,9 +55,8 @@ pub enum GraphError {
 }
 
 impl Graph {
-    /// Sorts the vertices that `targets` are made of. Every reference must lead somewhere.
-    pub(super) fn new(vertices: Vec<Vertex>, targets: Vec<OutputRef>) -> Result<Graph, GraphError> {
-        let given: HashMap<VertexId, usize> = vertices.iter().enumerate().map(|(at, v)| (v.id, at)).collect();
+    /// Sorts the vertices, which are at these positions, that `targets` are made of. Every reference must lead somewhere.
+    pub(super) fn new(vertices: Vec<Vertex>, given: ById<usize>, targets: Vec<OutputRef>) -> Result<Graph, GraphError> {
         let inputs: Vec<Vec<usize>> =
             vertices.iter().map(|v| v.inputs.iter().map(|input| given[&input.from.vertex]).collect()).collect();
         // The given order is kept where it will do: it is the one people read.
@@ -79,7 +77,7 @@ impl Graph {
         let vertices: Vec<Vertex> =
             order.iter().filter(|at| needed[**at]).filter_map(|at| vertices[*at].take()).collect();
 
-        let positions: HashMap<VertexId, usize> = vertices.iter().enumerate().map(|(at, v)| (v.id, at)).collect();
+        let positions: ById<usize> = vertices.iter().enumerate().map(|(at, v)| (v.id, at)).collect();
         let inputs = vertices.iter().map(|v| v.inputs.iter().map(|input| positions[&input.from.vertex]).collect());
         Ok(Graph { inputs: inputs.collect(), vertices, positions, targets })
     }
@@ -172,15 +170,20 @@ mod tests {
         Vertex { id: id(n), op, inputs, platform: None, hints: Hints::default(), origin: None }
     }
 
+    fn graph(vertices: Vec<Vertex>, targets: Vec<OutputRef>) -> Result<Graph, GraphError> {
+        let positions = vertices.iter().enumerate().map(|(at, vertex)| (vertex.id, at)).collect();
+        Graph::new(vertices, positions, targets)
+    }
+
     #[test]
     fn a_vertex_made_of_itself_is_refused() {
-        let error = Graph::new(vec![vertex(1, &[2]), vertex(2, &[1])], vec![output(1)]).unwrap_err();
+        let error = graph(vec![vertex(1, &[2]), vertex(2, &[1])], vec![output(1)]).unwrap_err();
         assert!(matches!(error, GraphError::Cycle { .. }), "{error}");
     }
 
     #[test]
     fn users_given_before_their_inputs_are_sorted_behind_them() {
-        let graph = Graph::new(vec![vertex(3, &[1, 2]), vertex(2, &[1]), vertex(1, &[])], vec![output(3)]).unwrap();
+        let graph = graph(vec![vertex(3, &[1, 2]), vertex(2, &[1]), vertex(1, &[])], vec![output(3)]).unwrap();
         assert_eq!(graph.vertices().iter().map(|v| v.id).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
         assert_eq!((graph.inputs_of(2), graph.position(&id(2))), (&[0, 1][..], Some(1)));
     }
@@ -189,7 +192,7 @@ mod tests {
     fn the_longest_way_to_the_end_counts() {
         // 1 ── 2 ── 4, and 3 ── 4
         let vertices = vec![vertex(1, &[]), vertex(2, &[1]), vertex(3, &[]), vertex(4, &[2, 3])];
-        let graph = Graph::new(vertices, vec![output(4)]).unwrap();
+        let graph = graph(vertices, vec![output(4)]).unwrap();
         assert_eq!(graph.remaining(|at| [10, 1, 5, 2][at]), [13, 3, 7, 2]);
     }
 }

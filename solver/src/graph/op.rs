@@ -63,8 +63,8 @@ impl SourceOp {
 /// A process with its mounts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RunOp {
-    /// What to run.
-    pub meta: Meta,
+    /// What to run. In a box, as most vertices run nothing and graphs have many.
+    pub meta: Box<Meta>,
     /// At least one, with destination `/`.
     pub mounts: Vec<Mount>,
     /// Which network it sees.
@@ -96,10 +96,9 @@ pub struct Meta {
     pub hostname: String,
     /// Resource limits of the process.
     pub ulimits: Vec<Ulimit>,
-    /// Parent control group.
+    /// The control group that the step's own is made in, see `--cgroup-parent`; empty is the builder's.
     pub cgroup_parent: String,
-    /// Remove also the parents that were made for mount points. They are removed in any case: clients that do not say so
-    /// are older than the choice, and nobody means to keep empty directories.
+    /// Remove not only mount points that were made and are still empty, but also the directories made above them.
     pub remove_mount_stubs_recursive: bool,
     /// Exit codes that count as success; empty means only 0.
     pub valid_exit_codes: Vec<i32>,

@@ -9,6 +9,9 @@ use super::check::owner_of;
 use super::op::{ActionInput, FileActionKind, FileOp, Mount, MountKind, RunOp, UserOpt};
 use super::{ContentCache, Op, PathSelector, Selector, Via};
 
+/// So many paths are compared one by one.
+const FEW: usize = 8;
+
 /// How each of an op's inputs counts.
 pub(crate) fn vias(op: &Op, inputs: usize) -> Vec<Via> {
     let mut reads = Reads(vec![Read::default(); inputs]);
@@ -81,7 +84,16 @@ impl Reads {
     fn path(&mut self, input: usize, path: PathSelector) {
         // An input that does not exist is found by `check`.
         let Some(read) = self.0.get_mut(input) else { return };
-        if read.known.insert(path.clone()) {
+        // Most inputs are read at one or two paths, for which a set would be a waste.
+        let is_new = if read.paths.len() < FEW {
+            !read.paths.contains(&path)
+        } else {
+            if read.known.is_empty() {
+                read.known.extend(read.paths.iter().cloned());
+            }
+            read.known.insert(path.clone())
+        };
+        if is_new {
             read.paths.push(path);
         }
     }
@@ -107,6 +119,10 @@ fn whole(path: &str) -> PathSelector {
 
 /// The same path from the root, without `.`, `..` and doubled slashes; `..` cannot leave the root.
 pub(super) fn rooted(path: &str) -> String {
+    let is_clean = |inner: &str| inner.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if path.strip_prefix('/').is_some_and(is_clean) {
+        return path.to_string();
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -141,7 +157,11 @@ mod tests {
     }
 
     fn run(mounts: Vec<Mount>) -> Op {
-        Op::Run(RunOp { meta: Meta { args: vec!["true".into()], ..Meta::default() }, mounts, ..RunOp::default() })
+        Op::Run(RunOp {
+            meta: Meta { args: vec!["true".into()], ..Meta::default() }.into(),
+            mounts,
+            ..RunOp::default()
+        })
     }
 
     fn copy(base: ActionInput, from: ActionInput, copy: FileCopy) -> FileAction {

@@ -265,12 +265,12 @@ mod tests {
     fn run() -> RunOp {
         let cache = MountKind::Cache { id: "one".into(), sharing: Sharing::Shared };
         RunOp {
-            meta: Meta {
+            meta: Box::new(Meta {
                 args: vec!["make".into()],
                 env: vec!["A=1".into()],
                 extra_hosts: vec![HostIp { host: "db".into(), ip: "10.0.0.1".into() }],
                 ..Meta::default()
-            },
+            }),
             mounts: vec![mount(MountKind::Bind), mount(cache)],
             ..RunOp::default()
         }

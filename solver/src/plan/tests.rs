@@ -42,7 +42,7 @@ impl Draft {
             content_cache: ContentCache::Default,
         };
         let meta = Meta { args: vec![name.into()], ..Meta::default() };
-        let op = RunOp { meta, mounts: (0..inputs.len()).map(mount).collect(), ..RunOp::default() };
+        let op = RunOp { meta: meta.into(), mounts: (0..inputs.len()).map(mount).collect(), ..RunOp::default() };
         self.add(Op::Run(op), inputs.to_vec(), platform)
     }
 

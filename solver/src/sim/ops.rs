@@ -48,7 +48,7 @@ pub(super) fn run_op(behaviour: Behaviour, reads: &[FileSet], outputs: u32) -> O
     mounts.extend((1..outputs).map(|output| mount(None, format!("/out/{output}"), Some(output))));
     let Behaviour { name, writes, lossy, random } = behaviour;
     let args = [name, u64::from(writes), lossy, u64::from(random)].map(|number| number.to_string()).to_vec();
-    Op::Run(RunOp { meta: Meta { args, ..Meta::default() }, mounts, ..RunOp::default() })
+    Op::Run(RunOp { meta: Meta { args, ..Meta::default() }.into(), mounts, ..RunOp::default() })
 }
 
 /// Copies files of input 1 onto input 0, one action each.

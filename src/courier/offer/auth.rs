@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::told;
 use crate::courier::{random, Error};
+use crate::engine::config_file;
 use crate::registry::{Config, Credential, Credentials, Limits, Registry, TokenRequest};
 use crate::wire::proto::filesync as messages;
 
@@ -22,7 +23,11 @@ pub(super) struct Auth {
 impl Auth {
     pub(super) fn new(credentials: Credentials) -> Result<Auth, Error> {
         let seed = hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>()?);
-        Ok(Auth { registry: Registry::new(Config::of_the_system(), credentials, Limits::default()), seed })
+        let mut config = Config::of_the_system();
+        if let Some(file) = config_file() {
+            config = config.with_file(&file).map_err(|error| Error::Unsupported(error.to_string()))?;
+        }
+        Ok(Auth { registry: Registry::new(config, credentials, Limits::default()), seed })
     }
 
     /// The key for one registry and one daemon.

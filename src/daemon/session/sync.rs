@@ -9,6 +9,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use snapshotter::pattern::Patterns;
 use snapshotter::Store;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,7 +33,12 @@ pub(super) async fn directory(
     let asking = format!("transfer directory {name:?}");
     let failed = |cause: Cause| ClientError::Failed { asking: asking.clone(), source: cause };
     let shared_key = &live.headers().shared_key;
-    let key = serde_json::json!([shared_key, wanted.shared_key_hint, name]).to_string();
+    let key = match &wanted.only {
+        None => serde_json::json!([shared_key, wanted.shared_key_hint, name]),
+        // Of it most is missing.
+        Some(only) => serde_json::json!([shared_key, wanted.shared_key_hint, name, only]),
+    };
+    let key = key.to_string();
     let (tree, path) = {
         let (store, shown) = (store.clone(), format!("source.local {name}"));
         let taken = tokio::task::spawn_blocking(move || store.source_tree(&key, &shown)).await;
@@ -44,7 +50,9 @@ pub(super) async fn directory(
         Differ::Metadata if !shared_key.is_empty() => filesync::Differ::Metadata,
         _ => filesync::Differ::Nothing,
     };
-    let rules = Receive { differ, arrived: Arc::clone(&wanted.arrived), ..Receive::context() };
+    let only = wanted.only.as_ref().map(|only| Patterns::new(only)).transpose().map_err(|e| failed(e.into()))?;
+    let (only, arrived) = (only.map(Arc::new), Arc::clone(&wanted.arrived));
+    let rules = Receive { differ, only, arrived, ..Receive::context() };
 
     let (outgoing, packets) = mpsc::channel(WAITING);
     let mut call = Request::new(ReceiverStream::new(packets));

@@ -23,6 +23,8 @@ pub struct LocalDirectory {
     pub exclude: Vec<String>,
     /// Paths that are needed with what their links lead to. They add to what is included.
     pub follow: Vec<String>,
+    /// If it is there, only what these match is transferred, and of the rest what it is.
+    pub only: Option<Vec<String>>,
     /// Directories with another hint are not compared with what was sent before.
     pub shared_key_hint: String,
     /// Whether what was sent before is used again.
@@ -77,9 +79,11 @@ impl LocalDirectory {
                 serde_json::from_str(value).map_err(|_| bad(attribute, value, "it is no JSON list of texts"))?;
             Ok(list.unwrap_or_default())
         };
-        if let Some(value) = text("local.metadatatransfer").filter(|value| !matches!(value.as_str(), "false" | "0")) {
-            return Err(bad("local.metadatatransfer", value, "transfers of metadata alone are not supported"));
-        }
+        let only = match text("local.metadatatransfer").map(String::as_str) {
+            None | Some("false" | "0") => None,
+            Some("true" | "1") => Some(list("local.metadatatransferexclude")?),
+            Some(value) => return Err(bad("local.metadatatransfer", value, "it is neither true nor false")),
+        };
         let differ = match text("local.differ").map(String::as_str) {
             None | Some("metadata") => Differ::Metadata,
             Some("none") => Differ::Nothing,
@@ -91,6 +95,7 @@ impl LocalDirectory {
             include: list("local.includepattern")?,
             exclude: list("local.excludepatterns")?,
             follow: list("local.followpaths")?,
+            only,
             shared_key_hint: text("local.sharedkeyhint").cloned().unwrap_or_default(),
             differ,
             arrived: Arc::default(),
@@ -149,11 +154,16 @@ mod tests {
             ("local.metadatatransfer", "false"),
         ]))
         .unwrap();
+        assert_eq!(wanted.only, None);
         assert_eq!((wanted.name.as_str(), wanted.session.as_deref()), ("context", Some("abc")));
         assert_eq!((wanted.include, wanted.exclude), (vec!["*.c".to_owned()], vec!["x".to_owned(), "!y".to_owned()]));
         assert_eq!((wanted.follow, wanted.shared_key_hint.as_str()), (vec![], "context"));
         assert_eq!(wanted.differ, Differ::Nothing);
         assert_eq!(LocalDirectory::of(&source(&[])).unwrap().differ, Differ::Metadata);
+        let told = [("local.metadatatransfer", "true"), ("local.metadatatransferexclude", r#"["*.md"]"#)];
+        assert_eq!(LocalDirectory::of(&source(&told)).unwrap().only, Some(vec!["*.md".to_owned()]));
+        assert_eq!(LocalDirectory::of(&source(&told[..1])).unwrap().only, Some(vec![]));
+        assert_eq!(LocalDirectory::of(&source(&told[1..])).unwrap().only, None);
     }
 
     #[test]
@@ -163,7 +173,7 @@ mod tests {
             ("local.excludepatterns", r#"{"a":1}"#),
             ("local.followpaths", "[1]"),
             ("local.differ", "content"),
-            ("local.metadatatransfer", "true"),
+            ("local.metadatatransfer", "yes"),
         ] {
             let error = LocalDirectory::of(&source(&[(attribute, value)])).unwrap_err();
             assert!(error.to_string().starts_with(attribute), "{error}");

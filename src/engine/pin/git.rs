@@ -17,7 +17,8 @@ use crate::engine::client::Client;
 use crate::engine::host::EngineHost;
 use crate::engine::steps::{Agent, StepFailure};
 use crate::registry::Secret;
-use crate::source::git::{Git, Wanted};
+use crate::source::blob::Locator;
+use crate::source::git::{Git, Pinned, Wanted};
 
 /// How often somebody looks whether a repository is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -49,27 +50,70 @@ impl EngineHost {
         let aside = self.store().prepare(None, self.lease())?;
         let log = at.clone();
         let on_line = move |line: &[u8]| log.log(2, line);
-        let git = Git::new(aside.upper(), wanted, authorization, socket, &on_line)?;
-        let pinned = git.resolve().await?;
+        let mut git = Git::new(aside.upper(), wanted, authorization, socket, &on_line)?;
+        let pinned = match (&wanted.bundle, git.known()) {
+            (Some(_), Some(pinned)) => pinned,
+            (Some(bundle), None) => {
+                self.stage(at, bundle, &mut git).await?;
+                git.resolve().await?
+            }
+            (None, _) => git.resolve().await?,
+        };
         let key = CacheKey(wanted.identity(&pinned));
-        if let Some(record) = self.stored(key).await? {
-            at.cached();
-            return Ok(record);
+        // Who signed it is asked each time: keys differ, and have their time.
+        if wanted.signing.is_none() {
+            if let Some(record) = self.stored(key).await? {
+                at.cached();
+                return Ok(record);
+            }
         }
         let began = Instant::now();
         let kept = self.repository(at, wanted).await?;
+        let repository = kept.directory()?;
+        if wanted.signing.is_some() {
+            self.fetch_commit(at, &mut git, &repository, &pinned).await?;
+            git.check_signature(&repository, &pinned).await?;
+        }
         // Another process may have had it for this very commit.
         if let Some(record) = self.stored(key).await? {
             return Ok(record);
         }
-        let repository = kept.directory()?;
-        git.fetch(&repository, &pinned).await?;
-        let files = git.check_out(&repository, &pinned).await?;
+        self.fetch_commit(at, &mut git, &repository, &pinned).await?;
+        let files = match wanted.as_bundle {
+            true => git.check_out_bundle(&repository, &pinned).await?,
+            false => git.check_out(&repository, &pinned).await?,
+        };
         let active = self.store().prepare(None, self.lease())?;
         let to = active.upper();
         let moved = blocking(move || move_all(&files, &to)).await;
         moved.map_err(|source| StepFailure::io("move the files of a commit", source))?;
         self.keep_source(key, active, began.elapsed()).await
+    }
+
+    /// Makes a commit available in the repository of its remote, from the source's bundle if it has one.
+    async fn fetch_commit(
+        &self,
+        at: &AskCx,
+        git: &mut Git<'_>,
+        repository: &Path,
+        pinned: &Pinned,
+    ) -> Result<(), StepFailure> {
+        let wanted = git.wanted();
+        if let Some(bundle) = wanted.bundle.as_ref().filter(|_| !git.is_staged()) {
+            let lacks_history = wanted.as_bundle && Git::is_shallow(repository);
+            if lacks_history || !git.has(repository, pinned).await {
+                self.stage(at, bundle, git).await?;
+            }
+        }
+        Ok(git.fetch(repository, pinned).await?)
+    }
+
+    /// Brings a bundle, to be used in place of the remote.
+    async fn stage(&self, at: &AskCx, bundle: &Locator, git: &mut Git<'_>) -> Result<(), StepFailure> {
+        let failed = |source| StepFailure::io("write a bundle", source);
+        let file = fs::File::options().write(true).create_new(true).open(git.bundle_file()).map_err(failed)?;
+        self.save_blob(at, bundle, file).await?;
+        Ok(git.stage().await?)
     }
 
     /// The bare repository of a remote, once nobody else has it.

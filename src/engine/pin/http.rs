@@ -1,11 +1,15 @@
 //! A file of the web as a tree: downloaded once, and again only when the server says that it changed.
 
 use std::fs::{File, OpenOptions};
+use std::io::BufReader;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use snapshotter::Active;
 use solver::graph::op::SourceOp;
+use solver::graph::OutputIndex;
 use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 
@@ -15,6 +19,7 @@ use crate::engine::client::Client;
 use crate::engine::host::EngineHost;
 use crate::engine::steps::{hashed, StepFailure};
 use crate::registry::Secret;
+use crate::sandbox::open_inside;
 use crate::source::http::{Answer, Download, Known, Wanted};
 
 impl EngineHost {
@@ -23,42 +28,69 @@ impl EngineHost {
         if wanted.host() == upload::SESSION {
             return self.pin_upload(at, &wanted).await;
         }
+        let (record, name) = self.downloaded(at, &wanted).await?;
+        if wanted.is_signed() {
+            // Whoever wants no signature may have the same file.
+            self.check_signed(&record, name, wanted).await?;
+        }
+        Ok(record)
+    }
+
+    /// The file, and what it is called.
+    async fn downloaded(&self, at: &AskCx, wanted: &Wanted) -> Result<(Record, String), StepFailure> {
         let notes = self.store().context_directory();
         let notes = notes.join(format!("{}.http", hex::encode(&wanted.identity()[..16])));
         let known: Option<Known> = noted(&notes);
         // A server that is asked whether something changed may only be asked about what is still here.
         let kept = match &known {
-            Some(known) => self.stored(key(&wanted, known)).await?.map(|record| (known, record)),
+            Some(known) => self.stored(key(wanted, known)).await?.map(|record| (known, record)),
             None => None,
         };
-        if let Some((_, record)) = kept.as_ref().filter(|(known, _)| wanted.is_met_by(known)) {
+        if let Some((known, record)) = kept.as_ref().filter(|(known, _)| wanted.is_met_by(known)) {
             at.cached();
-            return Ok(record.clone());
+            return Ok((record.clone(), known.name.clone()));
         }
         // One that is not what was asked for is of no use, however unchanged.
         let kept = kept.filter(|_| !wanted.is_particular());
-        let authorization = authorization(self.client(at)?.as_ref(), &wanted).await?;
+        let authorization = authorization(self.client(at)?.as_ref(), wanted).await?;
         let web = self.remote().registry()?.clone();
         match (wanted.ask(&web, authorization, kept.as_ref().map(|(known, _)| *known)).await?, kept) {
             (Answer::File(download), _) => {
                 let began = Instant::now();
                 let active = self.store().prepare(None, self.lease())?;
-                let known = write(&wanted, download, &active, at).await?;
-                let key = key(&wanted, &known);
+                let known = write(wanted, download, &active, at).await?;
+                let (key, name) = (key(wanted, &known), known.name.clone());
                 // The same bytes may come under another tag.
                 let record = match self.stored(key).await? {
                     Some(record) => record,
                     None => self.keep_source(key, active, began.elapsed()).await?,
                 };
                 blocking(move || note(&notes, &known)).await;
-                Ok(record)
+                Ok((record, name))
             }
-            (Answer::Unchanged, Some((_, record))) => {
+            (Answer::Unchanged, Some((known, record))) => {
                 at.cached();
-                Ok(record)
+                Ok((record, known.name.clone()))
             }
             (Answer::Unchanged, None) => Err(StepFailure::Unsupported("a file that did not change and is not known")),
         }
+    }
+
+    /// Holds a file that is here against the signature that it must have.
+    async fn check_signed(&self, record: &Record, name: String, wanted: Wanted) -> Result<(), StepFailure> {
+        let output = self.result(record.output(OutputIndex(0)));
+        let tree = output.and_then(|output| output.files.snapshot());
+        let tree = tree.ok_or(StepFailure::Unsupported("the signature of what is no file"))?;
+        let (store, lease) = (self.store().clone(), Arc::clone(self.lease()));
+        blocking(move || {
+            lease.hold_snapshot(&tree)?;
+            let view = store.view(Some(&tree), &lease)?;
+            let mounted = view.mount()?;
+            let file = open_inside(mounted.root(), &name, OFlags::RDONLY | OFlags::NOFOLLOW);
+            let file = file.map_err(|error| StepFailure::io("open a downloaded file", error))?;
+            Ok(wanted.check_signature(&mut BufReader::new(File::from(file)))?)
+        })
+        .await
     }
 }
 

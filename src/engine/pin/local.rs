@@ -35,7 +35,9 @@ impl EngineHost {
             let wanted = LocalDirectory::of(source)?;
             let dir = arriving(at, &wanted, asker.client.directory(&wanted)).await?;
             let caches = self.store().context_directory();
-            let used = blocking(move || UsedContext::open(dir, &wanted.exclude, &caches)).await?;
+            // Besides files of the client's there is then one that says what the others are.
+            let exclude = if wanted.only.is_some() { Vec::new() } else { wanted.exclude };
+            let used = blocking(move || UsedContext::open(dir, &exclude, &caches)).await?;
             Ok::<_, StepFailure>(Arc::new(used))
         };
         let context = Arc::clone(place.get_or_try_init(open).await?);

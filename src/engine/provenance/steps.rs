@@ -11,6 +11,8 @@ use serde_json::{json, Map, Value};
 use solver::graph::VertexId;
 use solver::llb::pb;
 
+use super::without_credentials;
+
 /// The ops of a definition, numbered.
 pub(super) struct Steps {
     ids: BTreeMap<String, String>,
@@ -63,6 +65,7 @@ impl Steps {
 
 /// An op as BuildKit's provenance has it: its kind below `Op`, inputs elsewhere.
 fn plain(op: &pb::Op) -> Value {
+    let op = &without_passwords(op);
     let Ok(Value::Object(mut fields)) = serde_json::to_value(op) else { return json!({}) };
     let (platform, constraints) = (fields.remove("platform"), fields.remove("constraints"));
     fields.remove("inputs");
@@ -81,6 +84,18 @@ fn plain(op: &pb::Op) -> Value {
         told["constraints"] = json!({});
     }
     told
+}
+
+/// The op, without users and passwords in the addresses of a source.
+fn without_passwords(op: &pb::Op) -> pb::Op {
+    let mut op = op.clone();
+    if let Some(pb::OpKind::Source(source)) = &mut op.op {
+        source.identifier = without_credentials(&source.identifier);
+        for attr in &mut source.attrs {
+            attr.value = attr.value.as_deref().map(without_credentials);
+        }
+    }
+    op
 }
 
 /// What a file action does stands below `Action`, and what it writes is bytes.
@@ -196,6 +211,11 @@ mod tests {
         let source = plain(&pb::Op { op: Some(pb::OpKind::Source(source)), ..Default::default() });
         let attrs = json!({ "empty": "", "local.sharedkeyhint": "context" });
         assert_eq!(source, json!({ "Op": { "source": { "attrs": attrs, "identifier": "local://context" } } }));
+        let attrs = vec![entry("git.fullurl", "https://me:pw@h/r.git")];
+        let source = pb::SourceOp { identifier: "https://me:pw@h/f".into(), attrs };
+        let source = plain(&pb::Op { op: Some(pb::OpKind::Source(source)), ..Default::default() });
+        let attrs = json!({ "git.fullurl": "https://xxxxx@h/r.git" });
+        assert_eq!(source, json!({ "Op": { "source": { "attrs": attrs, "identifier": "https://xxxxx@h/f" } } }));
 
         let secret = pb::SecretOpt { id: "q".into(), mode: 292, ..Default::default() };
         let mounts = vec![

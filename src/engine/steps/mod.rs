@@ -20,8 +20,9 @@ use super::client::Client;
 use super::request::Entitlements;
 use super::results::Output;
 use super::started::Started;
+use crate::cdi;
 use crate::sandbox::{self, Sandbox};
-pub(crate) use run::{limits, of_resources, Agent, Emptied, DEFAULT_PATH};
+pub(crate) use run::{edits, limits, of_resources, Agent, Emptied, DEFAULT_PATH};
 
 /// What steps work with.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub(crate) struct StepCx {
     /// The asker of the build.
     pub client: Arc<dyn Client>,
     pub entitlements: Entitlements,
+    /// Where devices are described.
+    pub devices: Arc<cdi::Config>,
     /// What the build emptied.
     pub emptied: Arc<Emptied>,
     /// Started when the first process is.
@@ -86,6 +89,18 @@ pub enum StepFailure {
         /// Which.
         id: String,
     },
+    /// It is not said which secret is meant.
+    #[error("secret ID missing for {name:?} environment variable")]
+    NoSecretId {
+        /// The variable it was for.
+        name: String,
+    },
+    /// No variable can have this name.
+    #[error("{name:?} is no name of an environment variable")]
+    BadVariable {
+        /// As it was asked for.
+        name: String,
+    },
     /// No variable can have this secret's value.
     #[error("secret {id}: it has a NUL byte, so it cannot be a variable")]
     SecretHasNul {
@@ -137,6 +152,18 @@ pub enum StepFailure {
     /// The step needs an entitlement that the caller did not give.
     #[error("{0} is not allowed")]
     NotEntitled(&'static str),
+    /// A device that it cannot have.
+    #[error(transparent)]
+    Device(#[from] cdi::Error),
+    /// A device whose node is not there, or is something else.
+    #[error("the device at {path} cannot be used")]
+    DeviceNode {
+        /// On the host.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// A source of a kind that nobody knows.
     #[error("unknown source scheme {scheme:?}")]
     UnknownScheme {

@@ -87,24 +87,20 @@ impl Groups {
         let limit = settings.iter().find_map(|setting| setting.limit).unwrap_or("cgroup-parent");
         if let Some(path) = &limits.cgroup_parent {
             let mut tries = 0;
-            loop {
-                let made = parent::open(hierarchy, path, controllers)
-                    .map_err(|error| refused(limit, &hierarchy.mount.join(path), &error))
-                    .and_then(|place| {
-                        owner::sweep_in(&place);
-                        self.make_at(hierarchy, &place, &settings, limit)
-                    });
-                tries += 1;
-                match made {
-                    Err(Error::NoLimit { .. }) if tries < TRIES && !hierarchy.mount.join(path).exists() => {}
-                    made => return made,
+            let directory = loop {
+                match parent::open(hierarchy, path, controllers).and_then(|place| self.make_directory(&place)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
+                    made => break made.map_err(|error| refused(limit, &hierarchy.mount.join(path), &error))?,
                 }
-            }
+            };
+            directory.parent().into_iter().for_each(owner::sweep_in);
+            return self.fill(hierarchy, &directory, &settings, limit);
         }
         let mut refusal = None;
         for place in hierarchy.places() {
             parent::offer(hierarchy, &place, controllers);
-            match self.make_at(hierarchy, &place, &settings, limit) {
+            let made = self.make_directory(&place).map_err(|error| refused(limit, &place, &error));
+            match made.and_then(|directory| self.fill(hierarchy, &directory, &settings, limit)) {
                 Ok(()) => return Ok(()),
                 // The nearest place is the one that a remedy is about.
                 Err(error) => drop(refusal.get_or_insert(error)),
@@ -113,23 +109,29 @@ impl Groups {
         Err(refusal.unwrap_or(Error::NoLimit { limit, why: "there is no place for a control group".to_owned() }))
     }
 
-    fn make_at(
+    /// Makes a group that others can tell is this process's.
+    fn make_directory(&mut self, place: &Path) -> io::Result<PathBuf> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let owner = owner::owner(std::process::id())?;
+        let directory = place.join(format!("{owner}-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&directory)?;
+        self.directories.push(directory.clone());
+        Ok(directory)
+    }
+
+    /// Writes what limits say into a new group, and opens it for the step.
+    fn fill(
         &mut self,
         hierarchy: &Hierarchy,
-        place: &Path,
+        directory: &Path,
         settings: &[Setting],
         limit: &'static str,
     ) -> Result<(), Error> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let owner = owner::owner(std::process::id()).map_err(Error::setup("look at this process"))?;
-        let directory = place.join(format!("{owner}-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        fs::create_dir(&directory).map_err(|error| refused(limit, &directory, &error))?;
-        self.directories.push(directory.clone());
-        parent::populate(hierarchy, &directory).map_err(|error| refused(limit, &directory, &error))?;
+        parent::populate(hierarchy, directory).map_err(|error| refused(limit, directory, &error))?;
         for Setting { file, value, limit: kept } in settings {
             let written = match value {
                 Value::Text(text) => fs::write(directory.join(file), text),
-                Value::Inherited => parent::inherit(&directory, file),
+                Value::Inherited => parent::inherit(directory, file),
             };
             if let (Err(error), Some(kept)) = (&written, kept) {
                 return Err(match (error.raw_os_error(), value) {

@@ -34,13 +34,7 @@ impl Git<'_> {
             let update = ["submodule", "update", "--init", "--recursive", "--depth=1", "--progress"];
             self.run(&tree, Way::Network, &update).await?;
         }
-        let time = match self.wanted.mtime_of_commit {
-            false => None,
-            true => {
-                let shown = self.run(&tree, Way::Nowhere, &["show", "-s", "--format=%ct", &pinned.commit]).await?;
-                shown.trim().parse::<i64>().ok()
-            }
-        };
+        let time = self.time_of(&tree, pinned).await?;
         if self.wanted.keep_git_dir {
             self.run(&tree, Way::Nowhere, &["reflog", "expire", "--all", "--expire=now"]).await?;
             let _ = fs::remove_file(tree.join(".git/FETCH_HEAD"));
@@ -53,6 +47,15 @@ impl Git<'_> {
             // Work that had not begun when the runtime ended never will.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// When a commit was made, in seconds since 1970, if files are to be as old.
+    pub(super) async fn time_of(&self, repository: &Path, pinned: &Pinned) -> Result<Option<i64>, Error> {
+        if !self.wanted.mtime_of_commit {
+            return Ok(None);
+        }
+        let shown = self.run(repository, Way::Nowhere, &["show", "-s", "--format=%ct", &pinned.commit]).await?;
+        Ok(shown.trim().parse::<i64>().ok())
     }
 
     /// A repository with this one commit, under the name it was asked for.

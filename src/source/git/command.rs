@@ -59,6 +59,8 @@ pub struct Git<'a> {
     /// A directory for what is needed meanwhile.
     pub(super) home: PathBuf,
     pub(super) wanted: &'a Wanted,
+    /// The repository that a bundle had, once it is asked instead of the remote.
+    pub(super) staged: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     authorization: Option<Secret>,
     patience: Duration,
@@ -123,11 +125,24 @@ impl<'a> Git<'a> {
         // What tells the rest of rbuild its authorities tells git.
         environment.extend(std::env::var_os("SSL_CERT_FILE").map(|file| ("GIT_SSL_CAINFO".into(), file)));
         let authorization = authorization.or_else(|| wanted.remote.introduction().cloned());
-        Ok(Git { home, wanted, environment, authorization, patience: Duration::from_secs(120), on_line })
+        Ok(Git { home, wanted, staged: None, environment, authorization, patience: Duration::from_secs(120), on_line })
     }
 
-    /// Runs git and gives what it wrote to its output. `args` begin with the command's name.
+    /// Where the repository is asked for, and which way that is.
+    pub(super) fn place(&self) -> (String, Way) {
+        match &self.staged {
+            Some(staged) => (format!("file://{}", staged.display()), Way::Disk),
+            None => (self.wanted.remote.url().to_owned(), Way::Network),
+        }
+    }
+
+    /// Runs git and gives what it wrote to its output, as text. `args` begin with the command's name.
     pub(super) async fn run(&self, dir: &Path, way: Way, args: &[&str]) -> Result<String, Error> {
+        Ok(String::from_utf8_lossy(&self.run_raw(dir, way, args).await?).into_owned())
+    }
+
+    /// The same, as it is.
+    pub(super) async fn run_raw(&self, dir: &Path, way: Way, args: &[&str]) -> Result<Vec<u8>, Error> {
         let doing = args.first().copied().unwrap_or_default().to_owned();
         let remote = self.wanted.remote.to_string();
         let mut command = self.command(dir, way, args);
@@ -136,7 +151,7 @@ impl<'a> Git<'a> {
         let patience = if way == Way::Network { self.patience } else { Duration::MAX };
         match running.listen(patience, self.on_line).await.map_err(failed)? {
             Heard::Nothing => Err(Error::Stalled { doing, remote, seconds: patience.as_secs() }),
-            Heard::End { success: true, output, .. } => Ok(String::from_utf8_lossy(&output).into_owned()),
+            Heard::End { success: true, output, .. } => Ok(output),
             Heard::End { said, .. } => Err(Error::Failed { doing, remote, said: self.cleaned(&said) }),
         }
     }

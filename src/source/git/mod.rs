@@ -6,16 +6,24 @@
 //! Everything that a URL, a ref or a repository says is hostile: only four transports are there, no configuration but
 //! ours counts, no hook runs, nothing a stranger wrote is taken for an option, and secrets are in no argument.
 
+mod bundle;
 mod checkout;
 mod command;
+mod object;
 mod remote;
 mod resolve;
+mod signed;
 
 use std::collections::BTreeMap;
 
 pub use command::Git;
 pub use remote::Remote;
 pub use resolve::Pinned;
+pub use signed::Signing;
+
+use super::attribute::given;
+use super::blob::Locator;
+use super::signature::{self, Keys};
 
 /// Why a commit could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +60,24 @@ pub enum Error {
         /// What is there.
         got: String,
     },
+    /// The bundle does not have the commit.
+    #[error("commit {commit} not found in the bundle")]
+    NotInBundle {
+        /// As asked for.
+        commit: String,
+    },
+    /// It is not signed by whom it should be.
+    #[error("git signature verification: {what}")]
+    Signature {
+        /// What is not.
+        what: String,
+        /// Why it does not count.
+        #[source]
+        source: signature::Error,
+    },
+    /// Only a signed tag will do, and it is none.
+    #[error("git signature verification: signed tag required but no signed tag found")]
+    NoSignedTag,
     /// The commit has no such directory.
     #[error("subdir {subdir:?} is not a directory of the repository")]
     NoSubdir {
@@ -108,6 +134,12 @@ pub struct Wanted {
     pub checksum: Option<String>,
     /// The checksum says which commit; the ref only what it is called.
     pub fetch_by_commit: bool,
+    /// The repository is in this file, and nobody else is asked.
+    pub bundle: Option<Locator>,
+    /// The commit with its history becomes one file.
+    pub as_bundle: bool,
+    /// What must be signed, and by whom.
+    pub signing: Option<Signing>,
     /// The id of the secret with a token, and of the one with the value of `Authorization`.
     pub secrets: (Option<String>, Option<String>),
     /// Lines of a known_hosts file.
@@ -122,19 +154,35 @@ impl Wanted {
     /// # Errors
     /// [`Error::Source`].
     pub fn read(reference: &str, attrs: &BTreeMap<String, String>) -> Result<Wanted, Error> {
-        let given = |name: &str| attrs.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let given = |name: &str| given(attrs, name);
         let (place, fragment) = reference.split_once('#').unwrap_or((reference, ""));
         let remote = Remote::parse(given("git.fullurl").unwrap_or(place))?;
         let wrong = |reason: String| Error::Source { remote: remote.to_string(), reason };
-        for name in ["git.bundle", "git.checkoutbundle", "git.sig.pubkey", "git.sig.requiresignedtag"] {
-            if given(name).is_some_and(|value| value != "false") {
-                return Err(wrong(format!("{name} is not supported yet")));
-            }
+        if given("git.fullurl").is_some() && !remote.is_named_by(place) {
+            // Policies judge the identifier; it must not lead elsewhere.
+            return Err(wrong(format!("git.fullurl does not match source identifier {place:?}")));
         }
         let flag = |name: &str| match given(name) {
             None | Some("false" | "0") => Ok(false),
             Some("true" | "1") => Ok(true),
             Some(value) => Err(wrong(format!("{name} is {value:?}, neither true nor false"))),
+        };
+        let signing = match given("git.sig.pubkey") {
+            Some(keys) => Some(Signing {
+                keys: Keys { text: keys.to_owned(), reject_expired: flag("git.sig.rejectexpired")? },
+                require_tag: flag("git.sig.requiresignedtag")?,
+                ignore_tag: flag("git.sig.ignoresignedtag")?,
+            }),
+            None => {
+                // Without a key nothing could be verified, so that is not what is meant.
+                let others = ["git.sig.rejectexpired", "git.sig.requiresignedtag", "git.sig.ignoresignedtag"];
+                for name in others {
+                    if flag(name)? {
+                        return Err(wrong(format!("{name} needs a key: git.sig.pubkey")));
+                    }
+                }
+                None
+            }
         };
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
         if !reference.is_empty() && !is_reference(reference) {
@@ -148,6 +196,26 @@ impl Wanted {
         let checksum = given("git.checksum").map(str::to_owned);
         if let Some(text) = checksum.as_ref().filter(|text| !is_hex(text) || !(7..=64).contains(&text.len())) {
             return Err(wrong(format!("invalid checksum {text} for Git URL, expected hex commit hash")));
+        }
+        let bundle = match given("git.bundle") {
+            None => None,
+            Some(text) => {
+                let locator = Locator::parse(text, attrs).map_err(|why| wrong(format!("git.bundle: {why}")))?;
+                let Some(sum) = &checksum else {
+                    return Err(wrong("git.bundle requires git.checksum to be set".to_owned()));
+                };
+                if is_commit(reference) && !reference.starts_with(sum.as_str()) {
+                    return Err(Error::Mismatch { want: sum.clone(), got: reference.to_owned() });
+                }
+                Some(locator)
+            }
+        };
+        let as_bundle = flag("git.checkoutbundle")?;
+        if as_bundle && flag("git.keepgitdir")? {
+            return Err(wrong("git.checkoutbundle is incompatible with git.keepgitdir".to_owned()));
+        }
+        if as_bundle && !parts.is_empty() {
+            return Err(wrong("git.checkoutbundle is incompatible with git.subdir".to_owned()));
         }
         let mtime_of_commit = match given("git.mtime") {
             None | Some("checkout") => false,
@@ -165,6 +233,9 @@ impl Wanted {
             mtime_of_commit,
             fetch_by_commit: flag("git.fetchbycommit")? && checksum.is_some(),
             checksum,
+            bundle,
+            as_bundle,
+            signing,
             secrets: (
                 given("git.authtokensecret").map(str::to_owned),
                 given("git.authheadersecret").map(str::to_owned),
@@ -179,7 +250,11 @@ impl Wanted {
     pub fn identity(&self, pinned: &Pinned) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("rbuild git tree");
         let kept = if self.keep_git_dir { pinned.reference.as_deref().unwrap_or_default() } else { "" };
-        let flags = format!("{} {} {}", self.keep_git_dir, self.skip_submodules, self.mtime_of_commit);
+        let mut flags = format!("{} {} {}", self.keep_git_dir, self.skip_submodules, self.mtime_of_commit);
+        if self.as_bundle {
+            // It has the name that was asked for.
+            flags += &format!(" bundle {}", self.reference.as_deref().unwrap_or_default());
+        }
         let remote = self.remote.to_string();
         for text in [&pinned.commit, &pinned.object, kept, &flags, &remote, &self.subdir.join("/")] {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());

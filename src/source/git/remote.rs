@@ -99,6 +99,18 @@ impl Remote {
         &self.host
     }
 
+    /// Whether a source's identifier names this repository: the same host, and the same path but for its `.git`.
+    pub(super) fn is_named_by(&self, identifier: &str) -> bool {
+        let (host, path) = host_and_path(identifier);
+        let scheme = self.url.split_once("://").map_or("ssh", |(scheme, _)| scheme);
+        // Read as this one was: names in other scripts and usual ports are written in one way.
+        let Ok(named) = Remote::parse(&format!("{scheme}://{host}")) else { return false };
+        let (_, own) = host_and_path(&self.url);
+        // Clients decode it in identifiers.
+        let is_path = |own: &str| parts(path) == parts(own);
+        named.host.eq_ignore_ascii_case(&self.host) && (is_path(own) || is_path(&percent_decoded(own)))
+    }
+
     /// The part of the URL that an introduction is meant for, if there can be one.
     pub(super) fn origin(&self) -> Option<String> {
         let scheme = self.url.split_once("://")?.0;
@@ -110,6 +122,22 @@ impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)
     }
+}
+
+/// Host and path of a URL, or of `user@host:path`.
+fn host_and_path(text: &str) -> (&str, &str) {
+    if let Some(found) = scp_style(text) {
+        return found;
+    }
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    (host.rsplit_once('@').map_or(host, |(_, host)| host), path)
+}
+
+/// The parts of a path, without the ending that may be left out.
+fn parts(path: &str) -> Vec<&str> {
+    let path = path.trim_end_matches('/');
+    path.strip_suffix(".git").unwrap_or(path).split('/').filter(|part| !matches!(*part, "" | ".")).collect()
 }
 
 /// Host and path of `user@host:path`.

@@ -23,6 +23,7 @@ impl Git<'_> {
     /// [`Error::NoReference`]; [`Error::Mismatch`] where it is not the commit of the checksum.
     pub async fn resolve(&self) -> Result<Pinned, Error> {
         let wanted = self.wanted;
+        let (url, way) = self.place();
         let is_known = wanted.checksum.as_ref().filter(|sum| wanted.fetch_by_commit && is_commit(sum));
         let pinned = match (is_known, &wanted.reference) {
             (Some(commit), reference) => Pinned {
@@ -35,14 +36,21 @@ impl Git<'_> {
             }
             (None, Some(reference)) => {
                 let peeled = format!("{reference}^{{}}");
-                let args = ["ls-remote", "--", wanted.remote.url(), reference.as_str(), peeled.as_str()];
-                let output = self.run(&self.home, Way::Network, &args).await?;
+                let args = ["ls-remote", "--", &url, reference.as_str(), peeled.as_str()];
+                let output = self.run(&self.home, way, &args).await?;
                 chosen(&output, reference)
                     .ok_or_else(|| Error::NoReference { reference: reference.clone(), output: excerpt(&output) })?
             }
             (None, None) => {
-                let args = ["ls-remote", "--symref", "--", wanted.remote.url(), "HEAD"];
-                let output = self.run(&self.home, Way::Network, &args).await?;
+                if let (Some(staged), Some(sum)) = (&self.staged, &wanted.checksum) {
+                    // A bundle has no head; the commit was found in it.
+                    let named = format!("{sum}^{{commit}}");
+                    let found = self.run(staged, Way::Nowhere, &["rev-parse", "--verify", &named]).await?;
+                    let commit = found.trim().to_owned();
+                    return Ok(Pinned { object: commit.clone(), commit, reference: None });
+                }
+                let args = ["ls-remote", "--symref", "--", &url, "HEAD"];
+                let output = self.run(&self.home, way, &args).await?;
                 head(&output)
                     .ok_or_else(|| Error::NoReference { reference: "HEAD".to_owned(), output: excerpt(&output) })?
             }
@@ -68,14 +76,21 @@ impl Git<'_> {
         for name in ["shallow.lock", "index.lock", "packed-refs.lock", "HEAD.lock", "config.lock"] {
             let _ = std::fs::remove_file(repository.join(name));
         }
+        // Of a bundle the history is a part.
+        let lacks_history = self.wanted.as_bundle && Git::is_shallow(repository);
+        if lacks_history {
+            self.fetch_all(repository).await?;
+        }
         if !self.has(repository, pinned).await {
-            let url = self.wanted.remote.url();
-            let shallow = ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--depth=1", "--", url];
-            let by_id = self.run(repository, Way::Network, &with(&shallow, &[&pinned.object])).await;
+            let (url, way) = self.place();
+            let mut shallow = vec!["fetch", "--progress", "--no-tags", "--no-write-fetch-head"];
+            shallow.extend((!self.wanted.as_bundle).then_some("--depth=1"));
+            shallow.extend(["--", &url]);
+            let by_id = self.run(repository, way, &with(&shallow, &[&pinned.object])).await;
             let mut failed = by_id.err();
             // Older servers give what has a name only.
             if let (Some(_), Some(reference)) = (&failed, &pinned.reference) {
-                failed = self.run(repository, Way::Network, &with(&shallow, &[reference])).await.err();
+                failed = self.run(repository, way, &with(&shallow, &[reference])).await.err();
             }
             if let Some(Error::Stalled { .. }) = failed {
                 return failed.map_or(Ok(()), Err);
@@ -93,17 +108,17 @@ impl Git<'_> {
 
     /// Fetches every branch and tag with its history: a commit that is none of their tips must be in it.
     async fn fetch_all(&self, repository: &Path) -> Result<(), Error> {
+        let (url, way) = self.place();
         let mut args = vec!["fetch", "--progress", "--no-write-fetch-head", "--force"];
-        if repository.join("shallow").exists() {
-            args.push("--unshallow");
-        }
+        args.extend(Git::is_shallow(repository).then_some("--unshallow"));
         let refs = ["+refs/heads/*:refs/remote/heads/*", "+refs/tags/*:refs/remote/tags/*"];
-        args.extend(["--no-tags", "--", self.wanted.remote.url()]);
+        args.extend(["--no-tags", "--", &url]);
         args.extend(refs);
-        self.run(repository, Way::Network, &args).await.map(drop)
+        self.run(repository, way, &args).await.map(drop)
     }
 
-    async fn has(&self, repository: &Path, pinned: &Pinned) -> bool {
+    /// Whether a repository has a commit.
+    pub async fn has(&self, repository: &Path, pinned: &Pinned) -> bool {
         let commit = format!("{}^{{commit}}", pinned.commit);
         let commit = self.run(repository, Way::Nowhere, &["cat-file", "-e", &commit]).await;
         commit.is_ok() && self.run(repository, Way::Nowhere, &["cat-file", "-e", &pinned.object]).await.is_ok()

@@ -50,7 +50,8 @@ fn attributes_are_understood_or_refused() {
         (("http.checksum", "sha256:abc"), "hexadecimal"),
         (("http.checksum", "md5:d41d8cd98f00b204e9800998ecf8427e"), "hexadecimal"),
         (("http.perm", "rw"), "not a number"),
-        (("http.sig.pubkey", "key"), "not supported"),
+        (("http.sig.pubkey", "key"), "http.sig.signature \"\" is missing"),
+        (("http.sig.signature", "sig"), "http.sig.pubkey \"\" is missing"),
     ] {
         let error = wanted("http://user:hunter2@h/x", &[attrs]).unwrap_err().to_string();
         assert!(error.contains(reason) && !error.contains("hunter2"), "{error}");

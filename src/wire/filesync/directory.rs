@@ -84,6 +84,21 @@ impl Directory {
         Ok(())
     }
 
+    /// Makes a file that no sender tells of, in the place of whatever has its name.
+    pub(super) fn own_file(&mut self, name: &str) -> Result<OwnedFd, Error> {
+        for level in &mut self.levels {
+            level.before.retain(|old| old.as_bytes() != name.as_bytes());
+        }
+        self.clear(name, fs::statat(self.here(), name, AtFlags::SYMLINK_NOFOLLOW).ok())?;
+        self.create(name)
+    }
+
+    fn create(&self, path: &str) -> Result<OwnedFd, Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(self.here(), split(path).1, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Error::file("create", path, e))
+    }
+
     /// Makes the entry, or lets it be if it is there; gives the size of a file whose bytes are needed.
     pub(super) fn place(&mut self, id: u32, mut entry: Entry) -> Result<Option<u64>, Error> {
         entry.xattrs.retain(|name, _| self.takes(name));
@@ -158,9 +173,7 @@ impl Directory {
             return Ok(None);
         }
         self.clear(&entry.path, found)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(self.here(), split(&entry.path).1, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Error::file("create", &entry.path, e))?;
+        let fd = self.create(&entry.path)?;
         if size == 0 {
             return self.complete(&fd, &entry).map(|()| None);
         }

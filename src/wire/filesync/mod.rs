@@ -23,6 +23,7 @@ mod removal;
 mod request;
 mod send;
 mod sender;
+mod sieve;
 mod violation;
 mod walk;
 
@@ -34,6 +35,7 @@ pub use receiver::{Event, Limits, Receiver};
 pub use request::{BadRequest, Delivery, DirectoryRequest};
 pub use send::{send, Sent};
 pub use sender::{data, finish, listed, Asked, Sender, LARGEST_DATA};
+pub use sieve::TOLD;
 pub use violation::Violation;
 pub use walk::{Attributes, Select, Told, Tree};
 

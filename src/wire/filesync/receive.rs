@@ -3,15 +3,17 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use snapshotter::pattern::Patterns;
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use super::directory::Directory;
 use super::receiver::failed;
-use super::{Error, Event, Limits, Receiver};
+use super::sieve::Sieve;
+use super::{Error, Event, Limits, Receiver, TOLD};
 use crate::wire::proto::fsutil::Packet;
 
 /// Packets between the network and the thread with the files. A hostile one is as large as a message may be.
@@ -34,6 +36,8 @@ pub struct Receive {
     pub xattrs: Xattrs,
     /// Which bits of modes are taken.
     pub modes: u32,
+    /// If it is there, only what these match is taken, and file [`TOLD`] says what all the rest is.
+    pub only: Option<Arc<Patterns>>,
     /// How much is taken.
     pub limits: Limits,
     /// Counts the bytes that arrived; to be looked at while they do.
@@ -95,6 +99,7 @@ impl Receive {
             specials: Specials::Refuse,
             xattrs: Xattrs::Drop,
             modes: 0o7777,
+            only: None,
             limits: Limits::default(),
             arrived: Arc::default(),
         }
@@ -189,20 +194,38 @@ fn run(
     into: OwnedFd,
     rules: Receive,
 ) -> Result<Received, Error> {
-    let arrived = Arc::clone(&rules.arrived);
+    let (arrived, only) = (Arc::clone(&rules.arrived), rules.only.clone());
     let mut receiver = Receiver::new(rules.limits);
     let mut directory = Directory::new(into, rules)?;
+    let mut sieve = match only {
+        Some(only) => Some(Sieve::new(only, directory.own_file(TOLD)?.into())),
+        None => None,
+    };
+    let writing = |error| Error::file("write", TOLD, error);
     let mut received = Received::default();
     while let Some(packet) = packets.blocking_recv() {
         match receiver.take(packet.map_err(|status| Error::Call(Box::new(status)))?)? {
             Event::Entry(id, entry) => {
                 received.entries += 1;
-                if let Some(size) = directory.place(id, entry)? {
-                    received.files += 1;
-                    let _ = answer.send(receiver.ask(id, size)?);
+                let entries = match &mut sieve {
+                    Some(sieve) => sieve.take(id, entry).map_err(writing)?,
+                    None => vec![(id, entry)],
+                };
+                for (id, entry) in entries {
+                    if let Some(size) = directory.place(id, entry)? {
+                        received.files += 1;
+                        let _ = answer.send(receiver.ask(id, size)?);
+                    }
                 }
             }
-            Event::Listed => directory.listed()?,
+            Event::Listed => {
+                if let Some(sieve) = sieve.take() {
+                    let told = sieve.finish().map_err(writing)?;
+                    // It is as old as it always is.
+                    told.set_modified(SystemTime::UNIX_EPOCH).map_err(writing)?;
+                }
+                directory.listed()?;
+            }
             Event::Data(id, bytes) => {
                 arrived.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 directory.write(id, &bytes)?;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use snapshotter::pattern::Patterns;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -263,6 +264,58 @@ async fn selections_are_sent_with_the_directories_around_them() {
         let made: Vec<_> = picture(into.path()).into_keys().collect();
         assert_eq!(made.join(" "), sent, "include {includes:?} exclude {excludes:?} follow {follows:?}");
     }
+}
+
+/// Paths that file `TOLD` tells of.
+fn told(path: &Path) -> Vec<String> {
+    let (mut rest, mut paths) = (&fs::read(path.join(TOLD)).unwrap()[..], Vec::new());
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (stat, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        paths.push(<Stat as prost::Message>::decode(stat).unwrap().path);
+        rest = after;
+    }
+    paths
+}
+
+#[tokio::test]
+async fn of_what_is_not_taken_it_is_told_what_it_is() {
+    let (from, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for path in ["data", "dir/file1", "dir/file2", "dir/sub/bar1", "dir/sub/bar2", "dir/sub2/bar3", "foo"] {
+        write(&from, path, path);
+    }
+    fs::hard_link(from.path().join("data"), from.path().join("dir/link1")).unwrap();
+    fs::hard_link(from.path().join("data"), from.path().join("foo.2")).unwrap();
+    write(&into, "stale", "");
+    write(&into, &format!("{TOLD}/in/the/way"), "");
+    let only =
+        |patterns: &[&str]| Receive { only: Some(Patterns::new(patterns).unwrap().into()), ..Receive::context() };
+    let names = |path: &Path| picture(path).into_keys().filter(|path| path != TOLD).collect::<Vec<_>>().join(" ");
+    let rules = || only(&["dir/**/*1", "foo*"]);
+    assert_eq!(copy(from.path(), into.path(), rules()).await.files, 4);
+    assert_eq!(names(into.path()), "dir dir/file1 dir/link1 dir/sub dir/sub/bar1 foo foo.2");
+    let inode = |name: &str| fs::metadata(into.path().join(name)).unwrap().ino();
+    assert_eq!((inode("dir/link1"), fs::read(into.path().join("foo.2")).unwrap()), (inode("foo.2"), b"data".to_vec()));
+    let all = told(into.path());
+    assert_eq!(
+        all.join(" "),
+        "data dir dir/file1 dir/file2 dir/link1 dir/sub dir/sub/bar1 dir/sub/bar2 dir/sub2 dir/sub2/bar3 foo foo.2"
+    );
+
+    // What is there is not sent again, and goes when it is gone.
+    fs::remove_dir_all(from.path().join("dir/sub")).unwrap();
+    write(&from, "dir/file1", "updated");
+    assert_eq!(copy(from.path(), into.path(), rules()).await.files, 1);
+    assert_eq!(names(into.path()), "dir dir/file1 dir/link1 foo foo.2");
+    assert_eq!(told(into.path()).len(), 9);
+    let at_first = fs::read(into.path().join(TOLD)).unwrap();
+    copy(from.path(), into.path(), only(&[])).await;
+    assert_eq!((names(into.path()), fs::read(into.path().join(TOLD)).unwrap()), (String::new(), at_first));
+
+    // A directory that matches is taken with what is in it. Of a file of that name it is told only.
+    write(&from, TOLD, "theirs");
+    copy(from.path(), into.path(), only(&["dir", "dir/file2", TOLD])).await;
+    assert_eq!(names(into.path()), "dir dir/file1 dir/file2 dir/link1 dir/sub2 dir/sub2/bar3");
+    assert_eq!(told(into.path())[0], TOLD);
 }
 
 #[tokio::test]

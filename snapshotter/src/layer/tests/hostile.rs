@@ -85,6 +85,12 @@ fn attacks() -> Vec<(&'static str, Ends, Vec<u8>)> {
             Refused,
             Tar::new().entry(b'x', b"x", &vec![b'x'; 2 << 20], |_| {}).file(b"f", b"").end(),
         ),
+        ("many extensions", Refused, {
+            // Of a kind that is left behind.
+            let value = long(600 << 10);
+            let tar = Tar::new().extended(&[("SCHILY.xattr.trusted.a", value.as_slice())]);
+            tar.extended(&[("SCHILY.xattr.trusted.b", value.as_slice())]).file(b"f", b"").end()
+        }),
         ("extension of nothing", Refused, Tar::new().extended(&[("path", b"x")]).end()),
         ("damaged extension", Refused, Tar::new().entry(b'x', b"x", b"99 path=x\n", |_| {}).file(b"f", b"").end()),
         ("wrong checksum", Refused, {

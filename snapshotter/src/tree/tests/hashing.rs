@@ -1,5 +1,5 @@
 use super::*;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 fn tree() -> Dir {
     let dir = Dir::with(&["src/main=fn", "src/lib/x=1", "src/lib/y=2", "docs/a=doc", "link->src", "empty/"]);
@@ -265,7 +265,7 @@ fn a_damaged_cache_is_empty() {
 }
 
 #[test]
-fn ten_thousand_unchanged_files_are_verified_quickly() {
+fn unchanged_files_are_verified_with_what_was_saved() {
     // In memory where possible: making so many files on a disk takes longer than all other tests.
     let dir = tempfile::tempdir_in("/dev/shm").map_or_else(|_| Dir::new(), Dir);
     for n in 0..10_000 {
@@ -276,19 +276,12 @@ fn ten_thousand_unchanged_files_are_verified_quickly() {
     }
     settle();
     let (none, root, file) = (Patterns::default(), dir.root(), Dir::new());
-    let hash = |cache: &StatCache| {
-        let began = Instant::now();
-        let digest = hash_tree(Tree::context(root.as_fd(), &none), &Selection::all(), Some(cache)).unwrap();
-        (digest, began.elapsed())
-    };
+    let hash =
+        |cache: &StatCache| hash_tree(Tree::context(root.as_fd(), &none), &Selection::all(), Some(cache)).unwrap();
     let cache = StatCache::new();
-    let (digest, cold) = hash(&cache);
+    let digest = hash(&cache);
     cache.save(&file.path("cache")).unwrap();
-    let began = Instant::now();
     let cache = StatCache::load(&file.path("cache"));
-    let load = began.elapsed();
-    let warm = (0..10).map(|_| hash(&cache)).min_by_key(|(_, time)| *time).unwrap();
-    assert_eq!(warm.0, digest);
-    println!("10,000 files: cold {cold:?}, load {load:?}, warm {:?}", warm.1);
-    assert!(warm.1 < Duration::from_millis(500), "{:?}", warm.1);
+    assert!(cache.len() >= 10_000, "{}", cache.len());
+    assert_eq!(hash(&cache), digest);
 }

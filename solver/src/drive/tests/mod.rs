@@ -45,7 +45,7 @@ impl Draft {
             content_cache: ContentCache::Default,
         };
         let meta = Meta { args: args.split(' ').map(str::to_owned).collect(), ..Meta::default() };
-        self.add(Op::Run(RunOp { meta, mounts: vec![root], ..RunOp::default() }), vec![on])
+        self.add(Op::Run(RunOp { meta: meta.into(), mounts: vec![root], ..RunOp::default() }), vec![on])
     }
 
     fn merge(&mut self, inputs: &[OutputRef]) -> OutputRef {

@@ -24,7 +24,7 @@ impl TryFrom<pb::ExecOp> for RunOp {
         let secret = |env: pb::SecretEnv| SecretEnv { id: env.id, name: env.name, optional: env.optional };
         let device = |device: pb::CdiDevice| CdiDevice { name: device.name, optional: device.optional };
         Ok(RunOp {
-            meta: meta.into(),
+            meta: Box::new(meta.into()),
             mounts: message.mounts.into_iter().map(Mount::try_from).collect::<Result<_, _>>()?,
             network,
             security,

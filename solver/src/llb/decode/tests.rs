@@ -66,7 +66,7 @@ fn run(dice: &mut Dice, inputs: usize) -> Op {
         mounts.push(second);
     }
     Op::Run(RunOp {
-        meta: Meta {
+        meta: Box::new(Meta {
             args: vec!["sh".into(), text(dice)],
             env: texts(dice),
             cwd: text(dice),
@@ -78,7 +78,7 @@ fn run(dice: &mut Dice, inputs: usize) -> Op {
             cgroup_parent: text(dice),
             remove_mount_stubs_recursive: dice.one_in(2),
             valid_exit_codes: vec![0, -1, 300],
-        },
+        }),
         mounts,
         network: dice.pick(&[Network::Sandbox, Network::Host, Network::None]),
         security: dice.pick(&[Security::Sandbox, Security::Insecure]),
@@ -273,7 +273,7 @@ fn mkdir_by(user: pb::NamedUserOpt) -> pb::FileAction {
 #[test]
 fn ops_that_make_no_sense_are_refused_in_the_words_of_buildkit() {
     let run = |mounts| pb::OpKind::Exec(exec(mounts));
-    let on = pb::Mount { content_cache: 1, ..root() };
+    let on = pb::Mount { content_cache: 1, selector: "/src".into(), ..root() };
     let cases: Vec<(pb::Definition, &str)> = vec![
         (definition(0, pb::OpKind::Exec(pb::ExecOp::default())), "invalid exec op with no meta"),
         (

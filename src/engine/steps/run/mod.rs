@@ -2,6 +2,7 @@
 
 mod agent;
 mod caches;
+mod devices;
 mod foreign;
 mod limits;
 mod mounts;
@@ -25,6 +26,7 @@ use crate::engine::results::Output;
 use crate::sandbox::{self, ProcessSpec};
 pub(crate) use agent::Agent;
 pub(crate) use caches::Emptied;
+pub(crate) use devices::edits;
 pub(crate) use limits::{limits, of_resources};
 use mounts::{Scene, Supplies};
 
@@ -48,7 +50,9 @@ pub(crate) async fn run(
             let Scene { root, read_only_root, below, trees } = mounts::mount(&cx, &op, &inputs, &supplies)?;
             let mut spec = process(&cx, &op, root)?;
             supplies.secrets.add_to(&mut spec.env);
-            Ok::<_, StepFailure>((trees, ProcessSpec { read_only_root, mounts: below, limits, ..spec }))
+            let mut spec = ProcessSpec { read_only_root, mounts: below, limits, ..spec };
+            devices::equip(&cx, &op, &mut spec)?;
+            Ok::<_, StepFailure>((trees, spec))
         })
         .await?
     };
@@ -162,10 +166,10 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
             ("ALL_PROXY", &proxy.all),
         ];
         for (name, value) in values.into_iter().filter(|(_, value)| !value.is_empty()) {
+            // Whoever asks for the build knows the way out better than an image does.
             for name in [name.to_string(), name.to_lowercase()] {
-                if !has(&env, &name) {
-                    env.push(format!("{name}={value}"));
-                }
+                env.retain(|pair| pair.split('=').next() != Some(&name));
+                env.push(format!("{name}={value}"));
             }
         }
     }
@@ -181,6 +185,10 @@ fn process(cx: &StepCx, op: &RunOp, root: OwnedFd) -> Result<ProcessSpec, StepFa
     let mut rlimits = Vec::new();
     for limit in &meta.ulimits {
         let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+        if number(limit.soft) > number(limit.hard) {
+            let value = format!("{}={}:{}", limit.name, limit.soft, limit.hard);
+            return Err(StepFailure::BadLimit { limit: "ulimit", value, want: "a soft limit not above the hard one" });
+        }
         let rlimit = sandbox::Rlimit::named(&limit.name, number(limit.soft), number(limit.hard));
         rlimits.push(rlimit.ok_or_else(|| StepFailure::BadUlimit { name: limit.name.clone() })?);
     }

@@ -81,14 +81,15 @@ pub(super) fn mount(cx: &StepCx, op: &RunOp, inputs: &[Output], supplies: &Suppl
     let mut below = Vec::new();
     for (number, mount) in op.mounts.iter().enumerate() {
         let dest = absolute(&op.meta.cwd, &mount.dest);
-        // What is in memory or outlives the build is nobody's result: such an output is what the mount began with.
+        // What is in memory or outlives the build is no result: such an output is what the mount began with.
         if let (Some(output), false) = (mount.output, matches!(mount.kind, MountKind::Bind)) {
             trees.outputs.push((output, Kept::Same(input_of(mount, inputs)?)));
         }
         let kind = match &mount.kind {
             MountKind::Bind => {
-                let source = bind(cx, mount, inputs, &mut trees)?;
-                if dest == Path::new("/") {
+                let is_root = dest == Path::new("/");
+                let source = bind(cx, mount, inputs, is_root, &mut trees)?;
+                if is_root {
                     root = Some((source, mount.readonly));
                     continue;
                 }
@@ -125,7 +126,13 @@ fn input_of(mount: &Mount, inputs: &[Output]) -> Result<Output, StepFailure> {
 }
 
 /// Mounts one tree, detached, and remembers what becomes of it.
-fn bind(cx: &StepCx, mount: &Mount, inputs: &[Output], trees: &mut Trees) -> Result<OwnedFd, StepFailure> {
+fn bind(
+    cx: &StepCx,
+    mount: &Mount,
+    inputs: &[Output],
+    is_root: bool,
+    trees: &mut Trees,
+) -> Result<OwnedFd, StepFailure> {
     let input = input_of(mount, inputs)?;
     let base = match &input.files {
         Files::Empty => None,
@@ -134,9 +141,18 @@ fn bind(cx: &StepCx, mount: &Mount, inputs: &[Output], trees: &mut Trees) -> Res
         Files::Context(context) => Some(file::copy_of_context(cx, context, &mount.selector)?),
     };
     if mount.readonly {
-        let view = cx.store.view(base.as_ref(), &cx.lease)?;
-        let source = select(&view.mount()?, &mount.selector)?;
-        trees.others.push(Shown::View(view));
+        // The root is made read-only when all is mounted: until then mount points are made in it, which go with it.
+        let source = if is_root {
+            let active = cx.store.prepare(base.as_ref(), &cx.lease)?;
+            let source = select(&active.mount()?, &mount.selector)?;
+            trees.others.push(Shown::ThrownAway(active));
+            source
+        } else {
+            let view = cx.store.view(base.as_ref(), &cx.lease)?;
+            let source = select(&view.mount()?, &mount.selector)?;
+            trees.others.push(Shown::View(view));
+            source
+        };
         if let Some(output) = mount.output {
             trees.outputs.push((output, Kept::Same(input)));
         }

@@ -29,6 +29,12 @@ impl Secrets {
             }
         }
         for variable in &op.secret_env {
+            if variable.id.is_empty() {
+                return Err(StepFailure::NoSecretId { name: variable.name.clone() });
+            }
+            if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
+                return Err(StepFailure::BadVariable { name: variable.name.clone() });
+            }
             let value = ask(cx, &variable.id, variable.optional).await?;
             if value.as_ref().is_some_and(|value| value.bytes().contains(&0)) {
                 return Err(StepFailure::SecretHasNul { id: variable.id.clone() });
