@@ -61,6 +61,9 @@ struct Answers {
     times: Vec<(SourceOp, Option<i64>)>,
 }
 
+/// A part of the outcome, or what must be known first.
+type Known<T> = Result<T, Vec<Query>>;
+
 /// How far a lowering has come.
 #[derive(Debug)]
 pub enum Step {
@@ -314,7 +317,7 @@ impl Lowering {
         options: &Options,
         graph: &mut GraphBuilder,
         lints: &mut Vec<Diagnostic>,
-    ) -> Result<Result<(Target, Option<i64>), Vec<Query>>, Vec<Diagnostic>> {
+    ) -> Result<Known<(Target, Option<i64>)>, Vec<Diagnostic>> {
         let mut stages = Stages::resolve(&self.ast, options, lints)?;
         let found = epoch::epoch(&self.ast, &stages, options, &self.answers).map_err(|error| vec![error])?;
         let (epoch, time) = match found {

@@ -8,8 +8,9 @@ use solver::graph::{GraphBuilder, NewVertex, OutputIndex, OutputRef, VertexId};
 
 use super::context::{follow, Used};
 
-/// Numbered vertices, inputs before users. In boxes: they are large, and the list grows.
+/// Numbered vertices, inputs before users.
 #[derive(Default)]
+#[allow(clippy::vec_box, reason = "they are large, and a list that grows moves them")]
 pub(super) struct Paper(Vec<Box<Note>>);
 
 struct Note {
