@@ -126,6 +126,11 @@ impl GitRef {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (decoded(&key.replace('+', " ")), decoded(&value.replace('+', " ")));
+            // What is on or off is on, if nothing is said.
+            let is_switch = matches!(key.as_str(), "keep-git-dir" | "submodules" | "fetch-by-commit");
+            if value.is_empty() && !is_switch {
+                return Err(GitRefError(format!("query {} has no value", quote(&key))));
+            }
             let message = format!("query {} has multiple values", quote(&key));
             if pairs.insert(key, value).is_some() {
                 return Err(GitRefError(message));

@@ -60,7 +60,7 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
         .get("ignores")
         .map(|ignores| serde_json::from_value(ignores.clone()).unwrap())
         .unwrap_or_default();
-    let mut asked = String::new();
+    let (mut asked, mut unused) = (String::new(), String::new());
     let lowered = loop {
         match lowering.step() {
             Ok(Step::Done(lowered)) => break Some(lowered),
@@ -98,6 +98,7 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
     let (mut graph, mut config) = (String::new(), String::new());
     if let Some(lowered) = lowered {
         diagnostics.extend(lowered.lints.iter().cloned());
+        unused = lowered.unused.iter().map(|sentence| format!("{sentence}\n")).collect();
         graph = asked + &show::graph(&lowered.graph);
         for target in &lowered.targets {
             let document = json!({
@@ -113,7 +114,10 @@ fn outcome(case: &Path) -> BTreeMap<&'static str, String> {
     }
     files.insert("graph.txt", graph);
     files.insert("config.json", config);
-    files.insert("diagnostics.txt", diagnostics.iter().map(|found| report(&source, found)).collect());
+    files.insert(
+        "diagnostics.txt",
+        diagnostics.iter().map(|found| report(&source, found)).collect::<String>() + &unused,
+    );
     files
 }
 

@@ -98,6 +98,20 @@ mod hex_bytes {
     }
 }
 
+/// What an image carries: the records alone, of which BuildKit reads a list. Ours are with the first.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Inline {
+    List(Vec<InlineRecord>),
+    /// As images of before had it.
+    Whole(Wire),
+}
+
+#[derive(Deserialize)]
+struct InlineRecord {
+    rbuild: Option<Own>,
+}
+
 /// The form on the wire.
 #[derive(Deserialize)]
 struct Wire {
@@ -134,7 +148,7 @@ struct Own {
 }
 
 impl CacheConfig {
-    /// The document's bytes. An inline one names no layers: they are those of the image it is in.
+    /// The document's bytes. An inline one is a list of records: the layers are those of the image it is in.
     pub fn write(&self, inline: bool) -> Vec<u8> {
         let layer = |layer: &CachedLayer| {
             let mut annotations = json!({
@@ -153,7 +167,7 @@ impl CacheConfig {
             written
         };
         let mut document = serde_json::Map::new();
-        if !inline && !self.layers.is_empty() {
+        if !self.layers.is_empty() {
             document.insert("layers".into(), self.layers.iter().map(layer).collect());
         }
         // BuildKit wants a result for each record, and reads an output's number as part of a digest.
@@ -175,11 +189,20 @@ impl CacheConfig {
             }
         }
         records.sort_by(|a, b| a.0.cmp(&b.0));
-        document.insert("records".into(), records.into_iter().map(|(_, record)| record).collect());
+        let mut records: Vec<Value> = records.into_iter().map(|(_, record)| record).collect();
         let mut own = self.records.clone();
         own.sort_by_key(|record| record.key);
-        document.insert("rbuild".into(), json!({ "version": VERSION, "records": own }));
+        let own = json!({ "version": VERSION, "records": own });
         // Text keys, numbers and lists always have a JSON form.
+        if inline {
+            // Without a layer there is nothing to be found in an image.
+            if let Some(first) = records.first_mut() {
+                first["rbuild"] = own;
+            }
+            return serde_json::to_vec(&records).unwrap_or_default();
+        }
+        document.insert("records".into(), records.into());
+        document.insert("rbuild".into(), own);
         serde_json::to_vec(&document).unwrap_or_default()
     }
 
@@ -191,7 +214,14 @@ impl CacheConfig {
         if bytes.len() as u64 > MOST_BYTES {
             return Err(Error::Invalid(format!("it has more than {MOST_BYTES} bytes")));
         }
-        let wire: Wire = serde_json::from_slice(bytes).map_err(|e| Error::Malformed(e.to_string()))?;
+        let malformed = |e: serde_json::Error| Error::Malformed(e.to_string());
+        let wire = match image {
+            None => serde_json::from_slice(bytes).map_err(malformed)?,
+            Some(_) => match serde_json::from_slice(bytes).map_err(malformed)? {
+                Inline::Whole(wire) => wire,
+                Inline::List(records) => Wire { layers: None, rbuild: records.into_iter().find_map(|it| it.rbuild) },
+            },
+        };
         let own = wire.rbuild.filter(|own| own.version == VERSION).ok_or(Error::Foreign)?;
         let layers = match image {
             Some(layers) => {
@@ -311,6 +341,15 @@ mod tests {
         let layers: Vec<_> = config().layers.iter().map(|layer| (layer.blob.clone(), layer.diff_id)).collect();
         let read = CacheConfig::read(&config().write(true), Some(&layers)).unwrap();
         assert_eq!(read.chain(Some(2)).len(), 3);
+        assert_eq!(read.records, config().records);
+        // BuildKit reads a list of records there.
+        let document: Value = serde_json::from_slice(&config().write(true)).unwrap();
+        assert_eq!(document[0]["digest"], format!("sha256:{}", "01".repeat(32)));
+        assert_eq!(document[0]["layers"][0]["layer"], 2);
+        let theirs = br#"[{"layers":[{"layer":1}],"digest":"sha256:00","inputs":[[{"link":0}]]}]"#;
+        assert!(matches!(CacheConfig::read(theirs, Some(&layers)), Err(Error::Foreign)));
+        // As it was written before.
+        assert_eq!(CacheConfig::read(&config().write(false), Some(&layers)).unwrap().records, config().records);
         assert!(CacheConfig::read(&config().write(true), Some(&layers[..2])).is_err(), "a layer it does not have");
     }
 

@@ -13,9 +13,17 @@ pub fn cache_manifest(config: &CacheConfig, bytes: &[u8], form: Form) -> (Descri
     let about = Descriptor::of(CACHE_CONFIG, bytes);
     let mut layers: Vec<Descriptor> = Vec::new();
     for layer in &config.layers {
-        if layers.iter().all(|known| known.digest != layer.blob.digest) {
-            layers.push(layer.blob.clone());
+        if layers.iter().any(|known| known.digest == layer.blob.digest) {
+            continue;
         }
+        layers.push(match form {
+            Form::Manifest => layer.blob.clone(),
+            Form::Index(family) => {
+                let mut blob = media_type::in_family(family, &layer.blob);
+                blob.annotations.insert("containerd.io/uncompressed".into(), layer.diff_id.to_string());
+                blob
+            }
+        });
     }
     let (media_type, document): (&str, Value) = match form {
         Form::Manifest => {
@@ -27,9 +35,6 @@ pub fn cache_manifest(config: &CacheConfig, bytes: &[u8], form: Form) -> (Descri
                 Family::Oci => media_type::OCI_INDEX,
                 Family::Docker => media_type::DOCKER_INDEX,
             };
-            for (layer, of) in layers.iter_mut().zip(&config.layers) {
-                layer.annotations.insert("containerd.io/uncompressed".into(), of.diff_id.to_string());
-            }
             layers.push(about);
             (kind, json!({ "schemaVersion": 2, "mediaType": kind, "manifests": layers }))
         }
@@ -53,7 +58,11 @@ pub fn config_of(document: &[u8], called: Option<&str>) -> Result<Option<Descrip
 
 #[cfg(test)]
 mod tests {
+    use snapshotter::{DiffId, Digest};
+
     use super::*;
+    use crate::cache::config::CachedLayer;
+    use crate::image::Codec;
 
     #[test]
     fn the_config_is_found_in_both_forms() {
@@ -65,5 +74,26 @@ mod tests {
             assert_eq!(found, Descriptor::of(CACHE_CONFIG, &bytes));
         }
         assert!(config_of(b"{}", Some("text/plain")).is_err());
+    }
+
+    #[test]
+    fn layers_are_named_once_and_as_their_family_names_them() {
+        let layer = |content: &[u8]| CachedLayer {
+            blob: Descriptor::of(&Family::Oci.layer(Codec::Gzip), content),
+            diff_id: DiffId(Digest::of(content)),
+            parent: None,
+            created: None,
+        };
+        let config = CacheConfig { layers: vec![layer(b"a"), layer(b"a"), layer(b"b")], ..CacheConfig::default() };
+        let named = |form: Form| -> Vec<(String, Option<String>)> {
+            let (_, document) = cache_manifest(&config, b"", form);
+            let Ok(Document::Index(index)) = Document::parse(&document, None) else { panic!("an index") };
+            let uncompressed = |of: &Descriptor| of.annotations.get("containerd.io/uncompressed").cloned();
+            index.manifests.iter().map(|entry| (entry.media_type.clone(), uncompressed(entry))).collect()
+        };
+        for family in [Family::Oci, Family::Docker] {
+            let layer = |content: &[u8]| (family.layer(Codec::Gzip), Some(Digest::of(content).to_string()));
+            assert_eq!(named(Form::Index(family)), [layer(b"a"), layer(b"b"), (CACHE_CONFIG.to_owned(), None)]);
+        }
     }
 }

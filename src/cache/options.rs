@@ -202,9 +202,10 @@ impl CacheTo {
         };
         let level = from.take("compression-level");
         let level = level
-            .map(|text| text.parse().map_err(|_| Error::Option(format!("compression-level={text}: not a number"))));
-        let compress =
-            CompressAs { codec, level: level.transpose()?, force: from.boolean("force-compression", false)? };
+            .map(|text| text.parse().map_err(|_| Error::Option(format!("compression-level={text}: not a number"))))
+            .transpose()?;
+        level.map_or(Ok(()), |level| codec.check_level(level)).map_err(Error::Option)?;
+        let compress = CompressAs { codec, level, force: from.boolean("force-compression", false)? };
         let ignore_error = from.boolean("ignore-error", false)?;
         from.done()?;
         Ok(CacheTo { place, mode, form, compress, ignore_error })
@@ -315,6 +316,8 @@ mod tests {
             ("s3", "bucket=b", "not supported yet"),
             ("ftp", "", "unknown cache type"),
             ("local", "dest=d,compression=lz", "compression=lz"),
+            ("local", "dest=d,compression-level=10", "gzip has 0 to 9"),
+            ("local", "dest=d,compression=uncompressed,compression-level=1", "without compression"),
         ] {
             let said = to(kind, text).unwrap_err();
             assert!(said.contains(wrong), "{said}");

@@ -218,6 +218,7 @@ impl Job {
         for lint in &lowered.lints {
             self.notes.lint(&loaded.source, lint);
         }
+        lowered.unused.iter().for_each(|sentence| self.notes.caution(sentence.clone()));
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
         let index = loaded.recipe.options.multi_platform || lowered.targets.len() > 1;
         let of_targets = Outcome::of_targets(lowered.targets, &mut trees, index);

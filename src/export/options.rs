@@ -104,7 +104,7 @@ pub(super) fn read(kind: &mut Kind, attributes: &[(String, String)]) -> Result<I
         }
     }
     options.family = resolve(kind, family, &options)?;
-    check_level(&options)?;
+    options.level.map_or(Ok(()), |level| options.codec.check_level(level))?;
     Ok(options)
 }
 
@@ -122,19 +122,6 @@ fn resolve(kind: &Kind, asked: Option<Family>, options: &ImageOptions) -> Result
         None if matches!(kind, Kind::Docker { .. }) && !needs_oci => Ok(Family::Docker),
         None => Ok(Family::Oci),
     }
-}
-
-fn check_level(options: &ImageOptions) -> Result<(), String> {
-    let Some(level) = options.level else { return Ok(()) };
-    let (name, most) = match options.codec {
-        Codec::Plain => return Err("compression-level without compression".into()),
-        Codec::Gzip => ("gzip", 9),
-        Codec::Zstd => ("zstd", 22),
-    };
-    if (0..=most).contains(&level) {
-        return Ok(());
-    }
-    Err(format!("compression-level {level}: {name} has 0 to {most}"))
 }
 
 fn unknown(kind: &Kind, key: &str) -> String {

@@ -76,6 +76,24 @@ pub enum Codec {
     Zstd,
 }
 
+impl Codec {
+    /// Whether it has this level.
+    ///
+    /// # Errors
+    /// Says which levels it has.
+    pub fn check_level(self, level: i32) -> Result<(), String> {
+        let (name, most) = match self {
+            Codec::Plain => return Err("compression-level without compression".into()),
+            Codec::Gzip => ("gzip", 9),
+            Codec::Zstd => ("zstd", 22),
+        };
+        match (0..=most).contains(&level) {
+            true => Ok(()),
+            false => Err(format!("compression-level {level}: {name} has 0 to {most}")),
+        }
+    }
+}
+
 fn labelled(base: &str, separator: char, codec: Codec) -> String {
     match codec {
         Codec::Plain => base.to_owned(),
@@ -111,7 +129,7 @@ pub struct LayerType {
 }
 
 /// The layer as a manifest of `family` names it: label translated, internal annotations gone.
-pub(super) fn in_family(family: Family, layer: &Descriptor) -> Descriptor {
+pub fn in_family(family: Family, layer: &Descriptor) -> Descriptor {
     let mut named = layer.clone();
     if let Some(LayerType { codec, foreign }) = self::layer(&layer.media_type) {
         named.media_type = match (family, foreign) {

@@ -134,8 +134,9 @@ pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
     if !has_path {
         state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
     }
-    // A stage without arguments hands on exactly these variables.
-    let has_them = matches!(stage.base, Base::Stage(_)) && state.args.is_empty();
+    // Most stages are handed on with exactly these variables, in their order.
+    let pairs = state.config.config.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let has_them = matches!(stage.base, Base::Stage(_)) && pairs.eq(state.env.iter());
     if !has_them {
         state.env_places.clear();
         for (place, pair) in state.config.config.env.clone().into_iter().enumerate() {

@@ -23,6 +23,7 @@ mod run;
 mod signal;
 mod stage;
 mod survey;
+mod unused;
 mod workdir;
 
 pub use epoch::TimeQuery;
@@ -144,6 +145,8 @@ pub struct Lowered {
     pub targets: Vec<Target>,
     /// What is doubtful, in file order.
     pub lints: Vec<Diagnostic>,
+    /// What is to be said of build arguments that nobody takes.
+    pub unused: Vec<String>,
     /// The time of all that is written, if the build or the Dockerfile says one; seconds since 1970.
     pub epoch: Option<i64>,
 }
@@ -281,7 +284,15 @@ impl Lowering {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![Diagnostic::error("internal", Span::default(), format!("the graph is not valid: {error}{cause}"))]
         })?;
-        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new(), epoch }))
+        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new(), unused: self.unused_args(), epoch }))
+    }
+
+    /// What is to be said of build arguments that nobody takes.
+    fn unused_args(&self) -> Vec<String> {
+        let suspects = unused::suspects(&self.ast, &self.options);
+        // Few files need to be looked at again.
+        let surveyed = if suspects.is_empty() { None } else { self.surveyed(&self.options).ok() };
+        surveyed.map(|(stages, _)| unused::sentences(&self.ast, &stages, &suspects)).unwrap_or_default()
     }
 
     /// The stages with the triggers of their bases, and the configurations of these, once all is known that they need.
