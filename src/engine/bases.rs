@@ -16,12 +16,15 @@ use crate::source::image::{ResolveMode, Wanted};
 /// How identifiers of images begin.
 const IMAGE: &str = "docker-image://";
 
+/// A name, the platform, and the digest that it must have.
+type Asked = (String, Platform, Option<Digest>);
+
 /// What the names of base images stand for in one build.
 pub(crate) struct Bases {
     remote: Arc<Remote>,
     ask: Ask,
     policies: Policies,
-    known: Mutex<HashMap<(String, Platform, Option<Digest>), Image>>,
+    known: Mutex<HashMap<Asked, Image>>,
 }
 
 impl Bases {
