@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn layers_are_named_once_and_as_their_family_names_them() {
         let layer = |content: &[u8]| CachedLayer {
-            blob: Descriptor::of(&Family::Oci.layer(Codec::Gzip), content),
+            blob: Descriptor::of(Family::Oci.layer(Codec::Gzip), content),
             diff_id: DiffId(Digest::of(content)),
             parent: None,
             created: None,
