@@ -96,7 +96,7 @@ impl Entry {
 impl Entry {
     /// Without what a layer does not have: fractions of seconds, times of deletions and of a root that is no entry, and
     /// which inode files share. That they share one the digest sees to.
-    pub(crate) fn as_layers_keep_it(mut self) -> Entry {
+    pub(crate) fn into_what_layers_keep(mut self) -> Entry {
         self.mtime_nsec = 0;
         if self.is_whiteout() || self.path.is_empty() {
             self.mtime = 0;

@@ -177,7 +177,7 @@ fn base(store: &Store, lease: &Lease) -> SnapshotId {
 /// What has to be the same, file by file.
 fn entries(store: &Store, upper: &std::path::Path) -> Vec<Entry> {
     let root = open_directory(upper).unwrap();
-    scan(root.as_fd(), store.xattrs()).unwrap().into_iter().map(Entry::as_layers_keep_it).collect()
+    scan(root.as_fd(), store.xattrs()).unwrap().into_iter().map(Entry::into_what_layers_keep).collect()
 }
 
 fn round_trip(store: &Store, lease: &Lease, parent: Option<&SnapshotId>, tree: &[Made]) {
