@@ -381,7 +381,7 @@ mod tests {
         assert!(typed("--build-arg BUILDKIT_ATTEST_PROVENANCE=mode=max").unwrap().exports.provenance.is_some());
         for (text, want) in [
             ("--build-arg BUILDKIT_ATTEST_SBOM=generator=", "generator cannot be empty"),
-            ("--build-arg BUILDKIT_ATTEST_X=1", "unknown attestation type X"),
+            ("--build-arg BUILDKIT_ATTEST_X=1", "unknown attestation type x"),
             ("--build-arg BUILDKIT_DISABLE_FILEOP=1", "not supported"),
             ("--build-arg BUILDKIT_INLINE_CACHE=maybe", "invalid boolean"),
         ] {

@@ -115,8 +115,6 @@ fn buildx_shows_where_in_the_dockerfile_it_failed() {
     assert!(said.contains("network.host is not allowed"), "{said}");
     let said = buildx.fails(&["build", "--allow", "network.host", "bad"]);
     assert!(said.contains("granting entitlement network.host is not allowed by build daemon configuration"), "{said}");
-    let said = buildx.fails(&["build", "--sbom=true", "bad"]);
-    assert!(said.contains("SBOM attestations are not supported yet"), "{said}");
 }
 
 #[test]

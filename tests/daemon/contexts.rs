@@ -54,7 +54,7 @@ async fn repositories_and_inputs_are_contexts() {
         ("h", &[("context", url.as_str()), ("filename", "None")][..], "open None: no such file or directory"),
         ("i", &[("context", &url), ("filename", "Named"), ("context:other", "input:x")], "invalid input x for other"),
         ("j", &[("context", "here")], "invalid context here"),
-        ("k", &[("context", &url), ("memory", "1")], "option memory is not supported"),
+        ("k", &[("context", &url), ("memory", "much")], "memory"),
     ] {
         let error = solve(id, attrs, &[]).await.map(drop).unwrap_err();
         assert!(error.contains(why), "{id}: {error}");

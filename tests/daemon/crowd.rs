@@ -95,7 +95,8 @@ fn many_clients_build_at_once_and_the_daemon_stays_as_it_is() {
     );
     assert!(descriptors_then <= descriptors + 4, "{descriptors_then} descriptors");
     assert!(memory_then <= memory + (24 << 20), "{memory_then} bytes");
-    assert_eq!(children(pid), 0, "processes are left");
+    // One of the daemon's own, which all steps begin as copies of.
+    assert_eq!(children(pid), 1, "processes are left");
     assert_eq!(mounts(&daemon.rbuild.root()), Vec::<String>::new());
     drop(buildx);
     daemon.rbuild.ok(["fsck"]);
