@@ -237,7 +237,11 @@ proptest! {
         write(&above, "canary", "sings");
         fs::create_dir(above.path().join("into")).unwrap();
         let rules = Receive { limits: Limits { entries: 10, bytes: 1000, told: 10_000 }, ..Receive::context() };
-        let (_, _received) = runtime.block_on(forge(packets, &above.path().join("into"), rules));
+        // Who tells of files and does not send them is waited for, as long as the session lasts: here not for long.
+        let into = above.path().join("into");
+        let forged = async { tokio::time::timeout(Duration::from_millis(300), forge(packets, &into, rules)).await };
+        drop(runtime.block_on(forged));
+        drop(runtime);
         prop_assert_eq!(fs::read_to_string(above.path().join("canary")).unwrap(), "sings");
         prop_assert_eq!(fs::read_dir(above.path()).unwrap().count(), 2);
     }
