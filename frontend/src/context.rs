@@ -75,19 +75,23 @@ impl MainContext {
             MainContext::File(url) => Some(add(Op::Source(web_file(url)), Vec::new(), WEB_NAME.into())),
             MainContext::Archive(url) => {
                 let archive = add(Op::Source(web_file(url)), Vec::new(), WEB_NAME.into());
-                let kind = FileActionKind::Copy(FileCopy {
-                    src: "/context".into(),
-                    dest: "/".into(),
-                    attempt_unpack: true,
-                    ..FileCopy::default()
-                });
-                let (input, secondary) = (ActionInput::Scratch, ActionInput::Input(0));
-                let action = FileAction { input, secondary, output: Some(OutputIndex(0)), kind };
-                let op = Op::File(FileOp { actions: vec![action] });
-                Some(add(op, vec![archive], "copy /context /".into()))
+                Some(add(unpacking(), vec![archive], "copy /context /".into()))
             }
         }
     }
+}
+
+/// Unpacks the file `/context` of its one input into an empty tree, if it is an archive.
+pub(crate) fn unpacking() -> Op {
+    let kind = FileActionKind::Copy(FileCopy {
+        src: "/context".into(),
+        dest: "/".into(),
+        attempt_unpack: true,
+        ..FileCopy::default()
+    });
+    let (input, secondary) = (ActionInput::Scratch, ActionInput::Input(0));
+    let action = FileAction { input, secondary, output: Some(OutputIndex(0)), kind };
+    Op::File(FileOp { actions: vec![action] })
 }
 
 const WEB_NAME: &str = "[internal] load remote build context";

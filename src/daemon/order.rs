@@ -238,11 +238,8 @@ fn attestations(attrs: &BTreeMap<String, String>) -> Result<(Option<Provenance>,
         let asked = attrs::asked(value);
         match kind.to_lowercase().as_str() {
             "provenance" => {
-                let read = asked
-                    .map(Provenance::parse)
-                    .transpose()
-                    .map_err(|why| invalid(format!("provenance {value}: {why}")))?;
-                provenance = read;
+                let read = asked.map(Provenance::parse).transpose();
+                provenance = read.map_err(|why| invalid(format!("provenance {value}: {why}")))?;
             }
             "sbom" => sbom = asked.map(Sbom::parse).transpose().map_err(invalid)?,
             _ => return Err(invalid(format!("unknown attestation type {kind}"))),

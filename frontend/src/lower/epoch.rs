@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use solver::graph::op::{ActionInput, FileAction, FileActionKind, FileCopy, FileOp, Op, SourceOp};
+use solver::graph::op::{Op, SourceOp};
 use solver::graph::{Graph, GraphBuilder, Hints, NewVertex, OutputIndex, OutputRef};
 
 use super::remote::Remote;
 use super::Answers;
 use crate::ast::{Ast, Copy, Kind, Statement};
-use crate::context::{git_source, web_file, Files, MainContext};
+use crate::context::{git_source, unpacking, web_file, Files, MainContext};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{expand, Env, Mode};
 use crate::git_ref::GitRef;
@@ -62,17 +62,7 @@ impl TimeQuery {
 
     /// The file of the web unpacked, if it is an archive: without a date it is as old as the newest file in it.
     pub fn unpacked(&self) -> Option<Graph> {
-        self.built(|graph, source| {
-            let kind = FileActionKind::Copy(FileCopy {
-                src: "/context".into(),
-                dest: "/".into(),
-                attempt_unpack: true,
-                ..FileCopy::default()
-            });
-            let (input, secondary) = (ActionInput::Scratch, ActionInput::Input(0));
-            let action = FileAction { input, secondary, output: Some(OutputIndex(0)), kind };
-            self.add(graph, Op::File(FileOp { actions: vec![action] }), vec![source])
-        })
+        self.built(|graph, source| self.add(graph, unpacking(), vec![source]))
     }
 
     fn built(&self, on: impl FnOnce(&mut GraphBuilder, OutputRef) -> OutputRef) -> Option<Graph> {
