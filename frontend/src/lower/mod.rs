@@ -14,6 +14,7 @@ mod epoch;
 mod expose;
 mod fields;
 mod from;
+mod inline;
 mod literal;
 mod meta;
 mod mount;
