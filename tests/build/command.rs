@@ -22,6 +22,11 @@ fn every_bad_input_names_its_line() {
         ("FROM busybox\nUSER nobody-here\nRUN true\n", &["Dockerfile:3", "nobody-here"]),
         ("FROM busybox\nRUN [\"/no/such/program\"]\n", &["Dockerfile:2", "/no/such/program"]),
         ("FROM busybox\nEXPOSE nothing\n", &["Dockerfile:2", "nothing"]),
+        (
+            "FROM busybox\nLABEL a=$NOPE\nEXPOSE nothing\n",
+            &["Dockerfile:3", "nothing", "UndefinedVar: Usage of undefined variable '$NOPE' (line 2)"],
+        ),
+        ("FROM busybox\nCOPY <<a/b /x\nhi\na/b\n", &["Dockerfile:2", "invalid name of a here-document's file"]),
         ("FROM busybox\nCOPY --chmod=9999 a /\n", &["Dockerfile:2", "9999"]),
         ("FROM --platform=linux/s390x busybox\n", &["Dockerfile:1", "s390x"]),
     ] {
