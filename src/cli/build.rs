@@ -116,7 +116,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
     let mut relieved = Vec::new();
-    let end = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?.with_devices(devices);
         let recorder = record(&engine, args, &names, kept);
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -127,6 +127,10 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
+        if matches!(end, End::Signal(_)) {
+            // Steps that are given up say so.
+            screen.parted(PARTING).await;
+        }
         if matches!(end, End::Built(_)) {
             let began = Instant::now();
             let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
@@ -143,15 +147,17 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
                 }
             }
         }
-        if let Some(recorder) = recorder {
-            if let Err(error) = recorder.finish(recorded(&end)) {
-                screen.warn(format!("this build is missing in the history: {}", reason(&error)));
-            }
-        }
-        Ok::<End, Failure>(end)
+        Ok::<_, Failure>((end, recorder))
     });
     // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
     runtime.shutdown_timeout(PARTING);
+    // What was given up has told so by now.
+    let end = ended.map(|(end, recorder)| {
+        if let Some(Err(error)) = recorder.map(|recorder| recorder.finish(recorded(&end))) {
+            screen.warn(format!("this build is missing in the history: {}", reason(&error)));
+        }
+        end
+    });
     let view = screen.finish();
     if !args.quiet {
         relieved.iter().for_each(|line| remark!("{line}"));
@@ -179,7 +185,9 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
 
 /// Begins to record the build, without passwords in addresses. Without a history it is built all the same.
 fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Option<Recorder> {
-    let context = without_credentials(&args.context.display().to_string());
+    // A directory means the same from anywhere else.
+    let context = args.context.canonicalize().unwrap_or_else(|_| args.context.clone());
+    let context = without_credentials(&context.display().to_string());
     let mut request = BTreeMap::from([("context".to_string(), context.clone())]);
     let mut say = |name: &str, value: Option<String>| {
         request.extend(value.map(|value| (name.to_string(), value)));
@@ -201,7 +209,9 @@ fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Opti
 fn recorded(end: &End) -> Finished {
     let End::Built(built) = end else { return Ending::Canceled.into() };
     match &**built {
-        Err(error) => Ending::Failed(chain(error)).into(),
+        Err(error) => {
+            Finished { said: Some(complaint(error, &View::default())), ..Ending::Failed(chain(error)).into() }
+        }
         Ok(built) => {
             let mut result = BTreeMap::new();
             let mut say = |name: &str, digest: String| drop(result.insert(name.to_string(), digest));
