@@ -10,7 +10,7 @@ use frontend::{Lowered, Source};
 use serde_json::{json, Map, Value};
 use tokio::signal::unix::{signal, SignalKind};
 
-use super::args::{Build, Progress};
+use super::args::Build;
 use super::excerpt::{Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::limits;
@@ -98,27 +98,17 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     sandbox::private_mount_namespace()
         .map_err(|e| Failure::user(format!("{}: rbuild needs the right to mount", chain(&e))))?;
     let screen = Screen::start(args.progress, args.quiet)?;
-    if let Some(shortage) = super::owners::shortage() {
-        match args.progress {
-            Progress::Rawjson => screen.warn(shortage),
-            _ => remark!("WARNING: {shortage}"),
-        }
-    }
-    for unknown in limits::unknown_sections() {
-        match args.progress {
-            Progress::Rawjson => screen.warn(unknown),
-            _ => remark!("WARNING: {unknown}"),
-        }
-    }
+    let doubtful: Vec<String> = super::owners::shortage().into_iter().chain(limits::unknown_sections()).collect();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let mut relieved = Vec::new();
     let ended = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?.with_devices(devices);
         let recorder = record(&engine, args, &names, kept);
+        let said = screen.sink(recorder.as_ref());
+        doubtful.into_iter().for_each(|line| said.pass_on(Screen::warning(line)));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
             built = gateway::build(&engine, &request, client, screen.sink(recorder.as_ref())) => {
@@ -127,23 +117,19 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
-        if matches!(end, End::Signal(_)) {
-            // Steps that are given up say so.
-            screen.parted(PARTING).await;
-        }
-        if matches!(end, End::Built(_)) {
-            let began = Instant::now();
-            let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
-            engine.tidy(TIDYING.saturating_sub(began.elapsed()));
-            if let Some(relief) = relief {
-                let lines: Vec<String> = [limits::told(&relief)].into_iter().chain(limits::details(&relief)).collect();
-                if let Some(recorder) = &recorder {
-                    let record = recorder.sink();
-                    lines.iter().for_each(|line| record(Screen::warning(line.clone()), None));
-                }
-                match args.progress {
-                    Progress::Rawjson => lines.into_iter().for_each(|line| screen.warn(line)),
-                    _ => relieved = lines,
+        match end {
+            End::Signal(_) => {
+                // Steps that are given up say so.
+                drop(said);
+                screen.parted(PARTING).await;
+            }
+            End::Built(_) => {
+                let began = Instant::now();
+                let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
+                engine.tidy(TIDYING.saturating_sub(began.elapsed()));
+                if let Some(relief) = relief {
+                    let lines = [limits::told(&relief)].into_iter().chain(limits::details(&relief));
+                    lines.for_each(|line| said.pass_on(Screen::warning(line)));
                 }
             }
         }
@@ -159,9 +145,6 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
         end
     });
     let view = screen.finish();
-    if !args.quiet {
-        relieved.iter().for_each(|line| remark!("{line}"));
-    }
     doubts(args, &view);
     match end? {
         End::Signal(code) => {

@@ -92,12 +92,12 @@ fn logs(past: &Past, build: Option<&str>, progress: Progress) -> Result<u8, Fail
     past.replay(&build, |event| Ok(display.event(&event)?))?;
     display.finish()?;
     let view = display.view();
+    super::render::warnings(view.warnings(), &mut io::stdout())?;
     match build.status {
-        Status::Completed => super::render::warnings(view.warnings(), &mut io::stdout())?,
         Status::Failed => say!("{}", failure(&build, view).trim_end()),
         Status::Canceled => say!("ERROR: interrupted"),
-        // What it would have said nobody knows.
-        Status::Running | Status::Killed => {}
+        // What a killed one would have said nobody knows.
+        Status::Completed | Status::Running | Status::Killed => {}
     }
     Ok(0)
 }
