@@ -114,6 +114,66 @@ fn a_cache_goes_through_a_directory_and_through_an_image() {
 }
 
 #[test]
+fn layers_of_the_image_alone_are_enough_when_other_stages_did_not_change() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    for (number, to) in ["type=registry,ref=NAME", "type=inline"].into_iter().enumerate() {
+        let name = registry.name(&format!("min{number}:1"));
+        let (first, context) = machine(&dockerfile());
+        let to = to.replace("NAME", &name);
+        let mut args = vec!["build", "--cache-to", &to];
+        if to == "type=inline" {
+            args.extend(["-t", &name, "--push"]);
+        }
+        let output = first.command(args).arg(&context).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let made = first.tree(&context, &[]);
+
+        let (second, context) = machine(&dockerfile());
+        let tree = second.tree(&context, &["--cache-from", &name]);
+        for file in ["/made", "/id", "/last"] {
+            assert_eq!(tree.read(file), made.read(file), "{to}: {file}");
+        }
+        // A file of the other stage that nobody read before: its step runs, and nobody is warned.
+        let (third, context) = machine(&dockerfile());
+        let more = dockerfile().replace("COPY --from=make /made /made", "COPY --from=make /big /made");
+        fs::write(context.join("Dockerfile"), more).unwrap();
+        let said = third.log(&context, &["--cache-from", &name]);
+        assert!(!said.contains("cannot be fetched"), "{said}");
+    }
+}
+
+#[test]
+fn what_comes_from_one_cache_leaves_for_another() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let (name, same, other) = (registry.name("cache:main"), registry.name("cache:branch"), registry.name("other:1"));
+    let max = |name: &str| format!("type=registry,ref={name},mode=max");
+    let (first, context) = machine(&dockerfile());
+    let made = first.tree(&context, &["--cache-to", &max(&name)]);
+    // The document and the layers of the result; for another repository those of the other stage too.
+    for (to, most) in [(&same, 5), (&other, 6)] {
+        let (second, context) = machine(&dockerfile());
+        let before = registry.requests("GET", "/blobs/");
+        second.log(&context, &["--cache-from", &name, "--cache-to", &max(to), "-o", "type=cacheonly"]);
+        let fetched = registry.requests("GET", "/blobs/") - before;
+        assert!(fetched <= most, "{to}: {fetched}");
+        let (third, context) = machine(&dockerfile());
+        let tree = third.tree(&context, &["--cache-from", to]);
+        assert_eq!((tree.read("/id"), tree.read("/last")), (made.read("/id"), made.read("/last")), "{to}");
+        // The other stage's files are there too.
+        let dockerfile = dockerfile().replace("COPY --from=make /made /made", "COPY --from=make /big /made /");
+        fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+        let tree = third.tree(&context, &["--cache-from", to]);
+        assert_eq!(tree.read("/made"), made.read("/made"), "{to}");
+    }
+}
+
+#[test]
 fn an_unreachable_cache_is_warned_of_and_not_written_only_if_that_is_allowed() {
     if !ready() {
         return;

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use support::served::{GitServer, Web};
 use support::{can_build, Rbuild};
 
 /// The reasons that a build prints, in the order of its steps.
@@ -198,10 +199,116 @@ fn a_checkout_elsewhere_is_compared_with_the_first_and_says_so() {
     let files = [("Dockerfile", "FROM busybox\nCOPY a /a\n"), ("a", "1")];
     let (here, there) = (rbuild.context("here", &files), rbuild.context("there", &files));
     rbuild.log(&here, &[]);
-    assert_eq!(misses(&rbuild.log(&there, &[])), [""; 0], "the same files elsewhere hit");
-    fs::set_permissions(there.join("a"), fs::Permissions::from_mode(0o664)).unwrap();
+    let changed = || fs::set_permissions(there.join("a"), fs::Permissions::from_mode(0o664)).unwrap();
+    changed();
     let told = misses(&rbuild.log(&there, &[]));
     assert_eq!(told, [format!("compared with the build of {}: mode of a 644 → 664", here.display())]);
+}
+
+#[test]
+fn a_checkout_that_was_built_is_compared_with_its_own_last_build() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let files = [("Dockerfile", "FROM busybox\nCOPY a /a\n"), ("a", "1")];
+    let (here, there) = (rbuild.context("here", &files), rbuild.context("there", &files));
+    rbuild.log(&here, &[]);
+    assert_eq!(misses(&rbuild.log(&there, &[])), [""; 0], "the same files elsewhere hit");
+    fs::set_permissions(there.join("a"), fs::Permissions::from_mode(0o664)).unwrap();
+    assert_eq!(misses(&rbuild.log(&there, &[])), ["mode of a 644 → 664"]);
+}
+
+#[test]
+fn a_result_that_another_text_had_is_what_the_step_had_last() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nARG TO=/out\nCOPY a /out\n"), ("a", "1")]);
+    rbuild.log(&context, &[]);
+    fs::write(context.join("Dockerfile"), "FROM busybox\nARG TO=/out\nCOPY a $TO\n").unwrap();
+    assert_eq!(misses(&rbuild.log(&context, &[])), [""; 0], "both say the same");
+    fs::write(context.join("a"), "2").unwrap();
+    assert_eq!(misses(&rbuild.log(&context, &[])), ["a changed (1 of 1 file)"], "the instruction is what it was");
+}
+
+#[test]
+fn a_setting_that_the_base_image_changed_is_named_as_its() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let base = |says: &str| {
+        let context = rbuild.context("base", &[("Dockerfile", &format!("FROM busybox\n{says}\n"))]);
+        rbuild.log(&context, &["-t", "base:1"]);
+    };
+    base("ENV LEVEL=1");
+    let dockerfile = "FROM base:1\nARG OWN=1\nRUN echo $LEVEL $OWN > /tmp/level\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+    rbuild.log(&context, &[]);
+    base("ENV LEVEL=1\nLABEL any=thing");
+    assert_eq!(misses(&rbuild.log(&context, &[])), [""; 0], "labels are nothing to a step");
+    base("ENV LEVEL=2\nUSER 1000");
+    let told = misses(&rbuild.log(&context, &["--build-arg", "OWN=2"]));
+    let of_base = ["ARG/ENV LEVEL 1 → 2 in base image base:1", "user (none) → 1000 in base image base:1"];
+    assert_eq!(told, [of_base[0], of_base[1], "ARG/ENV OWN 1 → 2"]);
+}
+
+#[test]
+fn a_step_below_that_is_cached_is_named_too() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let with = |between: &str| format!("FROM busybox\n{between}RUN echo 1 > /1\n");
+    let context = rbuild.context("c", &[("Dockerfile", &with(""))]);
+    rbuild.log(&context, &[]);
+    let other = rbuild.context("other", &[("Dockerfile", &with("WORKDIR /w\n"))]);
+    rbuild.log(&other, &[]);
+    // Its directory is cached, and the step after it is not.
+    fs::write(context.join("Dockerfile"), with("WORKDIR /w\nUSER 0\n")).unwrap();
+    let told = misses(&rbuild.log(&context, &[]));
+    assert_eq!(told, ["working directory / → /w", "user (none) → 0", "because step 2 is new"]);
+}
+
+#[test]
+fn a_download_and_a_commit_that_changed_are_named() {
+    if !can_build() || !support::have("git") {
+        return;
+    }
+    let (rbuild, web) = (Rbuild::new(), Web::new());
+    web.file("/f", b"one", "\"1\"");
+    let context = rbuild.context("c", &[("Dockerfile", &format!("FROM busybox\nADD {}/f /f\n", web.url))]);
+    rbuild.log(&context, &[]);
+    web.file("/f", b"two", "\"2\"");
+    let digest = |bytes: &[u8]| rbuild::image::Digest::of(bytes);
+    let told = misses(&rbuild.log(&context, &[]));
+    assert_eq!(told, [format!("{}/f changed {} → {}", web.url, digest(b"one"), digest(b"two"))]);
+
+    let server = GitServer::new(&rbuild.path("r"));
+    let first = server.commit("r.git", &[("d/f", "1"), ("other", "1")]);
+    let url = server.url_of("r.git");
+    let context = rbuild.context("g", &[("Dockerfile", &format!("FROM busybox\nADD {url}#main:d /g\n"))]);
+    rbuild.log(&context, &[]);
+    server.commit("r.git", &[("other", "2")]);
+    assert_eq!(misses(&rbuild.log(&context, &[])), [""; 0], "another directory of the repository");
+    let third = server.commit("r.git", &[("d/f", "2")]);
+    let told = misses(&rbuild.log(&context, &[]));
+    assert_eq!(told, [format!("{url}#main:d moved {first} → {third}")]);
+}
+
+#[test]
+fn an_edited_here_document_is_named() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nCOPY <<E /f\none\nE\n")]);
+    rbuild.log(&context, &[]);
+    fs::write(context.join("Dockerfile"), "FROM busybox\nCOPY <<E /f\ntwo\nE\n").unwrap();
+    let told = misses(&rbuild.log(&context, &[]));
+    assert_eq!(told[0], "the text of /E changed", "{told:?}");
 }
 
 /// Platforms of images; nothing in them is executed.

@@ -53,6 +53,40 @@ fn a_recorded_build_is_shown_as_it_was() {
 }
 
 #[test]
+fn a_build_that_failed_or_was_interrupted_is_shown_as_it_was() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    for (dockerfile, mode) in [
+        ("FROM busybox\nRUN echo dying; exit 7\n", "plain"),
+        ("FROM busybox\nRUN echo dying; exit 7\n", "rawjson"),
+        ("FROM busybox\nRUN echo dying; exit 7\n", "quiet"),
+        ("FROM busybox\nRUM echo\n", "plain"),
+    ] {
+        let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+        let mode = format!("--progress={mode}");
+        let live = rbuild.fails(1, ["build".as_ref(), mode.as_ref(), context.as_os_str()]);
+        assert!(live.contains("ERROR: failed to solve: ") && live.contains("Dockerfile:2"), "{live}");
+        same(&rbuild.ok(["history", "logs", &mode]), &live);
+    }
+
+    let context = rbuild.context("s", &[("Dockerfile", "FROM busybox\nRUN echo up; sleep 60.25\n")]);
+    let mut command = rbuild.command(["build".as_ref(), "--progress=plain".as_ref(), context.as_os_str()]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    until("the step runs", || !support::processes("60.25").is_empty());
+    support::signal(child.id() as i32, Signal::INT);
+    let live = text(&child.wait_with_output().unwrap().stderr);
+    assert!(live.contains("CANCELED") && live.ends_with("ERROR: interrupted\n"), "{live}");
+    same(&rbuild.ok(["history", "logs"]), &live);
+    let inspected: Value = serde_json::from_str(&rbuild.ok(["history", "inspect"])).unwrap();
+    assert_eq!((&inspected["status"], &inspected["name"]), (&"canceled".into(), &context.to_str().unwrap().into()));
+    let states: Vec<&str> =
+        inspected["vertices"].as_array().unwrap().iter().map(|step| step["state"].as_str().unwrap()).collect();
+    assert_eq!(states.last(), Some(&"cancelled"), "{inspected}");
+}
+
+#[test]
 fn causes_are_told_of_any_build_of_the_past() {
     if !can_build() {
         return;
@@ -108,6 +142,8 @@ fn a_build_that_was_killed_is_remembered_as_such() {
     support::signal(child.id() as i32, Signal::KILL);
     child.wait().unwrap();
     assert_eq!(status(), "killed");
+    let inspected: Value = serde_json::from_str(&rbuild.ok(["history", "inspect"])).unwrap();
+    assert_eq!(inspected["vertices"].as_array().unwrap().last().unwrap()["state"], "unfinished", "{inspected}");
     assert!(rbuild.ok(["history", "logs"]).contains("up"), "what it said until then is there");
 }
 

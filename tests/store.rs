@@ -174,7 +174,7 @@ fn a_build_beyond_the_limit_collects_what_was_used_longest_ago() {
         assert!(!build(number, "off").contains("removed"), "nothing is collected");
     }
     let said = build(6, small);
-    let lines: Vec<_> = said.lines().filter(|line| line.starts_with("removed ")).collect();
+    let lines: Vec<_> = said.lines().filter(|line| line.starts_with(" - removed ")).collect();
     assert_eq!(lines.len(), 1, "{said}");
     assert!(lines[0].contains("the store took ") && lines[0].contains("may take 16.8MB"), "{}", lines[0]);
     assert!(!build(6, small).contains("removed "), "there is nothing more to collect");
@@ -247,7 +247,89 @@ fn a_cache_mount_that_is_too_large_goes_and_the_log_says_so() {
     let said = build("max-used-space=20MB,reserved-space=0,min-free-space=0");
     assert!(said.contains("removed ") && said.contains(" cache mounts): the store took "), "{said}");
     assert!(said.contains("last used within the hour: exec.cachemount cached mount //npm"), "{said}");
-    let logged = rbuild.run(["history", "logs"]);
-    let logged = text(&logged.stdout) + &text(&logged.stderr);
-    assert!(logged.contains("exec.cachemount cached mount //npm"), "{logged}");
+    assert_eq!(rbuild.ok(["history", "logs"]), said, "the recorded build says so too");
+}
+
+/// Every file of the store whose path below it begins like this, changed.
+fn damage(rbuild: &Rbuild, start: &str, end: &str, how: &dyn Fn(Vec<u8>) -> Vec<u8>) -> usize {
+    let (mut open, mut changed) = (vec![rbuild.root().join(start)], 0);
+    while let Some(at) = open.pop() {
+        if at.is_dir() {
+            open.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+        } else if at.to_str().unwrap().ends_with(end) {
+            let bytes = fs::read(&at).unwrap();
+            fs::remove_file(&at).unwrap();
+            fs::write(&at, how(bytes)).unwrap();
+            changed += 1;
+        }
+    }
+    changed
+}
+
+#[test]
+fn what_is_damaged_in_the_store_is_told_and_made_again() {
+    if !can_build() {
+        return;
+    }
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    let zeroes = |bytes: Vec<u8>| vec![0; bytes.len()];
+    type How<'h> = &'h dyn Fn(Vec<u8>) -> Vec<u8>;
+    for (start, end, how) in [("records", "", &half as How), ("results", "", &half), ("results", "", &zeroes)] {
+        let rbuild = Rbuild::new();
+        let dockerfile =
+            "FROM busybox AS make\nCOPY f /f\nRUN cat /f > /out\nFROM busybox\nCOPY --from=make /out /out\n";
+        let context = rbuild.context("c", &[("Dockerfile", dockerfile), ("f", "right")]);
+        rbuild.log(&context, &[]);
+        assert!(damage(&rbuild, start, end, how) > 0, "{start}");
+        let said = rbuild.log(&context, &[]);
+        assert!(said.contains(&format!("the store was damaged, and what was lost is made again: {start}/")), "{said}");
+        assert_eq!(rbuild.tree(&context, &[]).read("/out"), "right", "{start}");
+        let said = rbuild.log(&context, &[]);
+        assert!(!said.contains("damaged") && !said.contains("MISS"), "{said}");
+    }
+}
+
+#[test]
+fn a_pulled_image_that_is_damaged_is_pulled_again() {
+    if !can_build() || !support::have("docker-registry") {
+        return;
+    }
+    let registry = support::registry::Registry::start();
+    let name = registry.name("base:1");
+    let first = Rbuild::new();
+    first.ok(["tag", "busybox:latest", &name]);
+    first.ok(["push", &name]);
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    // As many bytes as there were, and still JSON.
+    let other = |bytes: Vec<u8>| text(&bytes).replace("amd64", "arm64").into_bytes();
+    type How<'h> = &'h dyn Fn(Vec<u8>) -> Vec<u8>;
+    for (start, end, how) in [("snapshots", "meta", &half as How), ("blobs", "", &half), ("blobs", "", &other)] {
+        let rbuild = Rbuild::empty();
+        let context = rbuild.context("c", &[("Dockerfile", &format!("FROM {name}\nRUN echo right > /out\n"))]);
+        rbuild.log(&context, &[]);
+        assert!(damage(&rbuild, start, end, how) > 0, "{start}");
+        let dest = rbuild.path("out");
+        let said = rbuild.log(&context, &["-o", &format!("type=local,dest={}", dest.display())]);
+        assert_eq!(fs::read_to_string(dest.join("out")).unwrap(), "right\n", "{start}: {said}");
+        assert!(said.contains("the store was damaged"), "{start}: {said}");
+        let said = rbuild.log(&context, &[]);
+        assert!(!said.contains("damaged"), "{start}: {said}");
+    }
+}
+
+#[test]
+fn an_image_that_only_the_store_had_says_what_to_do_when_it_is_damaged() {
+    if !can_build() {
+        return;
+    }
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    for (start, end) in [("blobs", ""), ("tags", ""), ("snapshots", "meta")] {
+        let rbuild = Rbuild::new();
+        let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+        damage(&rbuild, start, end, &half);
+        let said = rbuild.fails(1, ["build".as_ref(), context.as_os_str()]);
+        assert!(said.contains("build, pull or import it again"), "{start}: {said}");
+        rbuild.import_busybox();
+        rbuild.ok(["build".as_ref(), context.as_os_str()]);
+    }
 }

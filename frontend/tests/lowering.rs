@@ -276,3 +276,18 @@ fn a_stage_that_was_meant_is_suggested_where_an_image_is_missing() {
     );
     assert_eq!(&text[error.span().range()], "bulder");
 }
+
+#[test]
+fn a_stage_to_be_built_without_cache_that_is_not_there_is_told() {
+    let filter = |names: &[&str]| {
+        let no_cache_filter = names.iter().map(|name| (*name).to_string()).collect();
+        let text = "FROM a AS build\nRUN make\nFROM build\nRUN test";
+        lower(text, Options { no_cache_filter, ..options() }, SMALL).1.unwrap().unused
+    };
+    assert_eq!(filter(&["Build"]), [""; 0]);
+    let said = |name: &str, near: &str| {
+        format!("no stage is called {name}, so the cache is used for all that --no-cache-filter meant{near}")
+    };
+    assert_eq!(filter(&["build", "buidl"]), [said("buidl", " (did you mean build?)")]);
+    assert_eq!(filter(&["elsewhere"]), [said("elsewhere", "")]);
+}

@@ -9,6 +9,8 @@ use crate::key::{InputPart, KeyParts, Part};
 
 /// Longer values are cut in a message.
 const SHOWN: usize = 60;
+/// Of what two long values have in common so much is shown before their first difference.
+const BEFORE: usize = 20;
 
 /// One line per cause, in the order of the new key's parts; empty when the keys are equal.
 ///
@@ -38,6 +40,8 @@ pub fn op_differences(old: &[Part], new: &[Part]) -> Vec<String> {
         match before.get_mut(part.name.as_str()).and_then(VecDeque::pop_front) {
             None => causes.push(match secret(part) {
                 Some(secret) => format!("{secret} was not given before"),
+                // Nobody is named where it is root.
+                None if part.name == "user" => format!("user (none) → {}", shown(&part.value)),
                 None => format!("{} is new: {}", title(&part.name), described(part)),
             }),
             Some(earlier) if earlier.value != part.value => changes(&mut causes, earlier, part),
@@ -113,7 +117,7 @@ fn paths(selector: &Selector) -> String {
 
 fn changes(causes: &mut Vec<String>, old: &Part, new: &Part) {
     let (Value::Object(before), Value::Object(now)) = (&old.value, &new.value) else {
-        causes.push(format!("{} {} → {}", title(&new.name), shown(&old.value), shown(&new.value)));
+        causes.push(format!("{} {}", title(&new.name), change(&text(&old.value), &text(&new.value), SHOWN)));
         return;
     };
     for (field, value) in now {
@@ -125,7 +129,9 @@ fn changes(causes: &mut Vec<String>, old: &Part, new: &Part) {
             "owner" => format!("owner {} → {}", owner(earlier), owner(value)),
             "mode" if new.name.starts_with("action ") => format!("mode {} → {}", mode(earlier), mode(value)),
             "symbolic mode" => format!("mode {} → {}", shown(earlier), shown(value)),
-            _ => format!("{}: {field} {} → {}", title(&new.name), shown(earlier), shown(value)),
+            // Only its digest is kept.
+            "data" => format!("the text of {} changed", now.get("path").map_or_else(String::new, shown)),
+            _ => format!("{}: {field} {}", title(&new.name), change(&text(earlier), &text(value), SHOWN)),
         });
     }
     for field in before.keys().filter(|field| !now.contains_key(*field)) {
@@ -162,7 +168,11 @@ fn title(name: &str) -> String {
 }
 
 fn shown(value: &Value) -> String {
-    let text = match value {
+    part_of(&text(value), 0, SHOWN)
+}
+
+fn text(value: &Value) -> String {
+    match value {
         Value::Null => "(none)".into(),
         Value::String(text) if text.is_empty() => "\"\"".into(),
         Value::String(text) => text.clone(),
@@ -170,11 +180,25 @@ fn shown(value: &Value) -> String {
             items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
         }
         value => value.to_string(),
-    };
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
     }
+}
+
+/// `old → new`, each of about `most` characters: of longer texts what stands around their first difference.
+pub fn change(old: &str, new: &str, most: usize) -> String {
+    let is_long = |text: &str| text.chars().nth(most).is_some();
+    let common = old.chars().zip(new.chars()).take_while(|(old, new)| old == new).count();
+    let from = if is_long(old) || is_long(new) { common.saturating_sub(BEFORE.min(most)) } else { 0 };
+    // What both show in full needs no cut at its begin.
+    let from = if common < most / 2 { 0 } else { from };
+    format!("{} → {}", part_of(old, from, most), part_of(new, from, most))
+}
+
+/// So many characters of a text, from one on; what is left out is marked.
+fn part_of(text: &str, from: usize, most: usize) -> String {
+    let place = |number: usize| text.char_indices().nth(number).map(|(at, _)| at);
+    let start = place(from).unwrap_or(text.len());
+    let (end, cut) = place(from + most).map_or((text.len(), ""), |end| (end, "…"));
+    format!("{}{}{cut}", if start > 0 { "…" } else { "" }, &text[start..end])
 }
 
 #[cfg(test)]
@@ -232,6 +256,29 @@ mod tests {
             ]
         );
         assert_eq!(differences(&new, &new, &names), [""; 0]);
+    }
+
+    #[test]
+    fn of_long_texts_the_place_is_shown_where_they_differ() {
+        let script = |end: &str| format!("/bin/sh -c {}{end}", "echo a && ".repeat(20));
+        let told = differences(
+            &parts(&[("command", json!(script("make all")))], &[]),
+            &parts(&[("command", json!(script("make test")))], &[]),
+            &[],
+        );
+        assert_eq!(told, ["command …& echo a && make all → …& echo a && make test"]);
+        assert_eq!(change("abc", "abd", 60), "abc → abd");
+        assert_eq!(change(&"é".repeat(70), &format!("{}x", "é".repeat(70)), 60).matches('…').count(), 2);
+        let (long, longer) = ("x".repeat(100), "y".repeat(100));
+        assert_eq!(change(&long, &longer, 60), format!("{}… → {}…", &long[..60], &longer[..60]));
+    }
+
+    #[test]
+    fn an_inline_document_has_a_text_and_no_digest_that_a_person_knows() {
+        let file = |data: &str| parts(&[("action 0 mkfile", json!({ "path": "/E", "data": data }))], &[]);
+        assert_eq!(differences(&file("ab"), &file("cd"), &[]), ["the text of /E changed"]);
+        let user = |user: &[(&str, Value)]| parts(user, &[]);
+        assert_eq!(differences(&user(&[]), &user(&[("user", json!("1000"))]), &[]), ["user (none) → 1000"]);
     }
 
     #[test]

@@ -29,6 +29,10 @@ pub struct CacheConfig {
     pub layers: Vec<CachedLayer>,
     /// In no order.
     pub records: Vec<CachedRecord>,
+    /// Results whose layers are not here, in no order: what they are and what was measured of them is enough for the keys
+    /// of steps above. So an image's own layers are of use though other stages' are left out. None of their trees has a
+    /// layer.
+    pub known: Vec<CachedRecord>,
 }
 
 /// A layer of a result.
@@ -145,6 +149,9 @@ struct Annotations {
 struct Own {
     version: u32,
     records: Vec<CachedRecord>,
+    /// Programs that do not know of it miss more, and nothing else.
+    #[serde(default)]
+    known: Vec<CachedRecord>,
 }
 
 impl CacheConfig {
@@ -192,7 +199,9 @@ impl CacheConfig {
         let mut records: Vec<Value> = records.into_iter().map(|(_, record)| record).collect();
         let mut own = self.records.clone();
         own.sort_by_key(|record| record.key);
-        let own = json!({ "version": VERSION, "records": own });
+        let mut known = self.known.clone();
+        known.sort_by_key(|record| record.key);
+        let own = json!({ "version": VERSION, "records": own, "known": known });
         // Text keys, numbers and lists always have a JSON form.
         if inline {
             // Without a layer there is nothing to be found in an image.
@@ -235,15 +244,16 @@ impl CacheConfig {
             }
             None => wire.layers.unwrap_or_default().into_iter().map(layer).collect::<Result<Vec<_>, _>>()?,
         };
-        let config = CacheConfig { layers, records: own.records };
+        let config = CacheConfig { layers, records: own.records, known: own.known };
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> Result<(), Error> {
         let invalid = |text: String| Err(Error::Invalid(text));
-        if self.layers.len() > MOST_LAYERS || self.records.len() > MOST_RECORDS {
-            return invalid(format!("{} layers and {} records", self.layers.len(), self.records.len()));
+        let records = self.records.len() + self.known.len();
+        if self.layers.len() > MOST_LAYERS || records > MOST_RECORDS {
+            return invalid(format!("{} layers and {records} records", self.layers.len()));
         }
         let mut depths: HashMap<usize, usize> = HashMap::new();
         for start in 0..self.layers.len() {
@@ -319,6 +329,7 @@ mod tests {
                 CachedRecord { key: [1; 32], outputs: vec![output(Some(2))], measured, cost: 7 },
                 CachedRecord { key: [2; 32], outputs: vec![output(None)], measured: vec![], cost: 0 },
             ],
+            known: vec![CachedRecord { key: [3; 32], outputs: vec![output(None)], measured: vec![], cost: 1 }],
         }
     }
 
@@ -341,7 +352,7 @@ mod tests {
         let layers: Vec<_> = config().layers.iter().map(|layer| (layer.blob.clone(), layer.diff_id)).collect();
         let read = CacheConfig::read(&config().write(true), Some(&layers)).unwrap();
         assert_eq!(read.chain(Some(2)).len(), 3);
-        assert_eq!(read.records, config().records);
+        assert_eq!((read.records, read.known), (config().records, config().known));
         // BuildKit reads a list of records there.
         let document: Value = serde_json::from_slice(&config().write(true)).unwrap();
         assert_eq!(document[0]["digest"], format!("sha256:{}", "01".repeat(32)));
@@ -365,6 +376,7 @@ mod tests {
         assert!(told(&|config| config.records[0].outputs[0].layer = Some(3)).unwrap_err().contains("no layer 3"));
         let many = told(&|config| config.records = vec![config.records[1].clone(); MOST_RECORDS + 1]);
         assert!(many.is_err());
+        assert!(told(&|config| config.known = vec![config.records[1].clone(); MOST_RECORDS]).is_err());
         let deep = told(&|config| config.layers = (0..3000usize).map(|n| layer(1, n.checked_sub(1))).collect());
         assert!(deep.is_err());
         let foreign = br#"{"layers":[],"records":[{"digest":"sha256:00"}]}"#;

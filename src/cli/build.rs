@@ -10,7 +10,7 @@ use frontend::{Lowered, Source};
 use serde_json::{json, Map, Value};
 use tokio::signal::unix::{signal, SignalKind};
 
-use super::args::{Build, Progress};
+use super::args::Build;
 use super::excerpt::{Excerpt, Span};
 use super::failure::{chain, Failure};
 use super::limits;
@@ -98,27 +98,17 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     sandbox::private_mount_namespace()
         .map_err(|e| Failure::user(format!("{}: rbuild needs the right to mount", chain(&e))))?;
     let screen = Screen::start(args.progress, args.quiet)?;
-    if let Some(shortage) = super::owners::shortage() {
-        match args.progress {
-            Progress::Rawjson => screen.warn(shortage),
-            _ => remark!("WARNING: {shortage}"),
-        }
-    }
-    for unknown in limits::unknown_sections() {
-        match args.progress {
-            Progress::Rawjson => screen.warn(unknown),
-            _ => remark!("WARNING: {unknown}"),
-        }
-    }
+    let doubtful: Vec<String> = super::owners::shortage().into_iter().chain(limits::unknown_sections()).collect();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let client = Arc::new(client);
     let names = request.exports.names.clone();
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
-    let mut relieved = Vec::new();
-    let end = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let engine = Engine::open(root, args.jobs, screen.backlog())?.with_devices(devices);
         let recorder = record(&engine, args, &names, kept);
+        let said = screen.sink(recorder.as_ref());
+        doubtful.into_iter().for_each(|line| said.pass_on(Screen::warning(line)));
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = tokio::select! {
             built = gateway::build(&engine, &request, client, screen.sink(recorder.as_ref())) => {
@@ -127,35 +117,34 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
             _ = interrupt.recv() => End::Signal(INTERRUPTED),
             _ = terminate.recv() => End::Signal(TERMINATED),
         };
-        if matches!(end, End::Built(_)) {
-            let began = Instant::now();
-            let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
-            engine.tidy(TIDYING.saturating_sub(began.elapsed()));
-            if let Some(relief) = relief {
-                let lines: Vec<String> = [limits::told(&relief)].into_iter().chain(limits::details(&relief)).collect();
-                if let Some(recorder) = &recorder {
-                    let record = recorder.sink();
-                    lines.iter().for_each(|line| record(Screen::warning(line.clone()), None));
-                }
-                match args.progress {
-                    Progress::Rawjson => lines.into_iter().for_each(|line| screen.warn(line)),
-                    _ => relieved = lines,
+        match end {
+            End::Signal(_) => {
+                // Steps that are given up say so.
+                drop(said);
+                screen.parted(PARTING).await;
+            }
+            End::Built(_) => {
+                let began = Instant::now();
+                let relief = space.and_then(|space| engine.relieve(&space, TIDYING));
+                engine.tidy(TIDYING.saturating_sub(began.elapsed()));
+                if let Some(relief) = relief {
+                    let lines = [limits::told(&relief)].into_iter().chain(limits::details(&relief));
+                    lines.for_each(|line| said.pass_on(Screen::warning(line)));
                 }
             }
         }
-        if let Some(recorder) = recorder {
-            if let Err(error) = recorder.finish(recorded(&end)) {
-                screen.warn(format!("this build is missing in the history: {}", reason(&error)));
-            }
-        }
-        Ok::<End, Failure>(end)
+        Ok::<_, Failure>((end, recorder))
     });
     // Work on other threads that has begun is given a moment; what it holds then, the kernel lets go with the process.
     runtime.shutdown_timeout(PARTING);
+    // What was given up has told so by now.
+    let end = ended.map(|(end, recorder)| {
+        if let Some(Err(error)) = recorder.map(|recorder| recorder.finish(recorded(&end))) {
+            screen.warn(format!("this build is missing in the history: {}", reason(&error)));
+        }
+        end
+    });
     let view = screen.finish();
-    if !args.quiet {
-        relieved.iter().for_each(|line| remark!("{line}"));
-    }
     doubts(args, &view);
     match end? {
         End::Signal(code) => {
@@ -180,7 +169,9 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
 
 /// Begins to record the build, without passwords in addresses. Without a history it is built all the same.
 fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Option<Recorder> {
-    let context = without_credentials(&args.context.display().to_string());
+    // A directory means the same from anywhere else.
+    let context = args.context.canonicalize().unwrap_or_else(|_| args.context.clone());
+    let context = without_credentials(&context.display().to_string());
     let mut request = BTreeMap::from([("context".to_string(), context.clone())]);
     let mut say = |name: &str, value: Option<String>| {
         request.extend(value.map(|value| (name.to_string(), value)));
@@ -202,7 +193,9 @@ fn record(engine: &Engine, args: &Build, names: &[String], kept: Limits) -> Opti
 fn recorded(end: &End) -> Finished {
     let End::Built(built) = end else { return Ending::Canceled.into() };
     match &**built {
-        Err(error) => Ending::Failed(chain(error)).into(),
+        Err(error) => {
+            Finished { said: Some(complaint(error, &View::default())), ..Ending::Failed(chain(error)).into() }
+        }
         Ok(built) => {
             let mut result = BTreeMap::new();
             let mut say = |name: &str, digest: String| drop(result.insert(name.to_string(), digest));

@@ -1,18 +1,19 @@
 //! `rbuild history` and `rbuild explain`: builds of the past, as they were recorded.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::Duration;
 
 use serde_json::json;
 use solver::event::Timestamp;
 
 use super::args::{Explain, History as Verb, Progress};
+use super::build::with_logs;
 use super::excerpt::printable;
 use super::failure::Failure;
 use super::past::Past;
 use crate::history::{self, BuildRecord, History, Status, Step};
-use crate::progress::Display;
+use crate::progress::{Display, Size, View};
 use crate::rfc3339::Time;
 
 /// `rbuild history`
@@ -82,14 +83,32 @@ fn logs(past: &Past, build: Option<&str>, progress: Progress) -> Result<u8, Fail
         Progress::Rawjson => Display::rawjson(out),
         Progress::Auto | Progress::Plain => Display::plain(out),
         Progress::Quiet => Display::quiet(),
+        Progress::Tty if io::stdout().is_terminal() => Display::tty(out, Size::of_stdout, super::screen::has_colours()),
         Progress::Tty => {
-            return Err(Failure::misuse("--progress=tty: a build of the past is shown in lines".to_string()))
+            let why = "standard output is no terminal, as --progress=tty needs; use --progress=plain";
+            return Err(Failure::user(why.to_string()));
         }
     };
     past.replay(&build, |event| Ok(display.event(&event)?))?;
     display.finish()?;
-    super::render::warnings(display.view().warnings(), &mut io::stdout())?;
+    let view = display.view();
+    super::render::warnings(view.warnings(), &mut io::stdout())?;
+    match build.status {
+        Status::Failed => say!("{}", failure(&build, view).trim_end()),
+        Status::Canceled => say!("ERROR: interrupted"),
+        // What a killed one would have said nobody knows.
+        Status::Completed | Status::Running | Status::Killed => {}
+    }
     Ok(0)
+}
+
+/// Why a build failed, as it was told then.
+fn failure(build: &BuildRecord, view: &View) -> String {
+    let told = with_logs(build.error.clone().unwrap_or_default(), view);
+    match &build.said {
+        Some(said) => told.logs() + said,
+        None => told.to_string(),
+    }
 }
 
 fn remove(past: &Past, builds: &[String], all: bool) -> Result<u8, Failure> {
@@ -129,7 +148,7 @@ pub(super) fn explain(history: History, args: &Explain) -> Result<u8, Failure> {
     }
     if args.json {
         for step in chosen {
-            say!("{}", json!({ "build": build.id, "step": step.name, "state": state(step), "reasons": step.missed }));
+            say!("{}", json!({ "build": build.id, "step": step.name, "state": step.state(), "reasons": step.missed }));
         }
         return Ok(0);
     }
@@ -143,27 +162,18 @@ pub(super) fn explain(history: History, args: &Explain) -> Result<u8, Failure> {
                 say!("{}: {reason}", step.name);
                 Ok::<(), Failure>(())
             })?,
-            None => say!("{}: {}", step.name, state(step)),
+            None => say!("{}: {}", step.name, step.state()),
         }
     }
     Ok(0)
 }
 
-fn state(step: &Step) -> &'static str {
-    match (&step.error, step.cancelled, step.cached, &step.missed) {
-        (Some(_), ..) => "failed",
-        (None, true, ..) => "cancelled",
-        (None, false, true, _) => "cached",
-        (None, false, false, Some(_)) => "ran",
-        (None, false, false, None) => "done",
-    }
-}
-
 fn step_json(step: &Step) -> serde_json::Value {
     let took = |(from, to): &(Timestamp, Option<Timestamp>)| to.map(|to| to.0.saturating_sub(from.0).as_secs_f64());
-    let seconds: f64 = step.spans.iter().filter_map(took).sum();
+    // A sum of nothing is -0.0.
+    let seconds = step.spans.iter().filter_map(took).fold(0.0, |sum, one| sum + one);
     json!({
-        "name": step.name, "state": state(step), "seconds": seconds, "missed": step.missed, "error": step.error,
+        "name": step.name, "state": step.state(), "seconds": seconds, "missed": step.missed, "error": step.error,
     })
 }
 

@@ -54,13 +54,7 @@ impl fmt::Display for Failure {
     /// The log first, then the place in the source, then what helps; what failed is the last line, where people and
     /// log viewers look.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in &self.steps {
-            writeln!(f, "------\n > {}:", printable(&step.name))?;
-            for line in &step.log {
-                writeln!(f, "{}", printable(line))?;
-            }
-            writeln!(f, "------")?;
-        }
+        f.write_str(&self.logs())?;
         for excerpt in &self.excerpts {
             excerpt.fmt(f)?;
         }
@@ -70,6 +64,19 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    /// The output of the steps that failed.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for step in &self.steps {
+            let _ = writeln!(text, "------\n > {}:", printable(&step.name));
+            for line in &step.log {
+                let _ = writeln!(text, "{}", printable(line));
+            }
+            text.push_str("------\n");
+        }
+        text
+    }
+
     fn write_help(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.help {
             writeln!(f, "help: {}", printable(line))?;

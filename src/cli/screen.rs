@@ -13,6 +13,11 @@ use crate::engine::Backlog;
 use crate::history::{Held, Recorder};
 use crate::progress::{Display, Mode, View, TICK};
 
+/// Whether the user wants colours.
+pub(super) fn has_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// A running display.
 pub(super) struct Screen {
     events: Sender<Event>,
@@ -33,8 +38,7 @@ impl Screen {
             Progress::Quiet => Mode::Quiet,
             Progress::Rawjson => Mode::RawJson,
         };
-        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let mut display = Display::on_stderr(mode, colours)?;
+        let mut display = Display::on_stderr(mode, has_colours())?;
         let (events, incoming) = channel::<Event>();
         let backlog = Arc::new(Backlog::default());
         let order = Arc::new(Mutex::new(Timestamp(Duration::ZERO)));
@@ -105,6 +109,19 @@ impl Screen {
     pub(super) fn warning(short: String) -> Event {
         let warning = Warning { vertex: None, short, detail: Vec::new(), url: String::new(), file: None, range: None };
         Event { build: BuildId(0), at: Timestamp::now(), kind: EventKind::Warning(warning) }
+    }
+
+    /// Waits until nobody has anything to tell any more, but no longer than this.
+    pub(super) async fn parted(&self, within: Duration) {
+        // The screen itself and its thread have one each, and so has every sink.
+        let has_sinks = || Arc::strong_count(&self.order) > 2;
+        let look_again = Duration::from_millis(5);
+        for _ in 0..within.as_millis() / look_again.as_millis() {
+            if !has_sinks() {
+                return;
+            }
+            tokio::time::sleep(look_again).await;
+        }
     }
 
     /// How much output waits to be shown.

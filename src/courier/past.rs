@@ -81,6 +81,7 @@ impl From<BuildHistoryRecord> for BuildRecord {
             finished: told.completed_at.map(time),
             status,
             error: told.error.map(|error| error.message),
+            said: None,
             steps: count(told.num_total_steps),
             cached: count(told.num_cached_steps),
             pinned: told.pinned,

@@ -9,6 +9,7 @@ use solver::graph::{Position, ProgressGroup, Range, VertexId};
 
 use crate::wire::proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use crate::wire::proto::pb;
+use crate::wire::MISS;
 
 /// How a vertex that was given up ends: Go's `context.Canceled`.
 const CANCELLED: &str = "context canceled";
@@ -89,6 +90,10 @@ impl Told {
 
     fn part(&self, part: VertexStatus) -> Option<Event> {
         part.started.as_ref()?;
+        if let (Some(reason), Some(_), 0) = (part.id.strip_prefix(MISS), &part.completed, part.total) {
+            let kind = EventKind::VertexMissed { vertex: id(&part.vertex), reasons: vec![reason.to_owned()] };
+            return Some(self.event(part.timestamp.as_ref(), kind));
+        }
         let kind = EventKind::Progress {
             vertex: id(&part.vertex),
             id: part.id,
@@ -241,6 +246,21 @@ mod tests {
         let got = shown(&mut told(), status);
         assert_eq!(got[1..4], ["1 started", "2 transferring context: 3/4 true", "3 2 oh"]);
         assert!(got[4].starts_with("warning W: x Some(") && got[4].contains("line: 2"), "{}", got[4]);
+    }
+
+    #[test]
+    fn why_a_step_has_to_run_comes_as_a_status() {
+        let status = VertexStatus {
+            id: "MISS f changed".into(),
+            vertex: digest('a'),
+            timestamp: at(2),
+            started: at(2),
+            completed: at(2),
+            ..VertexStatus::default()
+        };
+        let events = told().events(StatusResponse { statuses: vec![status], ..StatusResponse::default() });
+        let missed = EventKind::VertexMissed { vertex: id(&digest('a')), reasons: vec!["f changed".into()] };
+        assert_eq!(events.into_iter().map(|event| event.kind).collect::<Vec<_>>(), [missed]);
     }
 
     #[test]

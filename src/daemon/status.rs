@@ -16,6 +16,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::wire::proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
+use crate::wire::MISS;
 
 /// What of a step's output is kept: 2 MiB, as in BuildKit.
 const LOG_LIMIT: usize = 2 << 20;
@@ -123,7 +124,20 @@ impl Fold {
                 }
             }
             EventKind::Warning(warning) => told.warnings.extend(self.warning(warning)),
-            EventKind::BuildStarted { .. } | EventKind::VertexMissed { .. } => {}
+            EventKind::VertexMissed { vertex, reasons } => {
+                // There is no message for it: clients show it as a part of the work that is done.
+                let part = |reason: &String| VertexStatus {
+                    id: format!("{MISS}{reason}"),
+                    vertex: vertex.to_string(),
+                    timestamp: Some(stamp(at)),
+                    started: Some(stamp(at)),
+                    completed: Some(stamp(at)),
+                    ..VertexStatus::default()
+                };
+                self.enter(*vertex);
+                told.statuses.extend(reasons.iter().map(part));
+            }
+            EventKind::BuildStarted { .. } => {}
             EventKind::BuildFinished { .. } => told = self.end(at),
         }
         told
@@ -353,6 +367,17 @@ mod tests {
                 .to_string()
         };
         told.vertexes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn why_a_step_has_to_run_is_told_beside_it() {
+        let mut fold = Fold::default();
+        fold.event(&event(1, added("a", &[])));
+        let reasons = vec!["f changed (1 of 3 files)".to_string(), "ARG/ENV V 1 → 2".to_string()];
+        let told = fold.event(&event(2, EventKind::VertexMissed { vertex: vertex("a"), reasons })).statuses;
+        let ids: Vec<&str> = told.iter().map(|status| status.id.as_str()).collect();
+        assert_eq!(ids, ["MISS f changed (1 of 3 files)", "MISS ARG/ENV V 1 → 2"]);
+        assert!(told.iter().all(|status| status.completed.is_some() && status.vertex == vertex("a").to_string()));
     }
 
     #[test]

@@ -131,7 +131,11 @@ impl Arrival {
         there: Option<oneshot::Sender<Bytes>>,
     ) -> Result<(), registry::Error> {
         let (store, lease, digest, size) = (self.store.clone(), Arc::clone(&self.lease), layer.digest, layer.size);
-        if let Ok(blob) = store.open_blob(&lease, &digest) {
+        let there_is = {
+            let (store, lease) = (store.clone(), Arc::clone(&lease));
+            blocking(move || store.open_sound_blob(&lease, &digest)).await
+        };
+        if let Ok(blob) = there_is {
             // Whoever unpacks may have given up: that is told elsewhere. So below.
             if let Some(there) = there {
                 let _ = there.send(Box::new(blob));

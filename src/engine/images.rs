@@ -120,6 +120,21 @@ pub enum Error {
         /// Which image.
         name: String,
     },
+    /// Its config is not here.
+    #[error("{name}: its config is not in the store any more; build, pull or import it again")]
+    ConfigGone {
+        /// Which image.
+        name: String,
+    },
+    /// What the store has of its name cannot be read.
+    #[error("{name}: what the store knows of this name is damaged; build, pull or import it again")]
+    Damaged {
+        /// Which image.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: snapshotter::Error,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] snapshotter::Error),
@@ -183,7 +198,7 @@ impl Image {
 pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
     let not_found = || Error::NotFound { name: name.to_string() };
     if let Ok(normalised) = normalise_reference(name) {
-        if let Some(entry) = store.get_tag(&normalised)? {
+        if let Some(entry) = entry_of(store, &normalised)? {
             let host = Platform::host();
             let chosen = entry.platforms().find(|entry| is_for(entry, &host)).unwrap_or(&entry);
             return open(store, name, chosen.clone());
@@ -218,7 +233,7 @@ pub fn find(store: &Store, name: &str) -> Result<Image, Error> {
 /// # Errors
 /// As [`find`], and [`Error::OtherPlatform`].
 pub fn find_for(store: &Store, reference: &str, platform: &Platform) -> Result<Image, Error> {
-    let entry = store.get_tag(reference)?.ok_or_else(|| Error::NotFound { name: reference.to_string() })?;
+    let entry = entry_of(store, reference)?.ok_or_else(|| Error::NotFound { name: reference.to_string() })?;
     let mut others = Vec::new();
     for entry in entry.platforms() {
         let image = open(store, reference, alone(entry))?;
@@ -273,8 +288,18 @@ fn alone(entry: &TagEntry) -> TagEntry {
     TagEntry { variants: Vec::new(), ..entry.clone() }
 }
 
+fn entry_of(store: &Store, reference: &str) -> Result<Option<TagEntry>, Error> {
+    store.get_tag(reference).map_err(|error| match error {
+        source @ snapshotter::Error::Corrupt { .. } => Error::Damaged { name: reference.to_string(), source },
+        other => other.into(),
+    })
+}
+
 fn open(store: &Store, name: &str, entry: TagEntry) -> Result<Image, Error> {
-    let config_bytes = store.read_blob(&entry.image, CONFIG_LIMIT)?;
+    let config_bytes = store.read_blob(&entry.image, CONFIG_LIMIT).map_err(|error| match error {
+        snapshotter::Error::NotFound { .. } => Error::ConfigGone { name: name.to_string() },
+        other => other.into(),
+    })?;
     let config =
         ImageConfig::parse(&config_bytes).map_err(|source| Error::Config { name: name.to_string(), source })?;
     Ok(Image { entry, config_bytes, config })

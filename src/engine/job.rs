@@ -394,6 +394,9 @@ impl Job {
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await;
         self.results.lock().unwrap_or_else(|e| e.into_inner()).extend(registered.results());
         registered.note_results().await;
+        for damage in self.host().store().take_damage() {
+            self.notes.caution(format!("the store was damaged, and what was lost is made again: {damage}"));
+        }
         let solved = solved?;
         for (vertex, text) in registered.remarks().await {
             self.notes.remark(vertex, text);

@@ -118,6 +118,11 @@ impl Remote {
             Ask::Registry => self.resolved(reference, platform).await,
             Ask::Store => match self.kept(reference, platform).await {
                 Err(Error::NotFound { .. } | Error::OtherPlatform { .. }) => self.resolved(reference, platform).await,
+                // A registry's own image is had from there again; by the name of one made here it may have another.
+                Err(gone @ Error::ConfigGone { .. }) => match self.store.get_tag(reference) {
+                    Ok(Some(entry)) if is_pulled(reference, &entry) => self.resolved(reference, platform).await,
+                    _ => Err(gone),
+                },
                 found => found,
             },
             Ask::RegistryThenStore => match self.kept(reference, platform).await {

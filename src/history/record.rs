@@ -34,6 +34,10 @@ pub struct BuildRecord {
     pub status: Status,
     /// Why it failed.
     pub error: Option<String>,
+    /// The same as its user was told it: with the place in the Dockerfile and what helps, without output of steps. None
+    /// where another program told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// Steps in all.
     pub steps: u64,
     /// Steps whose results were found.

@@ -46,6 +46,7 @@ impl About {
             finished: None,
             status: Status::Running,
             error: None,
+            said: None,
             steps: 0,
             cached: 0,
             pinned: false,
@@ -63,6 +64,8 @@ impl About {
 pub struct Finished {
     /// How.
     pub ending: Ending,
+    /// See [`BuildRecord::said`].
+    pub said: Option<String>,
     /// See [`BuildRecord::result`].
     pub result: BTreeMap<String, String>,
     /// See [`Told::code`].
@@ -73,7 +76,7 @@ pub struct Finished {
 
 impl From<Ending> for Finished {
     fn from(ending: Ending) -> Finished {
-        Finished { ending, result: BTreeMap::new(), code: 0, documents: Vec::new() }
+        Finished { ending, said: None, result: BTreeMap::new(), code: 0, documents: Vec::new() }
     }
 }
 
@@ -278,7 +281,7 @@ impl Writing {
         open.into_iter().try_for_each(|vertex| self.tail_of(vertex))?;
         self.flush()?;
         let (steps, cached) = self.tally.counts();
-        let Finished { ending, result, code, documents } = finished;
+        let Finished { ending, said, result, code, documents } = finished;
         for (document, bytes) in &documents {
             fs::write(self.place.join(document.file()), bytes)?;
         }
@@ -286,7 +289,8 @@ impl Writing {
         let told = self.record.asked.is_some().then_some(Told { code, documents });
         let (status, error) = ending.told();
         let finished = Some(Timestamp::now());
-        write(&self.place, &BuildRecord { finished, status, error, steps, cached, result, told, ..self.record })?;
+        let how = BuildRecord { finished, status, error, said, ..self.record };
+        write(&self.place, &BuildRecord { steps, cached, result, told, ..how })?;
         Ok(self.bytes > 1 << 20)
     }
 }

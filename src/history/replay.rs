@@ -62,6 +62,22 @@ pub struct Step {
     pub cancelled: bool,
 }
 
+impl Step {
+    /// What became of it, in a word.
+    pub fn state(&self) -> &'static str {
+        let is_open = self.spans.last().is_some_and(|(_, end)| end.is_none());
+        match (&self.error, self.cancelled, self.cached, &self.missed) {
+            (Some(_), ..) => "failed",
+            (None, true, ..) => "cancelled",
+            // It runs, or its process was killed.
+            (None, false, ..) if is_open => "unfinished",
+            (None, false, true, _) => "cached",
+            (None, false, false, Some(_)) => "ran",
+            (None, false, false, None) => "done",
+        }
+    }
+}
+
 /// The steps of a build, in the order in which they were announced.
 pub fn steps<'e>(events: impl Iterator<Item = &'e Event>) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();

@@ -16,12 +16,7 @@ pub fn chrome_trace(events: &[Event]) -> Value {
     let micros = |at: Duration| at.saturating_sub(zero).as_micros() as u64;
     let mut spans: Vec<(Duration, Duration, Value)> = Vec::new();
     for step in steps(events.iter()) {
-        let what = match (&step.error, step.cancelled, step.cached) {
-            (Some(_), ..) => "failed",
-            (None, true, _) => "cancelled",
-            (None, false, true) => "cached",
-            (None, false, false) => "done",
-        };
+        let what = step.state();
         let args = json!({ "state": what, "error": step.error, "missed": step.missed });
         for (from, to) in &step.spans {
             let to = to.map_or(last, |to| to.0);

@@ -1,6 +1,7 @@
 //! Progress as a screen that is drawn over and over.
 
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use solver::event::Timestamp;
@@ -30,7 +31,16 @@ impl Size {
 
     /// The size of the terminal that is standard error.
     pub fn of_stderr() -> Size {
-        match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
+        Size::of(rustix::stdio::stderr())
+    }
+
+    /// The size of the terminal that is standard output.
+    pub fn of_stdout() -> Size {
+        Size::of(rustix::stdio::stdout())
+    }
+
+    fn of(terminal: BorrowedFd<'_>) -> Size {
+        match rustix::termios::tcgetwinsize(terminal) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
                 Size { width: size.ws_col.into(), height: size.ws_row.into() }
             }

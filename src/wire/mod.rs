@@ -25,5 +25,8 @@ pub mod proto;
 pub mod raw;
 pub mod session;
 
+/// How the id of a status begins that says why a step has to run: BuildKit's clients show it beside the step.
+pub const MISS: &str = "MISS ";
+
 /// The most bytes a message may have, as BuildKit's own clients and servers have it.
 pub const MAX_MESSAGE: usize = 16 << 20;

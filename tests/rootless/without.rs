@@ -42,8 +42,7 @@ fn without_newuidmap_builds_have_one_owner_and_say_what_is_missing() {
         fs::write(context.join("extra.tar"), same::archive()).unwrap();
         let (code, _, said) = alone(&["build", "--progress=plain", context.to_str().unwrap()]);
         let warning = format!(
-            "WARNING: there is no user id but your own here: files of other owners and steps of \
-                               other users will fail; {remedy}"
+            "\n - there is no user id but your own here: files of other owners and steps of other users will fail; {remedy}"
         );
         assert_eq!(said.matches(&warning).count(), 1, "{said}");
         assert_eq!(code, Some(i32::from(error.is_some())), "{line}: {said}");

@@ -151,7 +151,7 @@ pub struct Lowered {
     pub targets: Vec<Target>,
     /// What is doubtful, in file order.
     pub lints: Vec<Diagnostic>,
-    /// What is to be said of build arguments that nobody takes.
+    /// What is to be said of options that have no effect on this file.
     pub unused: Vec<String>,
     /// The time of all that is written, if the build or the Dockerfile says one; seconds since 1970.
     pub epoch: Option<i64>,
@@ -295,15 +295,16 @@ impl Lowering {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![Diagnostic::error("internal", Span::default(), format!("the graph is not valid: {error}{cause}"))]
         })?;
-        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new(), unused: self.unused_args(), epoch }))
+        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new(), unused: self.unused(), epoch }))
     }
 
-    /// What is to be said of build arguments that nobody takes.
-    fn unused_args(&self) -> Vec<String> {
+    /// What is to be said of options that have no effect on this file.
+    fn unused(&self) -> Vec<String> {
         let suspects = unused::suspects(&self.ast, &self.options);
         // Few files need to be looked at again.
         let surveyed = if suspects.is_empty() { None } else { self.surveyed(&self.options).ok() };
-        surveyed.map(|(stages, _)| unused::sentences(&self.ast, &stages, &suspects)).unwrap_or_default()
+        let args = surveyed.map(|(stages, _)| unused::sentences(&self.ast, &stages, &suspects)).unwrap_or_default();
+        args.into_iter().chain(unused::stages(&self.ast, &self.options)).collect()
     }
 
     /// The stages with the triggers of their bases, and the configurations of these, once all is known that they need.

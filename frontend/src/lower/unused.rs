@@ -1,4 +1,4 @@
-//! Build arguments that nobody takes: most often names that are typed wrongly.
+//! Build arguments that nobody takes, and stages that are not there: most often names that are typed wrongly.
 
 use crate::ast::{Ast, Kind};
 use crate::diagnostic::nearest;
@@ -31,6 +31,24 @@ pub(super) fn sentences(ast: &Ast, stages: &Stages, suspects: &[&str]) -> Vec<St
         format!("build argument {name} is not used: no ARG declares it{near}")
     };
     unused.map(sentence).collect()
+}
+
+/// What to say of stages that are to be built without cache, and are not there.
+pub(super) fn stages(ast: &Ast, options: &Options) -> Vec<String> {
+    let named = || {
+        let froms = ast.instructions.iter().filter_map(|instruction| match &instruction.kind {
+            Some(Kind::From(from)) => from.name.as_ref(),
+            _ => None,
+        });
+        froms.map(|name| name.text.as_str())
+    };
+    let wanted = options.no_cache_filter.iter();
+    let missing = wanted.filter(|wanted| !named().any(|name| name.eq_ignore_ascii_case(wanted)));
+    let sentence = |wanted: &String| {
+        let near = nearest(wanted, named()).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+        format!("no stage is called {wanted}, so the cache is used for all that --no-cache-filter meant{near}")
+    };
+    missing.map(sentence).collect()
 }
 
 fn declared(ast: &Ast) -> impl Iterator<Item = &str> {

@@ -96,7 +96,11 @@ impl Store {
         while let Some(id) = next.filter(|id| !lease.has_whole(id)) {
             let info = match self.snapshot(&id) {
                 Ok(info) => info,
-                Err(Error::NotFound { .. } | Error::Corrupt { .. }) => return Ok(false),
+                Err(Error::NotFound { .. }) => return Ok(false),
+                Err(Error::Corrupt { reason, .. }) => {
+                    self.damaged(&self.layout().snapshot(&id), &reason);
+                    return Ok(false);
+                }
                 Err(error) => return Err(error),
             };
             if seen.contains(&id) || !self.delta_path(&info).exists() {

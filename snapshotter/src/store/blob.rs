@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::lease::{Held, Lease};
-use super::recover::age_of;
+use super::recover::{age_of, digest_of_file};
 use super::Store;
 use crate::digest::Digest;
 use crate::error::{Doing, Error, Result};
@@ -214,10 +214,29 @@ impl Store {
         }
     }
 
-    /// Reads a whole blob of at most `limit` bytes.
+    /// As [`open_blob`](Self::open_blob), after a look at all of its content.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when it is not here, [`Error::TooLarge`] when it is longer.
+    /// [`Error::NotFound`] when it is not here, or was damaged: then it is set aside.
+    pub fn open_sound_blob(&self, lease: &Lease, digest: &Digest) -> Result<File> {
+        lease.hold_blob(digest)?;
+        let path = self.layout().blob(digest);
+        if digest_of_file(&path)? != *digest {
+            return Err(self.damaged_blob(digest));
+        }
+        File::open(&path).doing("open", &path)
+    }
+
+    fn damaged_blob(&self, digest: &Digest) -> Error {
+        self.damaged(&self.layout().blob(digest), "its content has another digest");
+        Error::NotFound { what: "blob", id: digest.to_string() }
+    }
+
+    /// Reads a whole blob of at most `limit` bytes, and verifies it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not here, or was damaged: then it is set aside. [`Error::TooLarge`] when it is
+    /// longer.
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let size = self.blob_size(digest)?;
         if size > limit {
@@ -226,7 +245,10 @@ impl Store {
         let path = self.layout().blob(digest);
         let mut bytes = Vec::with_capacity(size as usize);
         File::open(&path).doing("open", &path)?.take(limit).read_to_end(&mut bytes).doing("read", &path)?;
-        Ok(bytes)
+        match Digest::of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(self.damaged_blob(digest)),
+        }
     }
 
     /// Every blob here now.

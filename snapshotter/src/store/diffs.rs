@@ -68,11 +68,60 @@ impl Store {
 
     /// Remembers what a snapshot's delta packs to when times are clamped to `epoch`.
     pub(crate) fn remember_diff(&self, snapshot: &SnapshotId, epoch: Option<i64>, diff_id: &DiffId) -> Result<()> {
-        write_json(&self.pack_path(snapshot, epoch), diff_id)
+        write_json(
+            &self.pack_path(snapshot, epoch),
+            &DiffOf { snapshot: *snapshot, diff_id: *diff_id, sum: sum(snapshot, diff_id) },
+        )
     }
 
     /// What [`remember_diff`](Self::remember_diff) was told.
     pub(crate) fn diff_of(&self, snapshot: &SnapshotId, epoch: Option<i64>) -> Option<DiffId> {
-        read_json(&self.pack_path(snapshot, epoch)).ok().flatten()
+        let known: DiffOf = read_json(&self.pack_path(snapshot, epoch)).ok().flatten()?;
+        known.is_sound_of(snapshot).then_some(known.diff_id)
+    }
+}
+
+/// What a snapshot's delta packs to. Nobody looks at the delta to find out whether it is true, so it has a checksum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiffOf {
+    snapshot: SnapshotId,
+    diff_id: DiffId,
+    sum: String,
+}
+
+impl DiffOf {
+    fn is_sound_of(&self, snapshot: &SnapshotId) -> bool {
+        self.snapshot == *snapshot && self.is_sound()
+    }
+
+    /// Whether it is as it was written.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.sum == sum(&self.snapshot, &self.diff_id)
+    }
+}
+
+fn sum(snapshot: &SnapshotId, diff_id: &DiffId) -> String {
+    hex::encode(&blake3::hash(format!("{snapshot} {diff_id}").as_bytes()).as_bytes()[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::scratch_store;
+
+    #[test]
+    fn a_diff_is_believed_only_as_it_was_written() {
+        let (_dir, store) = scratch_store();
+        let (snapshot, diff_id) = (SnapshotId::random(), DiffId(Digest::of(b"x")));
+        store.remember_diff(&snapshot, None, &diff_id).unwrap();
+        assert_eq!(store.diff_of(&snapshot, None), Some(diff_id));
+        let path = store.pack_path(&snapshot, None);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let hex = diff_id.digest().hex();
+        std::fs::write(&path, text.replace(&hex, &Digest::of(b"y").hex())).unwrap();
+        assert_eq!(store.diff_of(&snapshot, None), None);
+        // As it was written by earlier programs.
+        write_json(&path, &diff_id).unwrap();
+        assert_eq!(store.diff_of(&snapshot, None), None);
     }
 }

@@ -103,7 +103,8 @@ impl Lease {
     /// # Errors
     /// [`Error::NotFound`] when it is gone.
     pub fn hold_snapshot(&self, id: &SnapshotId) -> Result<()> {
-        self.hold(Held::Snapshot(*id), || self.store.layout().snapshot(id).join("meta").exists())
+        // What cannot be told is not there.
+        self.hold(Held::Snapshot(*id), || self.store.has_chain(id, self).unwrap_or(false))
     }
 
     /// Holds a blob.

@@ -26,7 +26,7 @@ mod view;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{fstatfs, open, FileType, Mode, OFlags};
@@ -52,6 +52,8 @@ struct Inner {
     driver: Driver,
     /// When the youngest of what this handle made, or found to be what it would have made, was made.
     youngest: AtomicI64,
+    /// What was found damaged and set aside, and nobody was told of yet.
+    damage: Mutex<Vec<String>>,
 }
 
 /// Magic numbers of file systems whose locks other machines do not see, or see late: `statfs(2)`.
@@ -92,7 +94,16 @@ impl Store {
             .doing("read", "/proc/sys/kernel/random/boot_id")?
             .trim()
             .to_owned();
-        let store = Self { inner: Arc::new(Inner { layout, root: dir, boot_id, driver, youngest: AtomicI64::new(0) }) };
+        let store = Self {
+            inner: Arc::new(Inner {
+                layout,
+                root: dir,
+                boot_id,
+                driver,
+                youngest: AtomicI64::new(0),
+                damage: Mutex::default(),
+            }),
+        };
         store.recover()?;
         Ok(store)
     }
@@ -115,6 +126,23 @@ impl Store {
     /// What keeps this store's trees.
     pub fn driver(&self) -> Driver {
         self.inner.driver
+    }
+
+    /// What this handle found damaged and set aside since it was last asked, one line each: the file, and what is wrong.
+    pub fn take_damage(&self) -> Vec<String> {
+        std::mem::take(&mut *self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets something aside that is not what it should be: from now on it counts as missing.
+    pub(crate) fn damaged(&self, path: &Path, reason: &str) {
+        // Where that cannot be done it is found again.
+        let _ = self.set_aside(path);
+        let shown = path.strip_prefix(self.root()).unwrap_or(path).display();
+        let line = format!("{shown}: {reason}");
+        let mut damage = self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if !damage.contains(&line) {
+            damage.push(line);
+        }
     }
 
     /// Notes that something was made at a time in nanoseconds since 1970, of which [`sync`](Store::sync) is to know.

@@ -174,8 +174,18 @@ impl Store {
             return Ok(None);
         }
         let no_collection = self.no_collection()?;
-        let Some(id) = read_if_there(&pointer)?.and_then(id_in) else { return Ok(None) };
-        let Some(record) = self.record(&id)?.filter(|record| record.key == *key) else { return Ok(None) };
+        let Some(bytes) = read_if_there(&pointer)? else { return Ok(None) };
+        let Some(id) = id_in(bytes) else {
+            self.damaged(&pointer, "it names no record");
+            return Ok(None);
+        };
+        let Some(record) = self.record(&id)?.filter(|record| record.key == *key) else {
+            // One that is gone was collected.
+            if self.result_path(&id).exists() {
+                self.damaged(&self.result_path(&id), "it is no record of its key");
+            }
+            return Ok(None);
+        };
         for snapshot in record.outputs.iter().filter_map(|output| output.snapshot.as_ref()) {
             if !self.has_chain(snapshot, lease)? {
                 return Ok(None);
@@ -236,23 +246,24 @@ impl Store {
     /// Its file cannot be read.
     pub fn newest_record_of(&self, step: &str) -> Result<Option<StoredRecord>> {
         let Some(id) = read_if_there(&self.step_path(step))?.and_then(id_in) else { return Ok(None) };
-        let is_of_step = |record: &StoredRecord| record.step == step || record.step_aliases.iter().any(|s| s == step);
-        Ok(self.record(&id)?.filter(is_of_step))
+        self.record(&id)
     }
 
-    /// Lets a step point to the record that it resulted in last, if that is a record of this step: later than it others
-    /// may have been made.
+    /// Lets a step, which goes by several names too, point to the record that it resulted in last: later than it others
+    /// may have been made, and another step may have made it.
     ///
     /// # Errors
     /// A file cannot be read or written.
-    pub fn note_result(&self, step: &str, id: &RecordId) -> Result<()> {
+    pub fn note_result(&self, step: &str, aliases: &[String], id: &RecordId) -> Result<()> {
         if read_if_there(&self.step_path(step))?.and_then(id_in) == Some(*id) {
             return Ok(());
         }
         let _no_collection = self.no_collection()?;
-        let Some(record) = self.record(id)?.filter(|record| record.step == step) else { return Ok(()) };
-        for step in std::iter::once(&record.step).chain(&record.step_aliases) {
-            replace(&self.step_path(step), record.id.to_string().as_bytes())?;
+        if !self.result_path(id).exists() {
+            return Ok(());
+        }
+        for step in std::iter::once(step).chain(aliases.iter().map(String::as_str)) {
+            replace(&self.step_path(step), id.to_string().as_bytes())?;
         }
         Ok(())
     }
@@ -338,14 +349,17 @@ mod tests {
         assert_eq!(store.fsck(crate::store::fsck::Depth::Content).unwrap(), []);
         assert_eq!(store.newest_record_of("RUN false").unwrap(), None);
 
-        // An older one that was of use again is what the step resulted in last; one of another step is not.
+        // An older one that was of use again is what the step resulted in last, also one of another step.
         let other = record(2, "RUN other");
         store.put_record(&lease, &other).unwrap();
-        store.note_result("RUN true", &other.id).unwrap();
-        assert_eq!(store.newest_record_of("RUN true").unwrap(), Some(second));
-        store.note_result("RUN true", &first.id).unwrap();
-        assert_eq!(store.newest_record_of("RUN true").unwrap().unwrap().id, first.id);
-        assert_eq!(store.newest_record_of("a RUN true").unwrap().unwrap().id, first.id);
+        for of_use in [&other, &first] {
+            store.note_result("RUN true", &first.step_aliases, &of_use.id).unwrap();
+            assert_eq!(store.newest_record_of("RUN true").unwrap().unwrap().id, of_use.id);
+            assert_eq!(store.newest_record_of("a RUN true").unwrap().unwrap().id, of_use.id);
+        }
+        assert_eq!(store.newest_record_of("RUN other").unwrap().unwrap().id, other.id);
+        store.note_result("RUN true", &[], &RecordId::random()).unwrap();
+        assert_eq!(store.newest_record_of("RUN true").unwrap().unwrap().id, first.id, "what is gone is of no use");
     }
 
     #[test]

@@ -13,9 +13,9 @@ use super::layout::{fanned_names, names_in, read_json, write_json};
 use super::lock::{Lock, Sharing};
 use super::tags::TagEntry;
 use super::{now, Store};
-use crate::digest::{DiffId, Digest, SnapshotId};
+use crate::digest::{Digest, SnapshotId};
 use crate::error::{Doing, Error, Result};
-use crate::store::diffs::PackedDiff;
+use crate::store::diffs::{DiffOf, PackedDiff};
 use crate::store::record::{RecordId, StoredRecord};
 
 /// Files are dated by the kernel's tick, of at most 10 ms; nanoseconds.
@@ -164,7 +164,7 @@ impl Store {
             for name in names_in(&diffs.join(&fan))? {
                 let path = diffs.join(&fan).join(&name);
                 let is_whole = match name.contains('@') {
-                    true => matches!(read_json::<DiffId>(&path), Ok(Some(_))),
+                    true => matches!(read_json::<DiffOf>(&path), Ok(Some(known)) if known.is_sound()),
                     false => matches!(read_json::<PackedDiff>(&path), Ok(Some(_))),
                 };
                 if !is_older(age_of(&path), synced) && !is_whole {

@@ -114,6 +114,7 @@ mod tests {
             finished: None,
             status,
             error: None,
+            said: None,
             steps: 3,
             cached: 1,
             pinned: false,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use snapshotter::layer::{pack, Compression, PackOptions, Pulled};
-use snapshotter::store::record::{RecordId as StoredId, StoredRecord};
+use snapshotter::store::record::{RecordId as StoredId, StoredOutput, StoredRecord};
 use snapshotter::{DiffId, Lease, SnapshotId, SnapshotInfo, Store};
 use solver::key::RecordId;
 
@@ -19,6 +19,7 @@ use crate::cache::{
     cache_manifest, CacheConfig, CacheTo, CachedLayer, CachedOutput, CachedRecord, CompressAs, Measured, Mode, Place,
     CACHE_CONFIG,
 };
+use crate::engine::arrival::OnLayer;
 use crate::engine::blocking::blocking;
 use crate::engine::client::ClientStore;
 use crate::engine::finish::GZIP_LEVEL;
@@ -42,10 +43,20 @@ pub(crate) type Unfetched = HashMap<RecordId, (Arc<Import>, [u8; 32])>;
 /// Writes the results of a build to one place; gives what names them there.
 pub(crate) async fn export(job: &Job, to: &CacheTo, note: &Note<'_>) -> Result<Descriptor, Error> {
     let (store, lease) = (job.host().store().clone(), Arc::clone(job.host().lease()));
-    let wanted: Vec<RecordId> =
-        job.results().into_iter().filter(|one| to.mode == Mode::Max || one.in_image).map(|one| one.record).collect();
-    let unfetched = job.host().unfetched();
+    let mut wanted = job.results();
+    wanted.iter_mut().for_each(|one| one.in_image |= to.mode == Mode::Max);
+    // A result that two steps have leaves with its layers if it does for one of them.
+    wanted.sort_by_key(|one| !one.in_image);
     note.part("preparing build cache for export");
+    let unfetched = job.host().unfetched();
+    let on_layer: OnLayer = Arc::new(|_, _, _, _| {});
+    for one in wanted.iter().filter(|one| one.in_image) {
+        let has_to_come = unfetched.get(&one.record).is_some_and(|(import, _)| !import.is_beside(&to.place));
+        if has_to_come {
+            // One that cannot be had leaves without its layers.
+            let _ = job.host().bring_record(one.record, &on_layer).await;
+        }
+    }
     let (compress, place) = (to.compress, to.place.clone());
     let config = {
         let (store, lease) = (store.clone(), Arc::clone(&lease));
@@ -111,7 +122,7 @@ struct Gathering<'g> {
 fn gather(
     store: &Store,
     lease: &Lease,
-    wanted: &[RecordId],
+    wanted: &[ToExport],
     unfetched: &Unfetched,
     place: &Place,
     compress: CompressAs,
@@ -119,13 +130,15 @@ fn gather(
     let (config, layers, snapshots) = Default::default();
     let mut gathering = Gathering { store, lease, compress, config, layers, snapshots };
     let mut met = BTreeSet::new();
-    for id in wanted.iter().filter(|id| met.insert(**id)) {
-        let stored = store.record(&StoredId(id.0))?;
-        match (stored, unfetched.get(id)) {
-            (Some(record), _) => gathering.record(&record)?,
-            // What is there already stays there; elsewhere its layers would have to go through here.
-            (None, Some((import, key))) if import.place == *place => gathering.carry_over(import, key),
-            (None, _) => {}
+    for one in wanted.iter().filter(|one| met.insert(one.record)) {
+        let stored = store.record(&StoredId(one.record.0))?;
+        match (stored, unfetched.get(&one.record)) {
+            (Some(record), _) if one.in_image => gathering.record(&record)?,
+            (Some(record), _) => gathering.known(&record),
+            // What is there already stays there.
+            (None, Some((import, key))) if one.in_image && import.is_beside(place) => gathering.carry_over(import, key),
+            (None, Some((import, key))) => gathering.config.known.extend(import.record(key).map(without_layers)),
+            (None, None) => {}
         }
     }
     Ok(gathering.config)
@@ -140,13 +153,21 @@ impl Gathering<'_> {
                 Some(top) => match self.chain(top)? {
                     Some(layer) => Some(layer),
                     // Its files are not here: nothing to send.
-                    None => return Ok(()),
+                    None => {
+                        self.known(record);
+                        return Ok(());
+                    }
                 },
             };
             outputs.push(CachedOutput { identity: output.identity, layer });
         }
         self.config.records.push(cached(record, outputs));
         Ok(())
+    }
+
+    /// Of this result only what it is leaves.
+    fn known(&mut self, record: &StoredRecord) {
+        self.config.known.push(known(record));
     }
 
     /// The topmost layer of a tree.
@@ -179,6 +200,10 @@ impl Gathering<'_> {
 
     fn carry_over(&mut self, import: &Import, key: &[u8; 32]) {
         let Some(record) = import.record(key) else { return };
+        if !import.has_layers(key) {
+            self.config.known.push(without_layers(record));
+            return;
+        }
         let mut outputs = Vec::new();
         for output in &record.outputs {
             let mut parent = None;
@@ -221,6 +246,17 @@ fn cached(record: &StoredRecord, outputs: Vec<CachedOutput>) -> CachedRecord {
     CachedRecord { key: record.key.0, outputs, measured: measured.collect(), cost }
 }
 
+/// What is known of a result without its layers.
+fn known(record: &StoredRecord) -> CachedRecord {
+    let output = |output: &StoredOutput| CachedOutput { identity: output.identity, layer: None };
+    cached(record, record.outputs.iter().map(output).collect())
+}
+
+fn without_layers(record: &CachedRecord) -> CachedRecord {
+    let outputs = record.outputs.iter().map(|output| CachedOutput { identity: output.identity, layer: None });
+    CachedRecord { outputs: outputs.collect(), ..record.clone() }
+}
+
 fn created(snapshot: &SnapshotInfo) -> Time {
     Time::since_1970(Duration::from_nanos(snapshot.created.unsigned_abs()))
 }
@@ -239,14 +275,19 @@ pub(crate) fn inline(store: &Store, layers: &[SnapshotInfo], results: &[ToExport
     let places: HashMap<SnapshotId, usize> = layers.iter().enumerate().map(|(at, layer)| (layer.id, at)).collect();
     let mut config = CacheConfig::default();
     let mut met = BTreeSet::new();
-    for one in results.iter().filter(|one| one.in_image && met.insert(one.record)) {
+    let in_image_first =
+        [true, false].into_iter().flat_map(|in_image| results.iter().filter(move |it| it.in_image == in_image));
+    for one in in_image_first.filter(|one| met.insert(one.record)) {
         let Some(record) = store.record(&StoredId(one.record.0))? else { continue };
-        let output = |output: &snapshotter::store::record::StoredOutput| match &output.snapshot {
+        let output = |output: &StoredOutput| match &output.snapshot {
             None => Some(CachedOutput { identity: output.identity, layer: None }),
             Some(top) => Some(CachedOutput { identity: output.identity, layer: Some(*places.get(top)?) }),
         };
         let outputs: Option<Vec<CachedOutput>> = record.outputs.iter().map(output).collect();
-        config.records.extend(outputs.map(|outputs| cached(&record, outputs)));
+        match outputs.filter(|_| one.in_image) {
+            Some(outputs) => config.records.push(cached(&record, outputs)),
+            None => config.known.push(known(&record)),
+        }
     }
     Ok(base64::engine::general_purpose::STANDARD.encode(config.write(true)))
 }

@@ -26,10 +26,17 @@ use crate::registry::{OnBytes, Reference};
 pub(crate) struct Import {
     pub place: Place,
     config: CacheConfig,
-    by_key: HashMap<[u8; 32], usize>,
+    by_key: HashMap<[u8; 32], Found>,
     source: Source,
     /// Told apart from others by its content.
     pub digest: Digest,
+}
+
+/// Where a record of a cache is.
+#[derive(Clone, Copy)]
+enum Found {
+    WithLayers(usize),
+    Known(usize),
 }
 
 enum Source {
@@ -65,7 +72,9 @@ impl Import {
             // Nobody can ask for it: an image is imported by its reference.
             Place::Inline => return Err(crate::cache::Error::Foreign.into()),
         };
-        let by_key = config.records.iter().enumerate().map(|(at, record)| (record.key, at)).collect();
+        let known = config.known.iter().enumerate().map(|(at, record)| (record.key, Found::Known(at)));
+        let whole = config.records.iter().enumerate().map(|(at, record)| (record.key, Found::WithLayers(at)));
+        let by_key = known.chain(whole).collect();
         Ok(Import { place: from.place.clone(), config, by_key, source, digest })
     }
 
@@ -79,7 +88,26 @@ impl Import {
 
     /// The result under a key.
     pub fn record(&self, key: &[u8; 32]) -> Option<&CachedRecord> {
-        self.config.records.get(*self.by_key.get(key)?)
+        match *self.by_key.get(key)? {
+            Found::WithLayers(at) => self.config.records.get(at),
+            Found::Known(at) => self.config.known.get(at),
+        }
+    }
+
+    /// Whether it has the layers of the result under a key, too.
+    pub fn has_layers(&self, key: &[u8; 32]) -> bool {
+        matches!(self.by_key.get(key), Some(Found::WithLayers(_)))
+    }
+
+    /// Whether layers of this cache need not be sent to that place: they are there.
+    pub fn is_beside(&self, place: &Place) -> bool {
+        let repository = |place: &Place| match place {
+            Place::Registry(name) => {
+                reference(name).ok().map(|it| (it.domain().to_owned(), it.repository().to_owned()))
+            }
+            _ => None,
+        };
+        self.place == *place || repository(&self.place).is_some_and(|own| repository(place) == Some(own))
     }
 
     /// The snapshot that a tree of a result is, once it is here.

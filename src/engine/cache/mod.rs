@@ -55,6 +55,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The cache knows what a result is, and does not have it.
+    #[error("the cache has no layers of it")]
+    NoLayers,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] snapshotter::Error),

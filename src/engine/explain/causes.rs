@@ -6,12 +6,12 @@ use snapshotter::pattern::Patterns;
 use snapshotter::store::record::{RecordId as StoredId, StoredRecord};
 use snapshotter::tree::{resolve, Found, Listing};
 use snapshotter::{SnapshotId, Store};
-use solver::explain::{input_difference, op_differences};
+use solver::explain::{change, input_difference, op_differences};
 use solver::graph::{Graph, Selector, Via};
 use solver::key::{InputPart, KeyParts, Part, ResultRef};
 
 use super::place::has_text;
-use super::{files, Base, Compared, Kept, Origin, Place};
+use super::{files, Base, BaseKind, Compared, Kept, Origin, Place};
 use crate::engine::context::UsedContext;
 use crate::engine::results::Files;
 use std::os::fd::AsFd;
@@ -29,19 +29,31 @@ pub(crate) struct Now<'n> {
     pub compared: &'n Compared,
     /// Whether a record was made for this graph, and is no earlier one.
     pub is_own: &'n (dyn Fn(&StoredId) -> bool + Sync),
-    /// Which step of this build made a snapshot, if one did.
-    pub made_by: &'n (dyn Fn(&SnapshotId) -> Option<Place> + Sync),
+    /// Which step of this build has a snapshot as its result, if one has.
+    pub made_by: &'n (dyn Fn(&SnapshotId) -> Option<Maker> + Sync),
+}
+
+/// A step with a result.
+pub(crate) struct Maker {
+    pub place: Place,
+    /// It ran in this build; else its result was found.
+    pub ran: bool,
 }
 
 /// Why the step has to run, one line per cause; nothing when nothing like it was ever built.
 pub(crate) fn causes(store: &Store, now: &Now<'_>) -> Vec<String> {
-    let mut found = now.place.search().filter_map(|name| store.newest_record_of(&name).ok().flatten());
-    let Some((record, kept)) = found.by_ref().filter(|record| !(now.is_own)(&record.id)).find_map(|record| {
+    let newest = |name: String| Some((store.newest_record_of(&name).ok().flatten()?, name));
+    let mut found = now.place.search().filter_map(newest).filter(|(record, _)| !(now.is_own)(&record.id));
+    let Some((record, mut kept, name)) = found.find_map(|(record, name)| {
         let kept: Kept = serde_json::from_value(record.parts.clone()).ok()?;
-        Some((record, kept))
+        Some((record, kept, name))
     }) else {
         return Vec::new();
     };
+    // It is this step's last result, whichever step made it.
+    if name == now.place.name() {
+        kept.place = now.place.clone();
+    }
     let mut causes = compare(store, now, &record, &kept);
     causes.dedup();
     if kept.place.project != now.place.project && !kept.place.project.is_empty() {
@@ -60,7 +72,8 @@ fn compare(store: &Store, now: &Now<'_>, record: &StoredRecord, old: &Kept) -> V
     if is_edited && has_text(now.graph, &now.place.stage, &old.place.text) {
         return vec![format!("instruction {} is new", one_line(&now.place.text))];
     }
-    let mut causes = of_op(&old.parts.op, &now.parts.op, is_edited.then_some((&*old.place.text, &*now.place.text)));
+    let (mut causes, own) = of_base(now, old);
+    causes.extend(of_op(&own.0, &own.1, is_edited.then_some((&*old.place.text, &*now.place.text))));
     let listings = store.files(&record.id).ok().flatten().and_then(|bytes| unpack(&bytes)).unwrap_or_default();
     for (at, input) in now.parts.inputs.iter().enumerate() {
         let before = old.parts.inputs.get(at);
@@ -83,6 +96,30 @@ fn compare(store: &Store, now: &Now<'_>, record: &StoredRecord, old: &Kept) -> V
     causes
 }
 
+/// What the config of the base image says differently, and the parts of both keys that it does not explain.
+fn of_base(now: &Now<'_>, old: &Kept) -> (Vec<String>, (Vec<Part>, Vec<Part>)) {
+    let bases =
+        (old.origins.first().and_then(|it| it.base.as_ref()), now.origins.first().and_then(|it| it.base.as_ref()));
+    let rest = || (old.parts.op.clone(), now.parts.op.clone());
+    let (Some(before), Some(base)) = bases else { return (Vec::new(), rest()) };
+    if before.settings.is_empty() || before.settings == base.settings {
+        return (Vec::new(), rest());
+    }
+    let said = |parts: &[Part], name: &str| {
+        parts.iter().find(|part| part.name == name).and_then(|part| part.value.as_str().map(str::to_owned))
+    };
+    // A setting is the image's where the step has just what the image says, then and now.
+    let is_of_base = |name: &str| {
+        let (was, is) = (before.settings.get(name), base.settings.get(name));
+        was != is && said(&old.parts.op, name).as_ref() == was && said(&now.parts.op, name).as_ref() == is
+    };
+    let (theirs, own): (Vec<Part>, Vec<Part>) = now.parts.op.iter().cloned().partition(|part| is_of_base(&part.name));
+    let (old_theirs, old_own): (Vec<Part>, Vec<Part>) =
+        old.parts.op.iter().cloned().partition(|part| is_of_base(&part.name));
+    let told = op_differences(&old_theirs, &theirs).into_iter();
+    (told.map(|cause| format!("{cause} in base image {}", base.name)).collect(), (old_own, own))
+}
+
 /// What the instruction itself says differently. An edited text stands for all that follows from it.
 fn of_op(old: &[Part], new: &[Part], edited: Option<(&str, &str)>) -> Vec<String> {
     let all = op_differences(old, new);
@@ -97,7 +134,7 @@ fn of_op(old: &[Part], new: &[Part], edited: Option<(&str, &str)>) -> Vec<String
             .any(|start| part.name.starts_with(start))
     };
     let rest = |parts: &[Part]| -> Vec<Part> { parts.iter().filter(|part| !follows(part)).cloned().collect() };
-    let mut causes = vec![format!("instruction {} → {}", one_line(before), one_line(now))];
+    let mut causes = vec![format!("instruction {}", change(&in_line(before), &in_line(now), SHOWN))];
     causes.extend(op_differences(&rest(old), &rest(new)));
     causes
 }
@@ -145,11 +182,19 @@ fn of_input(
     }
 }
 
-/// A base image that is another one now.
+/// A base image, or other source, that is another one now.
 fn moved(old: Option<&Base>, new: Option<&Base>) -> Option<String> {
     let (old, new) = (old?, new?);
-    if old.digest == new.digest {
+    if old.digest == new.digest || old.kind != new.kind {
         return None;
+    }
+    match new.kind {
+        BaseKind::Image => {}
+        BaseKind::Git | BaseKind::Download if old.name != new.name => {
+            return Some(format!("{} → {}", old.name, new.name))
+        }
+        BaseKind::Git => return Some(format!("{} moved {} → {}", new.name, old.digest, new.digest)),
+        BaseKind::Download => return Some(format!("{} changed {} → {}", new.name, old.digest, new.digest)),
     }
     if old.platform != new.platform {
         return Some(format!("platform {} → {}", old.platform, new.platform));
@@ -196,12 +241,13 @@ fn of_step(
     };
     // Of a selection, the step that made its files; of a whole tree, the lowest that made others.
     let since = read.iter().find_map(|(_, by)| *by).or(changes.since);
-    let place = since.and_then(|id| (now.made_by)(&id));
-    let who = place.as_ref().map_or("a step below".to_owned(), |place| place.seen_from(&now.place));
+    let maker = since.and_then(|id| (now.made_by)(&id));
+    let who = maker.as_ref().map_or("a step below".to_owned(), |maker| maker.place.seen_from(&now.place));
     if changes.is_addition && selector.is_none() {
         return Some(format!("because {who} is new"));
     }
-    let verb = if place.is_some() { "ran again and its files changed" } else { "has other files" };
+    let has_run = maker.is_some_and(|maker| maker.ran);
+    let verb = if has_run { "ran again and its files changed" } else { "has other files" };
     let named = if read.is_empty() { &all[..] } else { &read[..] };
     let named: Vec<_> = named.iter().map(|(changed, _)| changed.clone()).collect();
     Some(match named.is_empty() {
@@ -219,9 +265,15 @@ fn is_read(what: &Selector, path: &[u8]) -> bool {
     })
 }
 
+/// Longer instructions are cut.
+const SHOWN: usize = 120;
+
+fn in_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn one_line(text: &str) -> String {
-    const SHOWN: usize = 120;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = in_line(text);
     match line.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
@@ -285,6 +337,7 @@ mod tests {
             name: name.into(),
             digest: digest.into(),
             platform: platform.into(),
+            ..Base::default()
         };
         let told = |a: Base, b: Base| moved(Some(&a), Some(&b));
         let one = || base("debian:12", "sha256:ab", "linux/amd64");
@@ -301,6 +354,17 @@ mod tests {
             told(one(), base("debian:13", "sha256:cd", "linux/amd64")).unwrap(),
             "base image debian:12 → debian:13"
         );
+        let of = |kind: BaseKind, name: &str, digest: &str| Base {
+            kind,
+            name: name.into(),
+            digest: digest.into(),
+            ..Base::default()
+        };
+        let git = |digest: &str| of(BaseKind::Git, "https://h/r.git#main", digest);
+        assert_eq!(told(git("ab"), git("cd")).unwrap(), "https://h/r.git#main moved ab → cd");
+        let file = |digest: &str| of(BaseKind::Download, "https://h/f", digest);
+        assert_eq!(told(file("sha256:ab"), file("sha256:cd")).unwrap(), "https://h/f changed sha256:ab → sha256:cd");
+        assert_eq!(told(file("sha256:ab"), git("cd")), None, "what it was made of is another kind of thing");
     }
 
     #[test]

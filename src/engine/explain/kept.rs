@@ -1,5 +1,7 @@
 //! What a record keeps beside its key, for the day when a step like it misses.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use solver::graph::{Graph, Op, Vertex, Via};
 use solver::key::{KeyParts, ResultRef};
@@ -28,7 +30,7 @@ pub(crate) struct Kept {
 pub(crate) struct Origin {
     /// The result it was.
     pub result: Option<ResultRef>,
-    /// The image at its bottom.
+    /// The image, or other source, at its bottom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
     /// What a context left out.
@@ -36,19 +38,38 @@ pub(crate) struct Origin {
     pub excluded: Vec<String>,
 }
 
-/// An image as it was then.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A source from elsewhere as it was then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Base {
+    /// What it is.
+    #[serde(default)]
+    pub kind: BaseKind,
     /// Its name, without a digest.
     pub name: String,
-    /// Of its manifest, or of its config where it has none.
+    /// Of its manifest, or of its config where it has none; the commit; the digest of the file.
     pub digest: String,
     /// For which platform it is.
     pub platform: String,
+    /// What an image's config says to steps on it, by the names of the parts of their keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What a source from elsewhere is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BaseKind {
+    /// An image.
+    #[default]
+    Image,
+    /// A branch, tag or commit of a repository.
+    Git,
+    /// A file of the web.
+    Download,
 }
 
 impl Origin {
-    /// Where the inputs of a vertex come from; `base_of` knows what images resolved to.
+    /// Where the inputs of a vertex come from; `base_of` knows what sources resolved to.
     pub fn of_inputs(
         graph: &Graph,
         vertex: &Vertex,

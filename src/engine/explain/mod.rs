@@ -16,8 +16,8 @@ mod kept;
 mod place;
 mod secrets;
 
-pub(super) use causes::{causes, pack, Now};
+pub(super) use causes::{causes, pack, Maker, Now};
 pub(super) use compared::Compared;
-pub(super) use kept::{Base, Kept, Origin};
+pub(super) use kept::{Base, BaseKind, Kept, Origin};
 pub(super) use place::{Place, Places};
 pub(super) use secrets::{changed, given, ids as secret_ids, Marked};

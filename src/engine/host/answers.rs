@@ -1,6 +1,6 @@
 //! The solver's questions, each with where its answer comes from.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use snapshotter::store::record::RecordId as StoredId;
 use snapshotter::SnapshotId;
@@ -13,7 +13,7 @@ use super::records::{selector_text, stored_id};
 use super::EngineHost;
 use crate::engine::arrival::OnLayer;
 use crate::engine::blocking::blocking;
-use crate::engine::explain::{self, Kept, Place};
+use crate::engine::explain::{self, Kept, Maker, Place};
 use crate::engine::results::{Files, Output};
 use crate::engine::steps::StepFailure;
 use crate::source::blob;
@@ -32,8 +32,8 @@ impl Host for EngineHost {
             "docker-image" => self.pin_image(at, vertex, source).await,
             blob::REGISTRY | blob::LAYOUT => self.pin_blob(at, source).await,
             "local" => self.pin_local(at, vertex, source).await,
-            "git" => self.pin_git(at, source).await,
-            "http" | "https" => self.pin_http(at, source).await,
+            "git" => self.pin_git(at, vertex, source).await,
+            "http" | "https" => self.pin_http(at, vertex, source).await,
             "oci-layout" => self.pin_oci_layout(at, vertex, source).await,
             other => Err(StepFailure::UnknownScheme { scheme: other.to_string() }),
         };
@@ -124,8 +124,16 @@ impl Host for EngineHost {
         let files: Vec<_> = missed.inputs.iter().map(file).collect();
         let made = self.made.lock().unwrap_or_else(|e| e.into_inner()).clone();
         let (store, parts, names) = (self.store.clone(), missed.parts.clone(), missed.names.to_vec());
+        let results = Arc::clone(&self.results);
         blocking(move || {
-            let made_by = |id: &SnapshotId| made.get(id).map(|place| Place::clone(place));
+            let found = OnceLock::new();
+            let made_by = |id: &SnapshotId| {
+                let ran = made.get(id).map(|place| Maker { place: Place::clone(place), ran: true });
+                ran.or_else(|| {
+                    let place = found.get_or_init(|| submitted.makers(&results)).get(id).cloned();
+                    place.map(|place| Maker { place, ran: false })
+                })
+            };
             let (graph, parts, names, compared) = (&*submitted.graph, &parts, &names[..], &submitted.compared);
             let is_own = |id: &StoredId| submitted.has_made(&RecordId(id.0));
             let (made_by, is_own) = (&made_by, &is_own);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use snapshotter::store::record::{Measured, RecordKey, StoredOutput, StoredRecord};
+use snapshotter::SnapshotId;
 use solver::event::Warning;
 use solver::key::{CacheKey, ContentDigest, RecordId};
 use solver::port::{AskCx, Record};
@@ -13,7 +14,7 @@ use super::EngineHost;
 use crate::cache::CachedOutput;
 use crate::engine::arrival::OnLayer;
 use crate::engine::blocking::blocking;
-use crate::engine::cache::{Import, Unfetched};
+use crate::engine::cache::{Error, Import, Unfetched};
 use crate::engine::chain;
 use crate::engine::results::{Files, Output};
 use crate::engine::steps::{hashed, StepFailure};
@@ -29,19 +30,29 @@ impl EngineHost {
         self.imported.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// The cache from elsewhere that has a key.
+    /// The cache from elsewhere that has a key; of several one that has the layers.
     fn import_with(&self, key: &CacheKey) -> Option<Arc<Import>> {
         let imports = self.imports.lock().unwrap_or_else(|e| e.into_inner());
-        imports.iter().find(|import| import.is_there() && import.record(&key.0).is_some()).cloned()
+        let having = || imports.iter().filter(|import| import.is_there() && import.record(&key.0).is_some());
+        having().find(|import| import.has_layers(&key.0)).or_else(|| having().next()).cloned()
+    }
+
+    /// The record of a key in a cache from elsewhere that has its layers.
+    pub(in crate::engine) fn elsewhere_with_layers(&self, key: CacheKey) -> Option<Record> {
+        self.import_with(&key).filter(|import| import.has_layers(&key.0))?;
+        self.elsewhere(key)
     }
 
     /// The record of a key in a cache from elsewhere.
     pub(in crate::engine) fn elsewhere(&self, key: CacheKey) -> Option<Record> {
         let import = self.import_with(&key)?;
+        let has_layers = import.has_layers(&key.0);
         let output = |output: &CachedOutput| {
             let files = match output.layer {
                 Some(layer) => Files::Snapshot(import.snapshot(layer)?),
-                None => Files::Empty,
+                None if has_layers => Files::Empty,
+                // A tree that is nowhere.
+                None => Files::Snapshot(SnapshotId::random()),
             };
             Some(Output { files, identity: ContentDigest(output.identity) })
         };
@@ -60,18 +71,33 @@ impl EngineHost {
         record: RecordId,
         on_layer: &OnLayer,
     ) -> Result<(), StepFailure> {
+        let brought = self.bring_record(record, on_layer).await;
+        if let Err(error) = brought.as_ref().map_err(|error| (error, chain(error))) {
+            // That its layers stayed elsewhere is no surprise.
+            if !matches!(error.0, Error::NoLayers) {
+                let short = format!("a cached result cannot be fetched: {}", error.1);
+                let (detail, url, file, range) = Default::default();
+                at.warning(&Warning { vertex: None, short, detail, url, file, range });
+            }
+        }
+        brought.map_err(|error| StepFailure::Cache(Box::new(error)))
+    }
+
+    /// The same where nobody is told. What was not found elsewhere is here already.
+    ///
+    /// # Errors
+    /// A layer cannot be had, or is not what the cache says.
+    pub(crate) async fn bring_record(&self, record: RecordId, on_layer: &OnLayer) -> Result<(), Error> {
         let found = self.imported.lock().unwrap_or_else(|e| e.into_inner()).get(&record).cloned();
         let Some((import, key)) = found else { return Ok(()) };
         let Some(cached) = import.record(&key) else { return Ok(()) };
+        if !import.has_layers(&key) {
+            return Err(Error::NoLayers);
+        }
         let mut outputs = Vec::new();
         for output in &cached.outputs {
             if let Some(top) = output.layer {
-                if let Err(error) = import.bring(&self.store, &self.lease, top, on_layer).await {
-                    let short = format!("a cached result cannot be fetched: {}", chain(&error));
-                    let (detail, url, file, range) = Default::default();
-                    at.warning(&Warning { vertex: None, short, detail, url, file, range });
-                    return Err(StepFailure::Cache(Box::new(error)));
-                }
+                import.bring(&self.store, &self.lease, top, on_layer).await?;
             }
             let snapshot = output.layer.and_then(|top| import.snapshot(top));
             outputs.push(StoredOutput { snapshot, identity: output.identity });

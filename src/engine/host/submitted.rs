@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use snapshotter::SnapshotId;
 use solver::event::BuildId;
 use solver::graph::{Graph, Vertex, VertexId, Via};
 use solver::key::{RecordId, ResultRef};
@@ -14,6 +15,7 @@ use crate::engine::asker::Asker;
 use crate::engine::blocking::blocking;
 use crate::engine::cache::ToExport;
 use crate::engine::explain::{Base, Compared, Origin, Place, Places};
+use crate::engine::results::Results;
 
 /// Something to be told of a vertex.
 pub(crate) type Remark = (VertexId, String);
@@ -22,8 +24,8 @@ pub(crate) type Remark = (VertexId, String);
 pub(in crate::engine) struct Submitted {
     pub(in crate::engine) graph: Arc<Graph>,
     pub(in crate::engine) asker: Arc<Asker>,
-    /// What its images resolved to.
-    pub(in crate::engine) images: Mutex<HashMap<VertexId, Base>>,
+    /// What its images, repositories and downloads resolved to.
+    bases: Mutex<HashMap<VertexId, Base>>,
     /// The results of its vertices.
     records: Mutex<BTreeMap<VertexId, RecordId>>,
     /// Those of them that were made for it.
@@ -39,8 +41,28 @@ pub(in crate::engine) struct Submitted {
 
 impl Submitted {
     pub(in crate::engine) fn origins(&self, vertex: &Vertex, inputs: &[ResultRef]) -> Vec<Origin> {
-        let base = |vertex: &Vertex| self.images.lock().unwrap_or_else(|e| e.into_inner()).get(&vertex.id).cloned();
+        let base = |vertex: &Vertex| self.bases.lock().unwrap_or_else(|e| e.into_inner()).get(&vertex.id).cloned();
         Origin::of_inputs(&self.graph, vertex, inputs, &base)
+    }
+
+    /// A source resolved to this.
+    pub(in crate::engine) fn resolved(&self, vertex: &Vertex, base: Base) {
+        self.bases.lock().unwrap_or_else(|e| e.into_inner()).insert(vertex.id, base);
+    }
+
+    /// The step of each tree that is a result of one so far, the first of several. None of a very large graph.
+    pub(in crate::engine) fn makers(&self, results: &Results) -> HashMap<SnapshotId, Place> {
+        let records = self.records.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let mut makers: HashMap<SnapshotId, Place> = HashMap::new();
+        let mut steps: Vec<_> = self.places().iter().collect();
+        steps.sort_by_key(|(_, place)| (place.step, &place.stage));
+        for (vertex, place) in steps {
+            let outputs = records.get(vertex).and_then(|record| results.all(*record)).unwrap_or_default();
+            for tree in outputs.iter().filter_map(|output| output.files.snapshot()) {
+                makers.entry(tree).or_insert_with(|| place.clone());
+            }
+        }
+        makers
     }
 
     pub(in crate::engine) fn place(&self, vertex: &Vertex) -> Place {
@@ -64,8 +86,8 @@ impl Submitted {
 
 impl Submitted {
     pub(in crate::engine) fn new(graph: Arc<Graph>, asker: Arc<Asker>) -> Submitted {
-        let (images, records, made, places, remarks, compared, in_image) = Default::default();
-        Submitted { graph, asker, images, records, made, places, remarks, compared, in_image }
+        let (bases, records, made, places, remarks, compared, in_image) = Default::default();
+        Submitted { graph, asker, bases, records, made, places, remarks, compared, in_image }
     }
 
     /// A vertex has a result, and those who wait for it are told; gives the one it had before.
@@ -112,7 +134,7 @@ impl Registered<'_> {
             for (vertex, place) in submitted.places().iter() {
                 let Some(record) = records.get(vertex).filter(|record| !submitted.has_made(record)) else { continue };
                 // Without it a miss is compared with the newest.
-                let _ = store.note_result(&place.name(), &stored_id(*record));
+                let _ = store.note_result(&place.name(), &place.aliases(), &stored_id(*record));
             }
         })
         .await;

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use snapshotter::store::cache_mount::CacheMount;
 use solver::graph::op::{SecretMount, SourceOp};
+use solver::graph::Vertex;
 use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 
 use crate::engine::blocking::blocking;
 use crate::engine::client::Client;
+use crate::engine::explain::{Base, BaseKind};
 use crate::engine::host::EngineHost;
 use crate::engine::steps::{Agent, StepFailure};
 use crate::registry::Secret;
@@ -24,7 +26,12 @@ use crate::source::git::{Git, Pinned, Wanted};
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl EngineHost {
-    pub(in crate::engine) async fn pin_git(&self, at: &AskCx, source: &SourceOp) -> Result<Record, StepFailure> {
+    pub(in crate::engine) async fn pin_git(
+        &self,
+        at: &AskCx,
+        vertex: &Vertex,
+        source: &SourceOp,
+    ) -> Result<Record, StepFailure> {
         let wanted = Wanted::read(source.reference(), &source.attrs)?;
         let cx = self.source_cx(at)?;
         let agent = match &wanted.agent {
@@ -34,15 +41,21 @@ impl EngineHost {
                 Agent::open(&cx, &options).await?
             }
         };
-        let Some(agent) = agent else { return self.pin_commit(at, &wanted, None).await };
+        let Some(agent) = agent else { return self.pin_commit(at, vertex, &wanted, None).await };
         let directory = agent.directory()?;
         tokio::select! {
-            record = self.pin_commit(at, &wanted, Some(directory)) => record,
+            record = self.pin_commit(at, vertex, &wanted, Some(directory)) => record,
             () = agent.serve(cx.client) => Err(StepFailure::NoAgent { id: wanted.agent.clone().unwrap_or_default() }),
         }
     }
 
-    async fn pin_commit(&self, at: &AskCx, wanted: &Wanted, agent: Option<OwnedFd>) -> Result<Record, StepFailure> {
+    async fn pin_commit(
+        &self,
+        at: &AskCx,
+        vertex: &Vertex,
+        wanted: &Wanted,
+        agent: Option<OwnedFd>,
+    ) -> Result<Record, StepFailure> {
         let authorization = authorization(self.client(at)?.as_ref(), wanted).await?;
         // By descriptor, since a socket's path may have 108 bytes only.
         let process = std::process::id();
@@ -59,6 +72,8 @@ impl EngineHost {
             }
             (None, _) => git.resolve().await?,
         };
+        let base = Base { kind: BaseKind::Git, name: named(wanted), digest: pinned.commit.clone(), ..Base::default() };
+        self.submitted(at)?.resolved(vertex, base);
         let key = CacheKey(wanted.identity(&pinned));
         // Who signed it is asked each time: keys differ, and have their time.
         if wanted.signing.is_none() {
@@ -127,6 +142,17 @@ impl EngineHost {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+}
+
+/// The source as a later build will know it again: `https://host/r.git#main:dir`.
+fn named(wanted: &Wanted) -> String {
+    let Wanted { remote, reference, subdir, .. } = wanted;
+    let reference = reference.as_deref().unwrap_or_default();
+    match (reference.is_empty(), subdir.is_empty()) {
+        (true, true) => remote.to_string(),
+        (_, true) => format!("{remote}#{reference}"),
+        (_, false) => format!("{remote}#{reference}:{}", subdir.join("/")),
     }
 }
 

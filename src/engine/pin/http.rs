@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use snapshotter::Active;
 use solver::graph::op::SourceOp;
-use solver::graph::OutputIndex;
+use solver::graph::{OutputIndex, Vertex};
 use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 
 use super::{dress, note, noted, upload};
 use crate::engine::blocking::blocking;
 use crate::engine::client::Client;
+use crate::engine::explain::{Base, BaseKind};
 use crate::engine::host::EngineHost;
 use crate::engine::steps::{hashed, StepFailure};
 use crate::registry::Secret;
@@ -23,21 +24,28 @@ use crate::sandbox::open_inside;
 use crate::source::http::{Answer, Download, Known, Wanted};
 
 impl EngineHost {
-    pub(in crate::engine) async fn pin_http(&self, at: &AskCx, source: &SourceOp) -> Result<Record, StepFailure> {
+    pub(in crate::engine) async fn pin_http(
+        &self,
+        at: &AskCx,
+        vertex: &Vertex,
+        source: &SourceOp,
+    ) -> Result<Record, StepFailure> {
         let wanted = Wanted::read(&source.identifier, &source.attrs)?;
         if wanted.host() == upload::SESSION {
             return self.pin_upload(at, &wanted).await;
         }
-        let (record, name) = self.downloaded(at, &wanted).await?;
+        let (record, known) = self.downloaded(at, &wanted).await?;
+        let (kind, name, digest) = (BaseKind::Download, wanted.shown(), format!("sha256:{}", known.sha256));
+        self.submitted(at)?.resolved(vertex, Base { kind, name, digest, ..Base::default() });
         if wanted.is_signed() {
             // Whoever wants no signature may have the same file.
-            self.check_signed(&record, name, wanted).await?;
+            self.check_signed(&record, known.name, wanted).await?;
         }
         Ok(record)
     }
 
-    /// The file, and what it is called.
-    async fn downloaded(&self, at: &AskCx, wanted: &Wanted) -> Result<(Record, String), StepFailure> {
+    /// The file, and what is known of it.
+    async fn downloaded(&self, at: &AskCx, wanted: &Wanted) -> Result<(Record, Known), StepFailure> {
         let notes = self.store().context_directory();
         let notes = notes.join(format!("{}.http", hex::encode(&wanted.identity()[..16])));
         let known: Option<Known> = noted(&notes);
@@ -48,7 +56,7 @@ impl EngineHost {
         };
         if let Some((known, record)) = kept.as_ref().filter(|(known, _)| wanted.is_met_by(known)) {
             at.cached();
-            return Ok((record.clone(), known.name.clone()));
+            return Ok((record.clone(), Known::clone(known)));
         }
         // One that is not what was asked for is of no use, however unchanged.
         let kept = kept.filter(|_| !wanted.is_particular());
@@ -59,18 +67,19 @@ impl EngineHost {
                 let began = Instant::now();
                 let active = self.store().prepare(None, self.lease())?;
                 let known = write(wanted, download, &active, at).await?;
-                let (key, name) = (key(wanted, &known), known.name.clone());
+                let key = key(wanted, &known);
                 // The same bytes may come under another tag.
                 let record = match self.stored(key).await? {
                     Some(record) => record,
                     None => self.keep_source(key, active, began.elapsed()).await?,
                 };
-                blocking(move || note(&notes, &known)).await;
-                Ok((record, name))
+                let noted = known.clone();
+                blocking(move || note(&notes, &noted)).await;
+                Ok((record, known))
             }
             (Answer::Unchanged, Some((known, record))) => {
                 at.cached();
-                Ok((record, known.name.clone()))
+                Ok((record, known.clone()))
             }
             (Answer::Unchanged, None) => Err(StepFailure::Unsupported("a file that did not change and is not known")),
         }

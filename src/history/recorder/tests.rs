@@ -55,6 +55,7 @@ fn a_killed_build_is_told_from_one_that_runs_and_keeps_what_was_written() {
         finished: None,
         status: Status::Running,
         error: None,
+        said: None,
         steps: 0,
         cached: 0,
         pinned: false,
