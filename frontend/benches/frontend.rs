@@ -1,11 +1,14 @@
-//! How long the frontend takes: an ordinary file, files of 5 MB of every kind, and an ignore file of 10,000 patterns.
+//! How long the frontend takes: an ordinary file, files of 5 MB of every kind, lowered and only checked, and an ignore file
+//! of 10,000 patterns.
 //!
 //! `cargo bench -p frontend [-- NAME]`; prints the median of several runs in milliseconds of work (time that others took
 //! does not count), with what reading takes of it, and dropping after it. Figures: benches/FIGURES.md.
 
 use std::fs;
 
-use frontend::{dockerignore, parse, ImageAnswer, Lowering, Options, Query, Source, Step};
+use frontend::{
+    dockerignore, parse, subrequest, ImageAnswer, Lowering, Options, Query, Request, Source, Step, SubStep,
+};
 use snapshotter::pattern::{Matched, Patterns};
 
 /// Bytes of a file that is larger than any that people write.
@@ -22,7 +25,10 @@ fn main() {
     time("300 lines", 51, &|| lower(&ordinary(300)));
     for (name, text) in large(LARGE) {
         time(&format!("5 MB of {name}"), 3, &|| lower(&text));
+        time(&format!("5 MB of {name}, checked"), 3, &|| check(&text));
     }
+    let wrong = format!("FROM a\n{}", "EXPOSE x\n".repeat(LARGE / 9));
+    time("5 MB of wrong ports, checked", 3, &|| check(&wrong));
     let anchored: String = (0..10_000).map(|n| format!("dir{n}/**/*.o{n}\n!dir{n}/keep\n")).take(10_000).collect();
     let floating: String = (0..10_000).map(|n| format!("**/*.o{n}\n")).collect();
     let middle: String = (0..10_000).map(|n| format!("*/x{n}*/**/y\n")).collect();
@@ -83,13 +89,7 @@ fn lower(text: &str) -> [Worked; 3] {
     let mut lowering = Lowering::new(&source, ast, Options::default());
     let lowered = loop {
         match lowering.step() {
-            Ok(Step::Need(queries)) => {
-                for query in queries {
-                    let Query::Image(query) = query else { continue };
-                    let config = br#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]}}"#.to_vec();
-                    lowering.answer(&query, ImageAnswer { config, digest: None });
-                }
-            }
+            Ok(Step::Need(queries)) => answer(&mut lowering, queries),
             Ok(Step::Done(lowered)) => break lowered,
             Err(errors) => panic!("{:?}", errors[0]),
         }
@@ -97,6 +97,32 @@ fn lower(text: &str) -> [Worked; 3] {
     let done = Worked::now();
     drop((lowering, lowered));
     [read, done, Worked::now()]
+}
+
+/// Tells what is doubtful and what is wrong, as `--check` does.
+fn check(text: &str) -> [Worked; 3] {
+    let source = Source::new("Dockerfile", text);
+    let (ast, _) = parse(&source);
+    let read = Worked::now();
+    let mut lowering = Lowering::new(&source, ast, Options::default());
+    let found = loop {
+        match subrequest(Request::Lint, &mut lowering) {
+            Ok(SubStep::Need(queries)) => answer(&mut lowering, queries),
+            Ok(SubStep::Done(found)) => break found,
+            Err(errors) => panic!("{:?}", errors[0]),
+        }
+    };
+    let done = Worked::now();
+    drop((lowering, found));
+    [read, done, Worked::now()]
+}
+
+fn answer(lowering: &mut Lowering, queries: Vec<Query>) {
+    for query in queries {
+        let Query::Image(query) = query else { continue };
+        let config = br#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]}}"#.to_vec();
+        lowering.answer(&query, ImageAnswer { config, digest: None });
+    }
 }
 
 /// A file with a bit of everything.

@@ -1,5 +1,6 @@
 //! An excerpt of a source file, in the layout BuildKit's users know, with a caret under the place that is meant.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
 
@@ -139,7 +140,10 @@ fn write_caret(f: &mut fmt::Formatter<'_>, span: &Span, line: &str) -> fmt::Resu
 }
 
 /// Control characters made visible: a source file must not paint the terminal of who builds it.
-pub fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     let seen = |c: char| match c {
         '\t' => c,
         c if c.is_control() => '\u{fffd}',

@@ -42,7 +42,7 @@ type Line = fn(usize) -> String;
 
 #[test]
 fn four_times_the_file_is_about_four_times_the_work() {
-    let kinds: [(&str, &str, Line); 13] = [
+    let kinds: [(&str, &str, Line); 15] = [
         ("RUN", "FROM a\n", |n| format!("RUN install package-{n} and more\n")),
         ("COPY", "FROM a\n", |n| format!("COPY --chown=1 file-{n} /some/directory/{n}/\n")),
         ("comments", "FROM a\n", |n| format!("# comment {n}\n")),
@@ -56,6 +56,8 @@ fn four_times_the_file_is_about_four_times_the_work() {
         ("chained stages", "FROM scratch AS s0\n", |n| format!("FROM s{n} AS s{}\nCOPY a /\n", n + 1)),
         ("findings", "FROM a\n", |n| format!("LABEL a=$UNDEFINED{n}\n")),
         ("errors", "FROM a\n", |n| format!("RUNN {n}\n")),
+        ("wrong values", "FROM a\n", |n| format!("EXPOSE x{n}\n")),
+        ("wrong stages", "", |n| format!("FROM s$\nCOPY --chmod=9{n} a /\n")),
     ];
     for (name, head, line) in kinds {
         let text = |lines: usize| head.to_string() + &(0..lines).map(line).collect::<String>();

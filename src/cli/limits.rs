@@ -230,7 +230,7 @@ pub(super) fn details(relief: &Relief) -> Vec<String> {
             _ => format!("last used {} days ago", hours / 24),
         };
         let text = format!("  {}, {used}: {} {}", bytes(gone.bytes), space::kind_of(gone), space::farewell(gone));
-        printable(&text)
+        printable(&text).into_owned()
     };
     let mut lines: Vec<String> = gone.iter().take(TOLD).map(line).collect();
     if gone.len() > TOLD {

@@ -105,7 +105,7 @@ pub(super) fn row(kept: &Kept) -> String {
     let used = kept.used.map_or_else(|| "-".to_string(), |used| used.to_string());
     let id = format!("{}{}", kept.id, if kept.is_mutable { "*" } else { "" });
     let line = format!("{id:30} {:11} {:>10}  {used:20}  {}", !kept.is_used, bytes(kept.size), kept.description);
-    printable(line.trim_end())
+    printable(line.trim_end()).into_owned()
 }
 
 /// As docker buildx has it.

@@ -13,7 +13,8 @@ pub(crate) use ignored::ignored;
 
 pub(crate) use check::{filter, Checks};
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
 use crate::ast::{quote, Command, From, Instruction, Kind};
@@ -27,7 +28,7 @@ use solver::graph::Platform;
 /// Rules about what is written, before any variable has a value.
 pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnostic>) {
     casing(instructions, lints);
-    let mut names: HashMap<String, Span> = HashMap::new();
+    let mut names: HashMap<Cow<str>, Span> = HashMap::new();
     for instruction in instructions {
         let statement = &instruction.statement;
         if statement.has_blank {
@@ -39,7 +40,7 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
         match &instruction.kind {
             Some(Kind::From(from)) => {
                 let Some((name, as_word)) = from.name.as_ref().zip(from.as_word.as_ref()) else { continue };
-                let lower = name.text.to_lowercase();
+                let lower = lower(&name.text);
                 if name.text != lower {
                     let message = format!("Stage name '{}' should be lowercase", name.text);
                     lints.push(Diagnostic::warning("StageNameCasing", name.span, message));
@@ -49,17 +50,20 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
                         format!("'{}' and '{}' keywords' casing do not match", as_word.text, statement.keyword.text);
                     lints.push(Diagnostic::warning("FromAsCasing", as_word.span, message));
                 }
-                if let Some(first) = names.get(&lower) {
-                    let message = format!("Duplicate stage name {}, stage names should be unique", quote(&name.text));
-                    let lint = Diagnostic::warning("DuplicateStageName", name.span, message);
-                    lints.push(lint.with_label(*first, "first used here"));
-                }
-                if matches!(lower.as_str(), "scratch" | "context") {
+                if matches!(&*lower, "scratch" | "context") {
                     let message =
                         format!("Stage name should not use the same name as reserved stage {}", quote(&name.text));
                     lints.push(Diagnostic::warning("ReservedStageName", name.span, message));
                 }
-                names.entry(lower).or_insert(name.span);
+                match names.entry(lower) {
+                    Entry::Vacant(free) => _ = free.insert(name.span),
+                    Entry::Occupied(first) => {
+                        let message =
+                            format!("Duplicate stage name {}, stage names should be unique", quote(&name.text));
+                        let lint = Diagnostic::warning("DuplicateStageName", name.span, message);
+                        lints.push(lint.with_label(*first.get(), "first used here"));
+                    }
+                }
             }
             Some(Kind::Env(pairs) | Kind::Label(pairs)) if pairs.iter().any(|pair| pair.legacy) => {
                 let command = statement.command();
@@ -73,6 +77,15 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
             }
             _ => {}
         }
+    }
+}
+
+/// A word in lower case; most are.
+fn lower(word: &str) -> Cow<'_, str> {
+    if word.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(word.to_lowercase())
     }
 }
 
@@ -93,10 +106,16 @@ fn is_lower(word: &str) -> bool {
 /// ConsistentInstructionCasing.
 fn casing(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnostic>) {
     let keywords = || instructions.iter().map(|instruction| &instruction.statement.keyword);
-    let lower = keywords().filter(|keyword| is_lower(&keyword.text)).count();
-    let upper = keywords().filter(|keyword| is_upper(&keyword.text)).count();
+    let (mut lower, mut upper) = (0, 0);
+    for keyword in keywords() {
+        lower += usize::from(is_lower(&keyword.text));
+        upper += usize::from(is_upper(&keyword.text));
+    }
     let (majority, fits): (_, fn(&str) -> bool) =
         if lower > upper { ("lowercase", is_lower) } else { ("uppercase", is_upper) };
+    if lower.max(upper) == instructions.len() {
+        return;
+    }
     for keyword in keywords().filter(|keyword| !fits(&keyword.text)) {
         let message = format!("Command '{}' should match the case of the command majority ({majority})", keyword.text);
         lints.push(Diagnostic::warning("ConsistentInstructionCasing", keyword.span, message));
@@ -139,12 +158,15 @@ pub(crate) fn stage(commands: &[crate::stages::Command], config: &ImageConfig, l
 fn description(instruction: &Instruction, lints: &mut Vec<Diagnostic>) {
     let comments = instruction.statement.comments.iter().map(|comment| comment.text.as_str());
     let mut comments = comments.filter(|comment| !comment.starts_with("check=")).peekable();
+    if comments.peek().is_none() {
+        return;
+    }
     let names: Vec<String> = match &instruction.kind {
         Some(Kind::From(from)) => from.name.iter().map(|name| name.text.to_lowercase()).collect(),
         Some(Kind::Arg(pairs)) => pairs.iter().map(|pair| pair.name.text.clone()).collect(),
         _ => return,
     };
-    if names.is_empty() || comments.peek().is_none() {
+    if names.is_empty() {
         return;
     }
     let describes = |comment: &str| names.iter().any(|name| comment.split_whitespace().next() == Some(name));

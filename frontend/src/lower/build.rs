@@ -68,8 +68,12 @@ fn followers(scene: &Scene) -> Vec<usize> {
     followers
 }
 
-/// Lowers what is reachable. What is doubtful goes to `lints`, beside errors too.
-pub(super) fn build<'a>(scene: &'a Scene<'a>, lints: &mut Vec<Diagnostic>) -> Result<Build<'a>, Vec<Diagnostic>> {
+/// Lowers what is reachable to `paper`. What is doubtful goes to `lints`, beside errors too.
+pub(super) fn build<'a>(
+    scene: &'a Scene<'a>,
+    paper: Paper,
+    lints: &mut Vec<Diagnostic>,
+) -> Result<Build<'a>, Vec<Diagnostic>> {
     let info = SourceInfo {
         filename: scene.source.name().to_string(),
         language: "Dockerfile".into(),
@@ -77,7 +81,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>, lints: &mut Vec<Diagnostic>) -> Re
     };
     let mut build = Build {
         scene,
-        paper: Paper::default(),
+        paper,
         states: BTreeMap::new(),
         context: None,
         followers: followers(scene),
@@ -158,7 +162,10 @@ impl<'a> Build<'a> {
         if errors.len() == before {
             self.outputs[index] = state.output;
             self.scan(index, &state);
-            self.states.insert(index, state);
+            // They are large, and most stages of a file that has very many begin no other.
+            if self.followers.get(index).is_some_and(|left| *left > 0) {
+                self.states.insert(index, state);
+            }
         }
     }
 

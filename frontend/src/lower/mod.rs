@@ -19,6 +19,7 @@ mod literal;
 mod meta;
 mod mount;
 mod paper;
+mod query;
 mod remote;
 mod run;
 mod signal;
@@ -28,12 +29,15 @@ mod unused;
 mod workdir;
 
 pub use epoch::TimeQuery;
+pub use query::{IgnoreQuery, ImageAnswer, ImagePlace, ImageQuery, Query};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use solver::graph::op::SourceOp;
 use solver::graph::{Graph, GraphBuilder, OutputRef, Platform};
 
+use self::build::Build;
+use self::paper::Paper;
 use crate::ast::{Ast, Kind};
 use crate::config::ImageConfig;
 use crate::diagnostic::Diagnostic;
@@ -74,72 +78,6 @@ pub enum Step {
     Need(Vec<Query>),
     /// All is known.
     Done(Lowered),
-}
-
-/// What must be known.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Query {
-    /// An image's configuration.
-    Image(ImageQuery),
-    /// What the ignore file of a named context leaves out.
-    Ignore(IgnoreQuery),
-    /// How old something is.
-    Time(TimeQuery),
-}
-
-impl Query {
-    /// Where the Dockerfile is the reason to ask.
-    pub fn span(&self) -> Span {
-        match self {
-            Query::Image(query) => query.span,
-            Query::Ignore(query) => query.span,
-            Query::Time(query) => query.span,
-        }
-    }
-}
-
-/// Asks for the patterns of the `.dockerignore` in a directory of the client's; none if there is no such file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct IgnoreQuery {
-    /// The directory's name.
-    pub directory: String,
-    /// What the asking is called in progress.
-    pub title: String,
-    /// Where the Dockerfile names the context.
-    pub span: Span,
-}
-
-/// Where an image is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ImagePlace {
-    /// In a registry.
-    Registry,
-    /// In a directory of the client's, of this name.
-    OciLayout(String),
-}
-
-/// Asks for an image's configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ImageQuery {
-    /// Its full name.
-    pub reference: String,
-    /// For which platform.
-    pub platform: Platform,
-    /// Where it is.
-    pub place: ImagePlace,
-    /// What the asking is called in progress.
-    pub title: String,
-    /// Where the Dockerfile names it.
-    pub span: Span,
-}
-
-/// What is known of an image.
-#[derive(Clone, Debug)]
-pub struct ImageAnswer {
-    /// Its configuration document.
-    pub config: Vec<u8>,
-    /// The digest its name stands for, if the build shall be bound to it.
-    pub digest: Option<String>,
 }
 
 /// A graph and what its targets are.
@@ -193,11 +131,6 @@ impl Lowering {
         &self.options
     }
 
-    /// Does not leave out stages that the target does not need.
-    pub(crate) fn look_at_all_stages(&mut self) {
-        self.options.all_stages = true;
-    }
-
     /// Says that the image that a query of [`Step::Need`] asks for cannot be had: the next step ends with that.
     ///
     /// A stage that was meant, or an image that everybody knows, is suggested.
@@ -233,69 +166,105 @@ impl Lowering {
     /// # Errors
     /// Everything that is wrong, as far as it does not follow from something else, with warnings.
     pub fn step(&mut self) -> Result<Step, Vec<Diagnostic>> {
+        Ok(match self.told(|found| self.lower(found))? {
+            Ok((lowered, lints)) => Step::Done(Lowered { lints, ..lowered }),
+            Err(queries) => Step::Need(queries),
+        })
+    }
+
+    /// What is doubtful in all stages, also those that the target does not need. No graph is made.
+    ///
+    /// # Errors
+    /// As [`step`](Lowering::step) has them.
+    pub(crate) fn check(&self) -> Result<Known<Vec<Diagnostic>>, Vec<Diagnostic>> {
+        Ok(self.told(|found| self.look(found))?.map(|((), lints)| lints))
+    }
+
+    /// The outcome of `work` with what is doubtful, as far as it is to be told.
+    fn told<T>(
+        &self,
+        work: impl FnOnce(&mut Vec<Diagnostic>) -> Result<Known<T>, Vec<Diagnostic>>,
+    ) -> Result<Known<(T, Vec<Diagnostic>)>, Vec<Diagnostic>> {
         self.check_frontend().map_err(|error| vec![error])?;
         let checks = self.checks().map_err(|error| vec![error])?;
-        let (mut lints, mut found) = (Vec::new(), Vec::new());
-        let lowered = match self.ast.errors.is_empty().then(|| self.lower(&mut found)) {
+        let mut found = Vec::new();
+        let done = match self.ast.errors.is_empty().then(|| work(&mut found)) {
             None => Err(self.ast.errors.clone()),
-            Some(Ok(Step::Need(_))) if !self.answers.missing.is_empty() => Err(self.answers.missing.clone()),
-            Some(lowered) => lowered,
+            Some(Ok(Err(queries))) if self.answers.missing.is_empty() => return Ok(Err(queries)),
+            Some(Ok(Err(_))) => Err(self.answers.missing.clone()),
+            Some(Ok(Ok(done))) => Ok(done),
+            Some(Err(errors)) => Err(errors),
         };
-        if !matches!(lowered, Ok(Step::Need(_))) {
-            lint::written(&self.ast.instructions, &mut lints);
-            lints.append(&mut found);
-        }
-        match lowered {
-            Ok(Step::Need(queries)) => Ok(Step::Need(queries)),
-            Ok(Step::Done(mut lowered)) => {
-                lowered.lints = lint::filter(lints, &self.ast.instructions, &checks)?;
-                Ok(Step::Done(lowered))
-            }
-            Err(mut errors) => {
-                errors.sort_by_key(|error| error.span().start);
-                // Whoever mends what keeps the file from being lowered wants to mend these too.
-                let is_new = |error: &Diagnostic| {
-                    !errors.iter().any(|known| known.message == error.message && known.span() == error.span())
-                };
-                let more: Vec<Diagnostic> = literal::errors(&self.ast).into_iter().filter(is_new).collect();
-                errors.extend(more);
-                errors.iter_mut().for_each(|error| error.find(&self.ast.instructions));
-                let told = lint::filter(lints, &self.ast.instructions, &checks).unwrap_or_else(|told| told);
-                errors.extend(told.into_iter().filter(|lint| !lint.is_error()));
-                Err(errors)
-            }
-        }
+        let mut lints = Vec::new();
+        lint::written(&self.ast.instructions, &mut lints);
+        lints.append(&mut found);
+        let lints = lint::filter(lints, &self.ast.instructions, &checks);
+        let mut errors = match done {
+            Ok(done) => return Ok(Ok((done, lints?))),
+            Err(errors) => errors,
+        };
+        errors.sort_by_key(|error| error.span().start);
+        // Whoever mends what keeps the file from being lowered wants to mend these too.
+        let known: HashSet<(Span, &str)> = errors.iter().map(|error| (error.span(), error.message.as_str())).collect();
+        let is_new = |error: &Diagnostic| !known.contains(&(error.span(), error.message.as_str()));
+        let more: Vec<Diagnostic> = literal::errors(&self.ast).into_iter().filter(is_new).collect();
+        errors.extend(more);
+        errors.iter_mut().for_each(|error| error.find(&self.ast.instructions));
+        errors.extend(lints.unwrap_or_else(|told| told).into_iter().filter(|lint| !lint.is_error()));
+        Err(errors)
     }
 
     /// Lowers for each platform; what they have in common is there once.
-    fn lower(&self, lints: &mut Vec<Diagnostic>) -> Result<Step, Vec<Diagnostic>> {
-        let mut needs: Vec<Query> = Vec::new();
-        let (mut graph, mut targets, mut epoch) = (GraphBuilder::new(), Vec::new(), None);
-        for (number, options) in self.options.for_each_platform().iter().enumerate() {
-            let mut found = Vec::new();
-            let lowered = self.lower_one(options, &mut graph, &mut found);
-            // Findings about the same words are told once.
-            if number == 0 {
-                lints.append(&mut found);
-            }
-            match lowered? {
-                Ok((target, of_all)) => {
-                    targets.push(target);
-                    epoch = of_all;
-                }
-                Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
-            }
-        }
-        if !needs.is_empty() {
-            return Ok(Step::Need(needs));
-        }
+    fn lower(&self, lints: &mut Vec<Diagnostic>) -> Result<Known<Lowered>, Vec<Diagnostic>> {
+        let (mut graph, mut epoch) = (GraphBuilder::new(), None);
+        let targets = self.for_each_platform(lints, |options, lints| {
+            self.lower_one(options, Paper::default(), lints, |build| {
+                epoch = build.scene.epoch;
+                build.finish(&mut graph)
+            })
+        })?;
+        let targets = match targets {
+            Ok(targets) => targets,
+            Err(queries) => return Ok(Err(queries)),
+        };
         let outputs =
             targets.iter().flat_map(|target| target.output.iter().chain(target.scans.values())).copied().collect();
         let graph = graph.finish(outputs).map_err(|error| {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![Diagnostic::error("internal", Span::default(), format!("the graph is not valid: {error}{cause}"))]
         })?;
-        Ok(Step::Done(Lowered { graph, targets, lints: Vec::new(), unused: self.unused(), epoch }))
+        Ok(Ok(Lowered { graph, targets, lints: Vec::new(), unused: self.unused(), epoch }))
+    }
+
+    /// Looks at each platform's stages as if they were lowered.
+    fn look(&self, lints: &mut Vec<Diagnostic>) -> Result<Known<()>, Vec<Diagnostic>> {
+        let looked = self.for_each_platform(lints, |options, lints| {
+            let options = Options { all_stages: true, ..options.clone() };
+            self.lower_one(&options, Paper::thrown_away(), lints, |_| Ok(()))
+        })?;
+        Ok(looked.map(drop))
+    }
+
+    /// What comes of each platform, or all that must be known first.
+    fn for_each_platform<T>(
+        &self,
+        lints: &mut Vec<Diagnostic>,
+        mut work: impl FnMut(&Options, &mut Vec<Diagnostic>) -> Result<Known<T>, Vec<Diagnostic>>,
+    ) -> Result<Known<Vec<T>>, Vec<Diagnostic>> {
+        let (mut all, mut needs): (Vec<T>, Vec<Query>) = Default::default();
+        for (number, options) in self.options.for_each_platform().iter().enumerate() {
+            let mut found = Vec::new();
+            let done = work(options, &mut found);
+            // Findings about the same words are told once.
+            if number == 0 {
+                lints.append(&mut found);
+            }
+            match done? {
+                Ok(one) => all.push(one),
+                Err(more) => needs.extend(more.into_iter().filter(|need| !needs.contains(need)).collect::<Vec<_>>()),
+            }
+        }
+        Ok(if needs.is_empty() { Ok(all) } else { Err(needs) })
     }
 
     /// What is to be said of options that have no effect on this file.
@@ -320,13 +289,14 @@ impl Lowering {
         Ok((stages, survey.bases))
     }
 
-    /// Adds the vertices for one platform to `graph`, or answers what must be known first.
-    fn lower_one(
+    /// Puts down on `paper` what one platform needs, and finishes it, or answers what must be known first.
+    fn lower_one<T>(
         &self,
         options: &Options,
-        graph: &mut GraphBuilder,
+        paper: Paper,
         lints: &mut Vec<Diagnostic>,
-    ) -> Result<Known<(Target, Option<i64>)>, Vec<Diagnostic>> {
+        finish: impl FnOnce(Build) -> Result<T, Vec<Diagnostic>>,
+    ) -> Result<Known<T>, Vec<Diagnostic>> {
         let mut stages = Stages::resolve(&self.ast, options, lints)?;
         let found = epoch::epoch(&self.ast, &stages, options, &self.answers).map_err(|error| vec![error])?;
         let (epoch, time) = match found {
@@ -356,7 +326,7 @@ impl Lowering {
             escape: self.ast.directives.escape,
             epoch,
         };
-        Ok(Ok((build::build(&scene, lints)?.finish(graph)?, epoch)))
+        finish(build::build(&scene, paper, lints)?).map(Ok)
     }
 
     /// Whether the file is written for this frontend: what another one makes of it cannot be known.

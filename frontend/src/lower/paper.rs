@@ -9,11 +9,21 @@ use solver::graph::{GraphBuilder, NewVertex, OutputIndex, OutputRef, VertexId};
 use super::context::{follow, Used};
 
 /// Numbered vertices, inputs before users.
-#[derive(Default)]
 #[allow(clippy::vec_box, reason = "they are large, and a list that grows moves them")]
-pub(super) struct Paper(Vec<Box<Note>>);
+pub(super) enum Paper {
+    /// All of them.
+    Kept(Vec<Box<Note>>),
+    /// How many there were: where nobody wants a graph, they need no room.
+    Counted(usize),
+}
 
-struct Note {
+impl Default for Paper {
+    fn default() -> Paper {
+        Paper::Kept(Vec::new())
+    }
+}
+
+pub(super) struct Note {
     vertex: NewVertex,
     wants: Wants,
     /// Inputs that turn out to be the same are one.
@@ -32,6 +42,11 @@ pub(super) enum Wants {
 }
 
 impl Paper {
+    /// Keeps nothing.
+    pub fn thrown_away() -> Paper {
+        Paper::Counted(0)
+    }
+
     /// Puts down a vertex whose op refers to each input once.
     pub fn add(&mut self, vertex: NewVertex, wants: Wants) -> OutputRef {
         OutputRef { vertex: self.put(Note { vertex, wants, unites: true }), output: OutputIndex(0) }
@@ -43,17 +58,30 @@ impl Paper {
     }
 
     fn put(&mut self, note: Note) -> VertexId {
+        let count = match self {
+            Paper::Kept(notes) => {
+                notes.push(Box::new(note));
+                notes.len()
+            }
+            Paper::Counted(count) => {
+                *count += 1;
+                *count
+            }
+        };
         let mut number = [0; 32];
-        number[..8].copy_from_slice(&(self.0.len() as u64).to_le_bytes());
-        self.0.push(Box::new(note));
+        number[..8].copy_from_slice(&(count as u64 - 1).to_le_bytes());
         VertexId(number)
     }
 
     /// Adds all vertices to `graph`; what gives an output's name there.
     pub fn finish(self, used: &Used, graph: &mut GraphBuilder) -> impl Fn(OutputRef) -> OutputRef {
-        let mut names = Vec::with_capacity(self.0.len());
-        graph.reserve(self.0.len());
-        for note in self.0 {
+        let notes = match self {
+            Paper::Kept(notes) => notes,
+            Paper::Counted(_) => Vec::new(),
+        };
+        let mut names = Vec::with_capacity(notes.len());
+        graph.reserve(notes.len());
+        for note in notes {
             let Note { mut vertex, wants, unites } = *note;
             let paths = match wants {
                 Wants::AsSaid => None,

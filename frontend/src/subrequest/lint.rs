@@ -1,5 +1,7 @@
 //! What is doubtful, and what is wrong.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::place::{data, Location};
@@ -7,7 +9,7 @@ use super::{SubResult, SubStep};
 use crate::diagnostic::Diagnostic;
 use crate::excerpt::Excerpt;
 use crate::lint::rule;
-use crate::lower::{Lowering, Step};
+use crate::lower::Lowering;
 use crate::source::Source;
 
 #[derive(Serialize)]
@@ -45,12 +47,10 @@ struct BuildError {
 }
 
 /// Checks the file, all its stages included.
-pub(super) fn lint(lowering: &mut Lowering) -> SubStep {
-    lowering.look_at_all_stages();
-    let found = match lowering.step() {
-        Ok(Step::Need(queries)) => return SubStep::Need(queries),
-        Ok(Step::Done(lowered)) => lowered.lints,
-        Err(found) => found,
+pub(super) fn lint(lowering: &Lowering) -> SubStep {
+    let found = match lowering.check() {
+        Ok(Err(queries)) => return SubStep::Need(queries),
+        Ok(Ok(found)) | Err(found) => found,
     };
     SubStep::Done(answer(lowering.source(), &found))
 }
@@ -62,8 +62,9 @@ fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
     for warning in &warnings {
         let (description, url) = rule(warning.code).map(|rule| (rule.description, rule.url)).unwrap_or_default();
         let separator = if url.is_empty() { "" } else { " - " };
-        text.push_str(&format!("\nWARNING: {}{separator}{url}\n{}\n", warning.code, warning.message));
-        text.push_str(&excerpt(source, warning).to_string());
+        // Text takes whatever is written to it.
+        let _ = write!(text, "\nWARNING: {}{separator}{url}\n{}\n", warning.code, warning.message);
+        let _ = write!(text, "{}", excerpt(source, warning));
         listed.push(Warning {
             rule_name: warning.code,
             description,
