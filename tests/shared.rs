@@ -225,6 +225,38 @@ fn one_name_given_by_many_is_always_a_whole_image() {
 }
 
 #[test]
+fn who_waits_for_another_process_is_told_so() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM busybox\nRUN --mount=type=cache,target=/gate touch /gate/here; \
+                      until [ -e /gate/open ]; do sleep 0.1; done; cat /proc/sys/kernel/random/uuid > /id\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile)]);
+    let start = |name: &str| {
+        let (said, dest) =
+            (rbuild.path(name), format!("type=local,dest={}", rbuild.path(&format!("{name}-out")).display()));
+        let mut command = rbuild.command(["build", "--progress=plain", "-o", &dest]);
+        (command.arg(&context).stderr(fs::File::create(&said).unwrap()).spawn().unwrap(), said)
+    };
+    let (mut first, _) = start("first");
+    let mounts = rbuild.root().join("mounts");
+    let here = || {
+        let all = fs::read_dir(&mounts).into_iter().flatten().flatten();
+        all.map(|entry| entry.path().join("fs/here")).find(|here| here.exists())
+    };
+    support::until("the step runs", || here().is_some());
+    let (mut second, said) = start("second");
+    let has = |text: &str| fs::read_to_string(&said).unwrap().contains(text);
+    support::until("the second is told", || has("waiting for another build that runs this step"));
+    fs::write(here().unwrap().with_file_name("open"), "").unwrap();
+    assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
+    let [one, two] =
+        ["first", "second"].map(|name| fs::read_to_string(rbuild.path(&format!("{name}-out/id"))).unwrap());
+    assert_eq!(one, two, "it ran once");
+}
+
+#[test]
 fn waiting_for_another_process_ends_with_ctrl_c_and_with_its_death() {
     if !can_build() {
         return;

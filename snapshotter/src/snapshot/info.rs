@@ -96,7 +96,14 @@ impl Store {
         while let Some(id) = next.filter(|id| !lease.has_whole(id)) {
             let info = match self.snapshot(&id) {
                 Ok(info) => info,
-                Err(Error::NotFound { .. }) => return Ok(false),
+                Err(Error::NotFound { .. }) => {
+                    // Snapshots come and go whole; what is left of one would be in the way of its like.
+                    let rest = self.layout().snapshot(&id);
+                    if rest.exists() && !rest.join("meta").exists() {
+                        self.damaged(&rest, "it has no meta file");
+                    }
+                    return Ok(false);
+                }
                 Err(Error::Corrupt { reason, .. }) => {
                     self.damaged(&self.layout().snapshot(&id), &reason);
                     return Ok(false);

@@ -1,8 +1,9 @@
 //! A step that has to run: once, and kept with all that later explains it.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use snapshotter::store::record::RecordKey;
 use snapshotter::store::StepLock;
@@ -21,6 +22,10 @@ use crate::engine::results::{Files, Output};
 use crate::engine::steps::{self, StepFailure};
 use crate::sandbox;
 
+/// Whoever waits longer for another process is told so.
+const SOON: Duration = Duration::from_millis(300);
+const WAITING: &str = "waiting for another build that runs this step";
+
 impl EngineHost {
     /// Runs a step, unless another process made its result meanwhile.
     pub(super) async fn run_once(&self, at: &AskCx, order: RunOrder<'_>) -> Result<Ran, StepFailure> {
@@ -30,7 +35,16 @@ impl EngineHost {
             true => None,
             false => {
                 let waiting = at.pause();
-                let lock = self.step_lock(order.key).await?;
+                let mut lock = pin!(self.step_lock(order.key));
+                let lock = match tokio::time::timeout(SOON, &mut lock).await {
+                    Ok(lock) => lock?,
+                    Err(_) => {
+                        at.progress(WAITING, 0, 0, false);
+                        let lock = lock.await?;
+                        at.progress(WAITING, 0, 0, true);
+                        lock
+                    }
+                };
                 drop(waiting);
                 if let Some(found) = self.stored(order.key).await?.filter(|found| !order.lost.contains(&found.id)) {
                     return Ok(Ran::Found(found));
