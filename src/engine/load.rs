@@ -36,7 +36,7 @@ pub struct Loaded {
 impl Loaded {
     /// What the Dockerfile says after `# syntax=`, and where.
     pub fn syntax(&self) -> Option<(String, frontend::Span)> {
-        frontend::parse(&self.source).0.directives.syntax.map(|syntax| (syntax.text, syntax.span))
+        frontend::parse(&self.source).0.directives.syntax.map(|syntax| (syntax.text.to_string(), syntax.span))
     }
 
     /// An error of the frontend that the Dockerfile names there.

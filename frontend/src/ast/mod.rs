@@ -11,6 +11,8 @@ pub(crate) use dump::quote;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use crate::diagnostic::Diagnostic;
 use crate::source::{Span, Spanned};
 
@@ -59,7 +61,7 @@ pub struct Statement {
     /// What follows the flags, in one piece.
     pub rest: Spanned,
     /// All of it, continued lines joined.
-    pub text: String,
+    pub text: SmolStr,
     /// From its first character to the end of its last line, here-documents included.
     pub span: Span,
     /// Here-documents in order of appearance.
@@ -135,9 +137,9 @@ pub enum Kind {
     /// Runs a command.
     Run(Run),
     /// Copies files.
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// Copies files, archives and remote content.
-    Add(Copy),
+    Add(Box<Copy>),
     /// Sets the working directory.
     Workdir(Spanned),
     /// Sets the user.

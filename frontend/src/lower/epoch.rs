@@ -190,7 +190,7 @@ fn of_stage(ast: &Ast, stages: &Stages, stage: &Stage, options: &Options) -> Res
         match &command.instruction.kind {
             Some(Kind::Arg(pairs)) => {
                 for pair in pairs {
-                    let value = match (options.build_args.get(&pair.name.text), &pair.value) {
+                    let value = match (options.build_args.get(pair.name.text.as_str()), &pair.value) {
                         (Some(given), _) => given.clone(),
                         (None, Some(default)) => text(default, &env)?,
                         (None, None) => continue,

@@ -19,6 +19,7 @@ pub(crate) fn blank_separated(text: &Text, start: usize, end: usize) -> Vec<Span
         }
         at += word.len() + 1;
     }
+    words.shrink_to_fit();
     words
 }
 
