@@ -126,6 +126,10 @@ impl Stages {
                     // A context took its place.
                     Some(stage) if stage.is_replaced => {}
                     Some(stage) => {
+                        // Where there are very many stages, most are short.
+                        if stage.commands.is_empty() {
+                            stage.commands.reserve_exact(1);
+                        }
                         stage.commands.push(Command { instruction: Arc::clone(instruction), trigger: None });
                     }
                     None => {

@@ -279,7 +279,7 @@ impl Mount {
     }
 }
 
-/// `COPY` or `ADD`.
+/// `COPY` or `ADD`. Few have most of its flags.
 #[derive(Clone, Debug)]
 pub struct Copy {
     /// Paths, in order.
@@ -289,11 +289,11 @@ pub struct Copy {
     /// Where to.
     pub dest: Spanned,
     /// `--from`.
-    pub from: Option<Spanned>,
+    pub from: Option<Box<Spanned>>,
     /// `--chown`.
-    pub chown: Option<Spanned>,
+    pub chown: Option<Box<Spanned>>,
     /// `--chmod`.
-    pub chmod: Option<Spanned>,
+    pub chmod: Option<Box<Spanned>>,
     /// `--link`.
     pub link: bool,
     /// `--parents`.
@@ -303,7 +303,7 @@ pub struct Copy {
     /// `--unpack`.
     pub unpack: Option<bool>,
     /// `--checksum`.
-    pub checksum: Option<Spanned>,
+    pub checksum: Option<Box<Spanned>>,
     /// `--keep-git-dir`.
     pub keep_git_dir: Option<bool>,
 }

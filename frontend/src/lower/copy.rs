@@ -34,7 +34,7 @@ pub(super) fn copy(
         remotes.push(remote);
     }
     let dest = build.text(state, &copy.dest, at)?;
-    let expand_flag = |build: &mut Build, flag: &Option<Spanned>| match flag {
+    let expand_flag = |build: &mut Build, flag: &Option<Box<Spanned>>| match flag {
         Some(flag) => build.text(state, flag, at),
         None => Ok(String::new()),
     };

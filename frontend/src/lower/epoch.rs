@@ -223,7 +223,7 @@ fn fetched(
     let ([word], []) = (&add.sources[..], &add.documents[..]) else {
         return Err(wrong("must contain exactly one remote ADD source"));
     };
-    let checksum = add.checksum.as_ref().map(text).transpose()?.unwrap_or_default();
+    let checksum = add.checksum.as_deref().map(text).transpose()?.unwrap_or_default();
     match Remote::of(&text(word)?, word.span)? {
         Some(Remote::File(url)) => {
             let mut source = web_file(&url);

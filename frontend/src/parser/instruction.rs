@@ -272,14 +272,14 @@ fn copy(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Copy
         sources,
         documents,
         dest: dest?,
-        from: flags.value("from"),
-        chown: flags.value("chown"),
-        chmod: flags.value("chmod"),
+        from: flags.value("from").map(Box::new),
+        chown: flags.value("chown").map(Box::new),
+        chmod: flags.value("chmod").map(Box::new),
         link: flags.bool("link").unwrap_or(false),
         parents: flags.bool("parents").unwrap_or(false),
         excludes: flags.values("exclude"),
         unpack: flags.bool("unpack"),
-        checksum: flags.value("checksum"),
+        checksum: flags.value("checksum").map(Box::new),
         keep_git_dir: flags.bool("keep-git-dir"),
     })
 }
