@@ -169,7 +169,7 @@ fn json_array(row: &Value, _: &Value) -> Verdict {
     let Some(statement) = ast.instructions.first().map(|instruction| &instruction.statement) else {
         return Err(format!("{row}: no instruction"));
     };
-    let words: Vec<String> = statement.words.iter().map(|word| word.text.clone()).collect();
+    let words: Vec<String> = statement.words.iter().map(|word| word.text.to_string()).collect();
     let is_refused = found.iter().any(|found| found.message.contains("comprised of strings"));
     let found = (statement.json && !is_refused).then_some(words);
     same(found, (row["invalid"] != true).then(|| strings(&row["expect"])), row)
@@ -178,7 +178,7 @@ fn json_array(row: &Value, _: &Value) -> Verdict {
 fn quoted_words(row: &Value, _: &Value) -> Verdict {
     let ast = parsed(&format!("ARG {}\n", text(row, "input"))).1;
     let words = ast.instructions.iter().flat_map(|instruction| &instruction.statement.words);
-    same(words.map(|word| word.text.clone()).collect(), strings(&row["expect"]), row)
+    same(words.map(|word| word.text.to_string()).collect(), strings(&row["expect"]), row)
 }
 
 fn heredocs(table: &Value, _: &Value) -> Verdict {
@@ -206,7 +206,7 @@ fn heredocs(table: &Value, _: &Value) -> Verdict {
                 ])
             })
             .collect();
-        same(found, expected, &json!(instruction.statement.text))?;
+        same(found, expected, &json!(instruction.statement.text.as_str()))?;
     }
     same(ast.instructions.len() - skipped, expected.len(), &json!("heredocs"))
 }
@@ -242,7 +242,7 @@ fn copy_heredoc(row: &Value, _: &Value) -> Verdict {
         .collect();
     same(documents, wanted, row)?;
     same(copy.dest.text.as_str(), text(expected, "DestPath"), row)?;
-    same(copy.sources.iter().map(|source| source.text.clone()).collect(), strings(&expected["SourcePaths"]), row)
+    same(copy.sources.iter().map(|source| source.text.to_string()).collect(), strings(&expected["SourcePaths"]), row)
 }
 
 fn run_heredoc(row: &Value, _: &Value) -> Verdict {
@@ -255,7 +255,7 @@ fn run_heredoc(row: &Value, _: &Value) -> Verdict {
         row["files"].as_array().into_iter().flatten().map(|file| json!([file["Name"], file["Data"]])).collect();
     same(files, expected, row)?;
     same(json!(!statement.json), row["shell"].clone(), row)?;
-    same(statement.words.iter().map(|word| word.text.clone()).collect(), strings(&row["command"]), row)
+    same(statement.words.iter().map(|word| word.text.to_string()).collect(), strings(&row["command"]), row)
 }
 
 /// Lowers a text with a small image for every base.

@@ -3,6 +3,7 @@
 //! The OCI image configuration with the fields Docker adds; what is not known here is carried along.
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.0/config.md>
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -165,8 +166,8 @@ pub struct History {
     #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// By which builder.
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
-    pub comment: String,
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "str::is_empty")]
+    pub comment: Cow<'static, str>,
     /// Only the configuration changed.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_false")]
     pub empty_layer: bool,

@@ -46,8 +46,7 @@ pub fn dockerignore(text: &[u8]) -> Result<Vec<String>, IgnoreError> {
 
 /// A slash-separated path without `.`, `..` and empty parts where these can be resolved.
 pub(crate) fn clean(path: &str) -> String {
-    let inner = path.strip_prefix('/').unwrap_or(path);
-    if !inner.is_empty() && inner.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+    if is_clean(path) {
         return path.to_string();
     }
     let rooted = path.starts_with('/');
@@ -65,6 +64,12 @@ pub(crate) fn clean(path: &str) -> String {
         (false, true) => ".".into(),
         (false, false) => parts.join("/"),
     }
+}
+
+/// Whether a path is as [`clean`] would leave it. Not of all that are: `/` and `.` need another look.
+pub(crate) fn is_clean(path: &str) -> bool {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    !inner.is_empty() && inner.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 #[cfg(test)]

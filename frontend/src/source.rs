@@ -2,6 +2,8 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use smol_str::SmolStr;
+
 /// Bytes `start..end` of a [`Source`]'s text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
@@ -35,7 +37,7 @@ impl Span {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spanned {
     /// What is written there.
-    pub text: String,
+    pub text: SmolStr,
     /// Where.
     pub span: Span,
 }

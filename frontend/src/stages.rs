@@ -1,7 +1,10 @@
 //! Stages: where each begins, what it is based on, and which one a name means.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+
+use smol_str::{format_smolstr, SmolStr, StrExt};
 
 use crate::ast::{quote, Ast, From, Instruction, Kind};
 use crate::context::{Context, Contexts};
@@ -24,7 +27,7 @@ pub(crate) struct Stages {
     /// In file order.
     pub all: Vec<Stage>,
     /// Indexes of the stages of each name, in file order.
-    by_name: HashMap<String, Vec<usize>>,
+    by_name: HashMap<SmolStr, Vec<usize>>,
     /// The one to build.
     pub target: usize,
     /// The variables of FROM, which ARG can take over.
@@ -41,13 +44,13 @@ pub(crate) struct Stages {
 /// One stage.
 pub(crate) struct Stage {
     /// In lower case.
-    pub name: Option<String>,
+    pub name: Option<SmolStr>,
     /// What vertex names call it; empty where there is only one.
-    pub shown: String,
+    pub shown: SmolStr,
     /// What it begins with.
     pub base: Base,
     /// `FROM --platform`.
-    pub platform: Option<Platform>,
+    pub platform: Option<Box<Platform>>,
     /// Its FROM.
     pub from: Arc<Instruction>,
     /// Where its FROM is.
@@ -123,6 +126,10 @@ impl Stages {
                     // A context took its place.
                     Some(stage) if stage.is_replaced => {}
                     Some(stage) => {
+                        // Where there are very many stages, most are short.
+                        if stage.commands.is_empty() {
+                            stage.commands.reserve_exact(1);
+                        }
                         stage.commands.push(Command { instruction: Arc::clone(instruction), trigger: None });
                     }
                     None => {
@@ -137,7 +144,7 @@ impl Stages {
             Err(error) => errors.push(error),
         }
         if let [only] = &mut stages.all[..] {
-            only.shown.clear();
+            only.shown = SmolStr::default();
         }
         if errors.is_empty() {
             Ok(stages)
@@ -160,7 +167,7 @@ impl Stages {
                 effort.spend(default.text.len(), pair.name.span)?;
                 self.defaults.set(&pair.name.text, &default.text);
             }
-            let value = match (options.build_args.get(&pair.name.text), &pair.value) {
+            let value = match (options.build_args.get(pair.name.text.as_str()), &pair.value) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => match expand(&default.text, &self.globals, mode) {
                     Ok(expanded) => Some(expanded.text),
@@ -173,7 +180,7 @@ impl Stages {
                     effort.spend(value.len(), pair.name.span)?;
                     self.globals.set(&pair.name.text, &value);
                 }
-                None => _ = self.declared_empty.insert(pair.name.text.clone()),
+                None => _ = self.declared_empty.insert(pair.name.text.to_string()),
             }
         }
         Ok(())
@@ -216,7 +223,7 @@ impl Stages {
                 let message = format!("failed to parse platform {}: {error}", platform.text);
                 suggest(Diagnostic::error("invalid-platform", platform.span, message), &undefined)
             })?;
-            stage.platform = Some(parsed);
+            stage.platform = Some(Box::new(parsed));
         }
         let (name, undefined) = value(&from.base)?;
         self.check_default(from, mode, lints);
@@ -226,7 +233,7 @@ impl Stages {
             return Err(error.with_help("variables of FROM are declared by ARG before the first FROM"));
         }
         lint::platform_flag(from, lints);
-        let platform = stage.platform.as_ref().unwrap_or(&self.platform);
+        let platform = stage.platform.as_deref().unwrap_or(&self.platform);
         if let Some((own, span)) = stage.name.as_ref().zip(from.name.as_ref().map(|name| name.span)) {
             if let Some(context) = self.context(own, platform, span)? {
                 stage.base = Base::Context(Box::new(context));
@@ -277,7 +284,8 @@ impl Stages {
         self.find(wanted, self.all.len()).or_else(by_index).ok_or_else(|| {
             let message = format!("target stage {} could not be found", quote(wanted));
             let names = self.all.iter().filter_map(|stage| stage.name.as_deref());
-            let near = self.all.iter().find(|stage| stage.name.as_deref() == nearest(wanted, names.clone()));
+            let near = nearest(wanted, names.clone());
+            let near = self.all.iter().find(|stage| stage.name.as_deref() == near);
             let span = near.map_or(self.all[last].span, |stage| stage.span);
             Diagnostic::error("unknown-target", span, message).suggesting(wanted, names)
         })
@@ -285,13 +293,16 @@ impl Stages {
 
     /// The last stage of this name before stage `before`.
     pub fn find(&self, name: &str, before: usize) -> Option<usize> {
-        let indexes = self.by_name.get(&name.to_lowercase())?;
+        let indexes = self.by_name.get(&name.to_lowercase_smolstr())?;
         indexes[..indexes.partition_point(|index| *index < before)].last().copied()
     }
 
     fn push(&mut self, stage: Stage) {
         if let Some(name) = &stage.name {
-            self.by_name.entry(name.clone()).or_default().push(self.all.len());
+            match self.by_name.entry(name.clone()) {
+                Entry::Vacant(free) => _ = free.insert(vec![self.all.len()]),
+                Entry::Occupied(mut known) => known.get_mut().push(self.all.len()),
+            }
         }
         self.all.push(stage);
     }
@@ -314,15 +325,15 @@ impl Stages {
 
     /// How messages call a stage.
     pub fn title(&self, index: usize) -> String {
-        self.all[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
+        self.all[index].name.as_ref().map_or_else(|| format!("stage-{index}"), SmolStr::to_string)
     }
 }
 
 impl Stage {
     fn new(from: &From, instruction: &Arc<Instruction>, index: usize) -> Stage {
-        let name = from.name.as_ref().map(|name| name.text.to_lowercase());
+        let name = from.name.as_ref().map(|name| name.text.to_lowercase_smolstr());
         Stage {
-            shown: name.clone().unwrap_or_else(|| format!("stage-{index}")),
+            shown: name.clone().unwrap_or_else(|| format_smolstr!("stage-{index}")),
             name,
             base: Base::Scratch,
             platform: None,

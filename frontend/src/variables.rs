@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
+use smol_str::SmolStr;
+
 use crate::expand::Env;
 
 /// Variables with their values.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Variables {
     /// In order; what was assigned again left a gap.
-    pairs: Vec<Option<(String, String)>>,
-    places: HashMap<String, usize>,
+    pairs: Vec<Option<(SmolStr, SmolStr)>>,
+    places: HashMap<SmolStr, usize>,
 }
 
 impl Variables {
@@ -22,15 +24,13 @@ impl Variables {
         let place = match self.places.get_mut(name) {
             Some(place) => std::mem::replace(place, last),
             None => {
-                self.places.insert(name.to_string(), last);
+                self.places.insert(name.into(), last);
                 last
             }
         };
         let known = self.pairs.get_mut(place).and_then(Option::take);
-        let (name, mut room) = known.unwrap_or_else(|| (name.to_string(), String::new()));
-        room.clear();
-        room.push_str(value);
-        self.pairs.push(Some((name, room)));
+        let name = known.map_or_else(|| name.into(), |(name, _)| name);
+        self.pairs.push(Some((name, value.into())));
     }
 
     fn close_gaps(&mut self) {

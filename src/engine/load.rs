@@ -22,6 +22,9 @@ use super::steps::StepFailure;
 use crate::source::image::ResolveMode;
 use crate::source::local::{self, Context};
 
+/// What was made of a Dockerfile of more bytes takes a while to free.
+const LARGE: usize = 1 << 20;
+
 /// The text of a build.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -36,7 +39,7 @@ pub struct Loaded {
 impl Loaded {
     /// What the Dockerfile says after `# syntax=`, and where.
     pub fn syntax(&self) -> Option<(String, frontend::Span)> {
-        frontend::parse(&self.source).0.directives.syntax.map(|syntax| (syntax.text, syntax.span))
+        frontend::parse(&self.source).0.directives.syntax.map(|syntax| (syntax.text.to_string(), syntax.span))
     }
 
     /// An error of the frontend that the Dockerfile names there.
@@ -249,6 +252,10 @@ pub(crate) async fn question(job: &Arc<Job>, request: Request, loaded: &Loaded) 
     loop {
         match frontend::subrequest(request, &mut lowering).map_err(|findings| wrong(loaded, findings))? {
             SubStep::Done(result) => {
+                // Of a large file there is much to free, and nobody waits for that.
+                if loaded.source.text().len() > LARGE {
+                    let _ = std::thread::Builder::new().spawn(move || drop(lowering));
+                }
                 result.lints.iter().for_each(|lint| job.notes().lint(&loaded.source, lint));
                 return Ok(result);
             }

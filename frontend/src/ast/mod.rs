@@ -11,6 +11,8 @@ pub(crate) use dump::quote;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use crate::diagnostic::Diagnostic;
 use crate::source::{Span, Spanned};
 
@@ -59,7 +61,7 @@ pub struct Statement {
     /// What follows the flags, in one piece.
     pub rest: Spanned,
     /// All of it, continued lines joined.
-    pub text: String,
+    pub text: SmolStr,
     /// From its first character to the end of its last line, here-documents included.
     pub span: Span,
     /// Here-documents in order of appearance.
@@ -135,9 +137,9 @@ pub enum Kind {
     /// Runs a command.
     Run(Run),
     /// Copies files.
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// Copies files, archives and remote content.
-    Add(Copy),
+    Add(Box<Copy>),
     /// Sets the working directory.
     Workdir(Spanned),
     /// Sets the user.
@@ -277,7 +279,7 @@ impl Mount {
     }
 }
 
-/// `COPY` or `ADD`.
+/// `COPY` or `ADD`. Few have most of its flags.
 #[derive(Clone, Debug)]
 pub struct Copy {
     /// Paths, in order.
@@ -287,11 +289,11 @@ pub struct Copy {
     /// Where to.
     pub dest: Spanned,
     /// `--from`.
-    pub from: Option<Spanned>,
+    pub from: Option<Box<Spanned>>,
     /// `--chown`.
-    pub chown: Option<Spanned>,
+    pub chown: Option<Box<Spanned>>,
     /// `--chmod`.
-    pub chmod: Option<Spanned>,
+    pub chmod: Option<Box<Spanned>>,
     /// `--link`.
     pub link: bool,
     /// `--parents`.
@@ -301,7 +303,7 @@ pub struct Copy {
     /// `--unpack`.
     pub unpack: Option<bool>,
     /// `--checksum`.
-    pub checksum: Option<Spanned>,
+    pub checksum: Option<Box<Spanned>>,
     /// `--keep-git-dir`.
     pub keep_git_dir: Option<bool>,
 }

@@ -41,7 +41,7 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
             Some(Kind::From(from)) => {
                 let Some((name, as_word)) = from.name.as_ref().zip(from.as_word.as_ref()) else { continue };
                 let lower = lower(&name.text);
-                if name.text != lower {
+                if name.text != *lower {
                     let message = format!("Stage name '{}' should be lowercase", name.text);
                     lints.push(Diagnostic::warning("StageNameCasing", name.span, message));
                 }
@@ -163,7 +163,7 @@ fn description(instruction: &Instruction, lints: &mut Vec<Diagnostic>) {
     }
     let names: Vec<String> = match &instruction.kind {
         Some(Kind::From(from)) => from.name.iter().map(|name| name.text.to_lowercase()).collect(),
-        Some(Kind::Arg(pairs)) => pairs.iter().map(|pair| pair.name.text.clone()).collect(),
+        Some(Kind::Arg(pairs)) => pairs.iter().map(|pair| pair.name.text.to_string()).collect(),
         _ => return,
     };
     if names.is_empty() {

@@ -28,22 +28,22 @@ pub(super) fn names(value: &str, stage: &str) -> bool {
 pub(super) fn arg(build: &mut Build, state: &mut StageState, pairs: &[ArgPair], at: &At) -> Result<(), Diagnostic> {
     let mut shown = Vec::new();
     for pair in pairs {
-        let name = &pair.name.text;
+        let name = pair.name.text.as_str();
         crate::lint::secret(at.place(pair.name.span), "ARG", name, &mut build.lints);
         let value = match (build.scene.options.build_args.get(name), &pair.value) {
             (Some(given), _) => Some(given.clone()),
             (None, Some(default)) => Some(build.text(state, default, at)?),
             (None, None) => build.scene.stages.globals.value(name).map(str::to_string),
         };
-        shown.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
-        if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENV.contains(&name.as_str())) {
+        shown.push(value.as_ref().map_or_else(|| name.to_string(), |value| format!("{name}={value}")));
+        if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENV.contains(&name)) {
             state.set_env(name, value);
         }
         match state.arg_places.get(name).and_then(|place| state.args.get_mut(*place)) {
             Some((_, known)) => *known = value,
             None => {
-                state.arg_places.insert(name.clone(), state.args.len());
-                state.args.push((name.clone(), value));
+                state.arg_places.insert(pair.name.text.clone(), state.args.len());
+                state.args.push((name.to_string(), value));
             }
         }
     }
@@ -63,10 +63,10 @@ pub(super) fn env(build: &mut Build, state: &mut StageState, pairs: &[Pair], at:
         message.push_str(&format!(" {name}={value}"));
         state.set_env(&name, &value);
         let pair = format!("{name}={value}");
-        match state.env_places.get(&name).and_then(|place| state.config.config.env.get_mut(*place)) {
+        match state.env_places.get(name.as_str()).and_then(|place| state.config.config.env.get_mut(*place)) {
             Some(known) => *known = pair,
             None => {
-                state.env_places.insert(name, state.config.config.env.len());
+                state.env_places.insert(name.into(), state.config.config.env.len());
                 state.config.config.env.push(pair);
             }
         }

@@ -180,7 +180,7 @@ impl<'a> Build<'a> {
         if let Some(context) = self.context.filter(|_| is_target && is_asked(arg::SCAN_CONTEXT)) {
             self.scans.insert("context".to_owned(), context);
         } else if let Some(output) = state.output.filter(|_| !is_target && is_asked(arg::SCAN_STAGE)) {
-            self.scans.insert(stage.shown.clone(), output);
+            self.scans.insert(stage.shown.to_string(), output);
         }
     }
 
@@ -258,6 +258,7 @@ impl<'a> Build<'a> {
         about: About,
         wants: Wants,
     ) -> OutputRef {
+        let Paper::Kept(_) = self.paper else { return self.paper.count() };
         let origin = about.span.map(|span| Origin {
             locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
         });
@@ -341,7 +342,7 @@ impl<'a> Build<'a> {
             expand(text, &state.env, mode).map_err(|error| Diagnostic::error("expansion", span, error.to_string()))?;
         self.effort.spend(expanded.text.len(), at.place(span))?;
         if !expanded.undefined.is_empty() {
-            let undeclared = expanded.undefined.iter().filter(|name| !state.arg_places.contains_key(*name));
+            let undeclared = expanded.undefined.iter().filter(|name| !state.arg_places.contains_key(name.as_str()));
             let known = self.effort.comparable(&state.env);
             lint::undefined(at.place(span), undeclared, known, &mut self.lints);
         }
@@ -389,7 +390,7 @@ impl At<'_> {
     pub fn about(&self, name: String, ignore_cache: bool) -> About {
         About {
             name,
-            command: Some(self.statement.text.clone()),
+            command: Some(self.statement.text.to_string()),
             span: Some(self.place(self.statement.span)),
             ignore_cache,
             group: None,

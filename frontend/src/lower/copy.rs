@@ -34,7 +34,7 @@ pub(super) fn copy(
         remotes.push(remote);
     }
     let dest = build.text(state, &copy.dest, at)?;
-    let expand_flag = |build: &mut Build, flag: &Option<Spanned>| match flag {
+    let expand_flag = |build: &mut Build, flag: &Option<Box<Spanned>>| match flag {
         Some(flag) => build.text(state, flag, at),
         None => Ok(String::new()),
     };
@@ -62,7 +62,7 @@ pub(super) fn copy(
         mode_str,
         create_dest_path: true,
         timestamp: build.scene.epoch.map(|epoch| epoch.saturating_mul(1_000_000_000)),
-        exclude: copy.excludes.iter().map(|pattern| pattern.text.clone()).collect(),
+        exclude: copy.excludes.iter().map(|pattern| pattern.text.to_string()).collect(),
         ..FileCopy::default()
     };
     // Each of the copies has these.

@@ -190,7 +190,7 @@ fn of_stage(ast: &Ast, stages: &Stages, stage: &Stage, options: &Options) -> Res
         match &command.instruction.kind {
             Some(Kind::Arg(pairs)) => {
                 for pair in pairs {
-                    let value = match (options.build_args.get(&pair.name.text), &pair.value) {
+                    let value = match (options.build_args.get(pair.name.text.as_str()), &pair.value) {
                         (Some(given), _) => given.clone(),
                         (None, Some(default)) => text(default, &env)?,
                         (None, None) => continue,
@@ -223,7 +223,7 @@ fn fetched(
     let ([word], []) = (&add.sources[..], &add.documents[..]) else {
         return Err(wrong("must contain exactly one remote ADD source"));
     };
-    let checksum = add.checksum.as_ref().map(text).transpose()?.unwrap_or_default();
+    let checksum = add.checksum.as_deref().map(text).transpose()?.unwrap_or_default();
     match Remote::of(&text(word)?, word.span)? {
         Some(Remote::File(url)) => {
             let mut source = web_file(&url);

@@ -25,7 +25,7 @@ pub(super) fn scratch(build: &Build) -> StageState {
 
 /// A stage that begins with an image.
 pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result<StageState, Diagnostic> {
-    let platform = stage.platform.as_ref().unwrap_or(build.scene.options.platform()).clone();
+    let platform = stage.platform.as_deref().unwrap_or(build.scene.options.platform()).clone();
     let wrong = |message: String| Diagnostic::error("invalid-config", stage.base_span, message);
     let Some(answer) = build.scene.answers.images.get(&(reference.to_string(), platform.clone())) else {
         return Err(wrong(format!("the configuration of {reference} for {platform} was not given")));
@@ -52,7 +52,7 @@ pub(super) fn image(build: &mut Build, stage: &Stage, reference: &str) -> Result
         };
         let about = About {
             name: state.next_name(&format!("FROM {name}")),
-            command: Some(stage.from.statement.text.clone()),
+            command: Some(stage.from.statement.text.to_string()),
             span: Some(stage.span),
             ignore_cache: false,
             group: None,
@@ -70,7 +70,7 @@ pub(super) fn context(
     stage: &Stage,
     named: &Context,
 ) -> Result<StageState, Diagnostic> {
-    let platform = stage.platform.as_ref().unwrap_or(build.scene.options.platform()).clone();
+    let platform = stage.platform.as_deref().unwrap_or(build.scene.options.platform()).clone();
     let config = super::context::config(build, named, &platform, stage.base_span)?;
     let mut config = config.unwrap_or_else(|| ImageConfig::scratch(&platform));
     config.created = None;
@@ -142,7 +142,7 @@ pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
         for (place, pair) in state.config.config.env.clone().into_iter().enumerate() {
             let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
             state.set_env(name, value);
-            state.env_places.entry(name.to_string()).or_insert(place);
+            state.env_places.entry(name.into()).or_insert(place);
         }
     }
     if !state.config.config.working_dir.is_empty() {

@@ -54,7 +54,7 @@ pub(super) fn meta(build: &mut Build, state: &mut StageState, kind: &Kind, at: &
             format!("ENTRYPOINT {}", quoted(&args))
         }
         Kind::Shell(words) => {
-            state.config.config.shell = words.iter().map(|word| word.text.clone()).collect();
+            state.config.config.shell = words.iter().map(|word| word.text.to_string()).collect();
             format!("SHELL [{}]", state.config.config.shell.join(" "))
         }
         Kind::Healthcheck(check) => {
@@ -79,7 +79,7 @@ pub(super) fn meta(build: &mut Build, state: &mut StageState, kind: &Kind, at: &
             text
         }
         Kind::Maintainer(word) => {
-            state.config.author.clone_from(&word.text);
+            state.config.author = word.text.to_string();
             format!("MAINTAINER {}", word.text)
         }
         Kind::Onbuild(text) => {
@@ -123,8 +123,8 @@ fn label(build: &mut Build, state: &mut StageState, pairs: &[Pair], at: &At) -> 
 /// A command line: as written, or for the stage's shell.
 fn line(build: &Build, state: &StageState, command: &Command) -> Vec<String> {
     match command {
-        Command::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
-        Command::Shell(line) => with_shell(build, state, line.text.clone()),
+        Command::Exec(words) => words.iter().map(|word| word.text.to_string()).collect(),
+        Command::Shell(line) => with_shell(build, state, line.text.to_string()),
     }
 }
 

@@ -57,19 +57,26 @@ impl Paper {
         self.put(Note { vertex, wants: Wants::AsSaid, unites: false })
     }
 
+    /// The output of a vertex that is not kept.
+    pub fn count(&mut self) -> OutputRef {
+        OutputRef { vertex: self.next(), output: OutputIndex(0) }
+    }
+
     fn put(&mut self, note: Note) -> VertexId {
-        let count = match self {
-            Paper::Kept(notes) => {
-                notes.push(Box::new(note));
-                notes.len()
-            }
-            Paper::Counted(count) => {
-                *count += 1;
-                *count
-            }
+        let id = self.next();
+        if let Paper::Kept(notes) = self {
+            notes.push(Box::new(note));
+        }
+        id
+    }
+
+    fn next(&mut self) -> VertexId {
+        let place = match self {
+            Paper::Kept(notes) => notes.len(),
+            Paper::Counted(count) => std::mem::replace(count, *count + 1),
         };
         let mut number = [0; 32];
-        number[..8].copy_from_slice(&(count as u64 - 1).to_le_bytes());
+        number[..8].copy_from_slice(&(place as u64).to_le_bytes());
         VertexId(number)
     }
 

@@ -30,11 +30,11 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
         kind: MountKind::Bind,
         content_cache: ContentCache::Default,
     });
-    let mut shown = at.statement.text.clone();
+    let mut shown = at.statement.text.to_string();
     let args = match &run.command {
-        Command::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
+        Command::Exec(words) => words.iter().map(|word| word.text.to_string()).collect(),
         Command::Shell(line) => {
-            let mut script = line.text.clone();
+            let mut script = line.text.to_string();
             match &at.statement.heredocs[..] {
                 [] => {}
                 [only] if line.span == only.word => {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use smol_str::SmolStr;
+
 use solver::graph::{OutputRef, Platform};
 
 use crate::config::ImageConfig;
@@ -19,9 +21,9 @@ pub(super) struct StageState {
     /// Variables declared by ARG, in order; with their value, if they have one.
     pub args: Vec<(String, Option<String>)>,
     /// Where each of them is.
-    pub arg_places: HashMap<String, usize>,
+    pub arg_places: HashMap<SmolStr, usize>,
     /// Where each variable is in the configuration.
-    pub env_places: HashMap<String, usize>,
+    pub env_places: HashMap<SmolStr, usize>,
     /// Working directory.
     pub cwd: String,
     /// User of processes.
@@ -48,7 +50,7 @@ pub(super) struct StageState {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counter {
     /// The stage's name, perhaps empty.
-    pub stage: String,
+    pub stage: SmolStr,
     /// How many there are.
     pub total: usize,
     /// How many there were so far.

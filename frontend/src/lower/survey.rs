@@ -67,7 +67,7 @@ impl Walk<'_> {
             return;
         }
         let stage = &self.stages.all[index];
-        let (span, platform) = (stage.base_span, stage.platform.clone());
+        let (span, platform) = (stage.base_span, stage.platform.as_deref().cloned());
         let triggers = match stage.base.clone() {
             Base::Scratch => Vec::new(),
             Base::Stage(base) => {

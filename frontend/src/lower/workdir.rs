@@ -8,7 +8,7 @@ use super::copy::owner;
 use super::stage::StageState;
 use crate::diagnostic::Diagnostic;
 use crate::expand::Mode;
-use crate::ignore::clean;
+use crate::ignore::{clean, is_clean};
 use crate::source::Spanned;
 
 /// `path` as an absolute, clean path; relative ones begin at `base`.
@@ -16,7 +16,13 @@ pub(super) fn joined(base: &str, path: &str) -> String {
     if path.starts_with('/') {
         clean(path)
     } else {
-        clean(&format!("/{base}/{path}"))
+        let path = format!("{}/{path}", base.trim_end_matches('/'));
+        // Few have to be written anew.
+        if is_clean(&path) && path.starts_with('/') {
+            path
+        } else {
+            clean(&format!("/{path}"))
+        }
     }
 }
 

@@ -50,7 +50,7 @@ fn directive(line: &str, at: usize) -> Option<(Spanned, Spanned)> {
     let spanned = |from: usize, text: &str| {
         let from = from + (text.len() - text.trim_start().len());
         let text = text.trim();
-        Spanned { text: text.to_string(), span: Span::new(at + from, at + from + text.len()) }
+        Spanned { text: text.into(), span: Span::new(at + from, at + from + text.len()) }
     };
     let hash = line.find(|c: char| !c.is_whitespace()).filter(|hash| line[*hash..].starts_with('#'))?;
     let equals = line.find('=')?;

@@ -72,7 +72,7 @@ impl Flags {
             let plain = flag.span.end - flag.span.start == flag.text.len();
             let start = if plain { flag.span.end - value.map_or(0, str::len) } else { flag.span.start };
             let span = Span::new(start, flag.span.end);
-            values.entry(name).or_default().push(Spanned { text: text.to_string(), span });
+            values.entry(name).or_default().push(Spanned { text: text.into(), span });
         }
         (diagnostics.len() == before).then_some(Flags { values })
     }

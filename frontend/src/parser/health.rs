@@ -15,7 +15,7 @@ pub(super) fn healthcheck(statement: &Statement, diagnostics: &mut Vec<Diagnosti
         diagnostics.push(error("arity", "HEALTHCHECK requires at least one argument".into()));
         return None;
     };
-    let command: Vec<String> = statement.words[1..].iter().map(|word| word.text.clone()).collect();
+    let command: Vec<String> = statement.words[1..].iter().map(|word| word.text.to_string()).collect();
     match kind.text.to_uppercase().as_str() {
         "NONE" => {
             Flags::check(statement, &[], diagnostics)?;

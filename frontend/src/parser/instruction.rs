@@ -35,8 +35,8 @@ pub(super) fn kind(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> 
     match &*command {
         "FROM" => from(statement, diagnostics).map(Kind::From),
         "RUN" => run(statement, diagnostics).map(Kind::Run),
-        "COPY" => copy(statement, diagnostics).map(Kind::Copy),
-        "ADD" => copy(statement, diagnostics).map(Kind::Add),
+        "COPY" => copy(statement, diagnostics).map(|copy| Kind::Copy(Box::new(copy))),
+        "ADD" => copy(statement, diagnostics).map(|copy| Kind::Add(Box::new(copy))),
         "HEALTHCHECK" => health::healthcheck(statement, diagnostics).map(Kind::Healthcheck),
         "ONBUILD" => onbuild(statement, diagnostics).map(Kind::Onbuild),
         "CMD" | "ENTRYPOINT" => {
@@ -113,7 +113,7 @@ fn from(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<From
 }
 
 fn arg(words: &[Spanned], diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<ArgPair>> {
-    let mut pairs = Vec::new();
+    let mut pairs = Vec::with_capacity(words.len());
     for word in words {
         let (name, value) = match split_at_equals(word) {
             Some((name, value)) => (name, Some(value)),
@@ -137,14 +137,14 @@ fn split_at_equals(word: &Spanned) -> Option<(Spanned, Spanned)> {
         if span.end - span.start == word.text.len() {
             span = crate::source::Span::new(word.span.start + from, word.span.start + to);
         }
-        Spanned { text: word.text[from..to].to_string(), span }
+        Spanned { text: word.text[from..to].into(), span }
     };
     Some((part(0, at), part(at + 1, word.text.len())))
 }
 
 fn pairs(command: &str, words: &[Spanned], diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<Pair>> {
     let before = diagnostics.len();
-    let mut pairs = Vec::new();
+    let mut pairs = Vec::with_capacity(words.len() / 3);
     for three in words.chunks(3) {
         let [name, value, separator] = three else { continue };
         if name.text.is_empty() {
@@ -245,7 +245,7 @@ fn copy(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Copy
         let message = "at least two arguments, but only one was provided. Destination could not be determined";
         return arity(statement, message, diagnostics);
     }
-    let mut sources = Vec::new();
+    let mut sources = Vec::with_capacity(count - 1);
     let mut documents = Vec::new();
     let mut dest = None;
     for (at, word) in words.into_iter().enumerate() {
@@ -272,14 +272,14 @@ fn copy(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<Copy
         sources,
         documents,
         dest: dest?,
-        from: flags.value("from"),
-        chown: flags.value("chown"),
-        chmod: flags.value("chmod"),
+        from: flags.value("from").map(Box::new),
+        chown: flags.value("chown").map(Box::new),
+        chmod: flags.value("chmod").map(Box::new),
         link: flags.bool("link").unwrap_or(false),
         parents: flags.bool("parents").unwrap_or(false),
         excludes: flags.values("exclude"),
         unpack: flags.bool("unpack"),
-        checksum: flags.value("checksum"),
+        checksum: flags.value("checksum").map(Box::new),
         keep_git_dir: flags.bool("keep-git-dir"),
     })
 }
@@ -320,7 +320,7 @@ fn onbuild(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<S
         // What else it says is looked at where it is carried out, as in other builders.
         _ => {
             let documents = statement.heredocs.iter().map(|doc| format!("\n{}{}", doc.content, doc.name));
-            return Some(std::iter::once(trigger.text.clone()).chain(documents).collect());
+            return Some(std::iter::once(trigger.text.to_string()).chain(documents).collect());
         }
     };
     diagnostics.push(Diagnostic::error("invalid-trigger", trigger.keyword.span, message));

@@ -29,7 +29,7 @@ pub(crate) fn form(text: &Text, start: usize, end: usize) -> Form {
     for value in values {
         let Value::String(string) = value else { return Form::Mixed(text.span(start, end)) };
         let (from, to) = places.next().unwrap_or((0, raw.len()));
-        strings.push(Spanned { text: string, span: text.span(start + from, start + to) });
+        strings.push(Spanned { text: string.into(), span: text.span(start + from, start + to) });
     }
     Form::Strings(strings)
 }

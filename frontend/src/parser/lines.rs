@@ -34,10 +34,15 @@ struct Line<'a> {
     next: usize,
 }
 
-/// Joins the lines of `source`, where `escape` at a line's end continues it.
-pub(crate) fn join(source: &Source, escape: char, diagnostics: &mut Vec<Diagnostic>) -> Vec<Logical> {
+/// Joins the lines of `source`, where `escape` at a line's end continues it, and gives `each` one instruction after the
+/// other: of a large file there is never more than one of them.
+pub(crate) fn join(
+    source: &Source,
+    escape: char,
+    diagnostics: &mut Vec<Diagnostic>,
+    mut each: impl FnMut(Logical, &mut Vec<Diagnostic>),
+) {
     let mut lines = physical(source, diagnostics).into_iter().peekable();
-    let mut joined = Vec::new();
     let mut comments = Vec::new();
     while let Some(line) = lines.next() {
         let trimmed = line.text.trim_start();
@@ -51,7 +56,7 @@ pub(crate) fn join(source: &Source, escape: char, diagnostics: &mut Vec<Diagnost
                 "" => comments.clear(),
                 text => {
                     let at = start + 1 + (comment.len() - comment.trim_start().len());
-                    comments.push(Spanned { text: text.to_string(), span: Span::new(at, at + text.len()) });
+                    comments.push(Spanned { text: text.into(), span: Span::new(at, at + text.len()) });
                 }
             }
             continue;
@@ -110,9 +115,8 @@ pub(crate) fn join(source: &Source, escape: char, diagnostics: &mut Vec<Diagnost
             }
             logical.heredocs.push(opened);
         }
-        joined.push(logical);
+        each(logical, diagnostics);
     }
-    joined
 }
 
 /// The lines of the file; over-long ones are reported.
@@ -148,9 +152,10 @@ mod tests {
     fn texts(text: &str) -> Vec<String> {
         let mut diagnostics = Vec::new();
         let source = Source::new("Dockerfile", text);
-        let joined = join(&source, '\\', &mut diagnostics);
+        let mut texts = Vec::new();
+        join(&source, '\\', &mut diagnostics, |logical, _| texts.push(logical.text.as_str().to_string()));
         assert_eq!(diagnostics, [], "{text}");
-        joined.iter().map(|logical| logical.text.as_str().to_string()).collect()
+        texts
     }
 
     #[test]
@@ -179,8 +184,10 @@ mod tests {
             [("# a\n# b\nRUN x", vec!["a", "b"]), ("# a\n#\n# b\nRUN x", vec!["b"]), ("# a\n\nRUN x", vec![])]
         {
             let source = Source::new("Dockerfile", text);
-            let joined = join(&source, '\\', &mut Vec::new());
-            let comments: Vec<&str> = joined[0].comments.iter().map(|comment| comment.text.as_str()).collect();
+            let mut comments = Vec::new();
+            join(&source, '\\', &mut Vec::new(), |logical, _| {
+                comments.extend(logical.comments.into_iter().map(|comment| comment.text));
+            });
             assert_eq!(comments, expected, "{text:?}");
         }
     }
@@ -193,7 +200,7 @@ mod tests {
             (long.as_str(), "dockerfile line greater than max allowed size of 65535"),
         ] {
             let mut diagnostics = Vec::new();
-            join(&Source::new("Dockerfile", text), '\\', &mut diagnostics);
+            join(&Source::new("Dockerfile", text), '\\', &mut diagnostics, |_, _| {});
             assert_eq!(diagnostics.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), [message]);
         }
     }

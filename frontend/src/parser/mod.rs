@@ -49,13 +49,11 @@ pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
     let mut errors = Vec::new();
     let (directives, top) = directive::directives(source, &mut errors);
     let mut instructions = Vec::new();
-    for mut logical in lines::join(source, directives.escape, &mut errors) {
+    lines::join(source, directives.escape, &mut errors, |mut logical, errors| {
         // A directive speaks about the file, not about the instruction below it.
         logical.comments.retain(|comment| comment.span.start >= top);
-        if let Some(instruction) = read(source, logical, directives.escape, &mut errors) {
-            instructions.push(Arc::new(instruction));
-        }
-    }
+        instructions.extend(read(source, logical, directives.escape, errors).map(Arc::new));
+    });
     if errors.is_empty() {
         errors.extend(missing(source, &instructions));
     }
@@ -79,10 +77,10 @@ pub fn parse(source: &Source) -> (Ast, Vec<Diagnostic>) {
 pub(crate) fn parse_trigger(text: &str, escape: char) -> Result<Instruction, Vec<Diagnostic>> {
     let source = Source::new("ONBUILD", text);
     let mut errors = Vec::new();
-    let mut instructions: Vec<Instruction> = lines::join(&source, escape, &mut errors)
-        .into_iter()
-        .filter_map(|logical| read(&source, logical, escape, &mut errors))
-        .collect();
+    let mut instructions = Vec::new();
+    lines::join(&source, escape, &mut errors, |logical, errors| {
+        instructions.extend(read(&source, logical, escape, errors));
+    });
     if errors.is_empty() && instructions.len() != 1 {
         let whole = Span::new(0, source.text().len());
         errors.push(Diagnostic::error("invalid-trigger", whole, "onbuild trigger should be a single expression"));

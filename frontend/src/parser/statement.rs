@@ -73,7 +73,7 @@ fn shape(
         keyword: text.spanned(start, keyword_end),
         flags,
         rest: text.spanned(from, to),
-        text: all[start..end].to_string(),
+        text: all[start..end].into(),
         span: text.span(start, end),
         ..Statement::default()
     };
@@ -86,7 +86,12 @@ fn shape(
         }
         Form::Words => (otherwise(), false),
     };
-    let whole = |from: usize| if from == to { Vec::new() } else { vec![text.spanned(from, to)] };
+    let rest = statement.rest.clone();
+    let whole = |at: usize| match at {
+        at if at == to => Vec::new(),
+        at if at == from => vec![rest.clone()],
+        at => vec![text.spanned(at, to)],
+    };
     match words_of(&statement.command()) {
         Words::Command => (statement.words, statement.json) = json_or(from, &|| whole(from)),
         Words::Paths => (statement.words, statement.json) = json_or(from, &|| blank_separated(text, from, to)),
@@ -122,7 +127,7 @@ fn pairs(
     let all = text.as_str();
     let words = quoted_words(text, from, to, escape);
     let Some(first) = words.first() else { return Vec::new() };
-    let separator = |text: &str, at| Spanned { text: text.to_string(), span: at };
+    let separator = |text: &str, at| Spanned { text: text.into(), span: at };
     if !first.text.contains('=') {
         let Some(blank) = all[from..to].find(is_blank) else {
             let message = format!("{} must have two arguments", statement.command());
@@ -135,11 +140,11 @@ fn pairs(
         let between = text.span(from + blank, from + blank);
         return vec![name, text.spanned(value, to), separator("", between)];
     }
-    let mut threes = Vec::new();
+    let mut threes = Vec::with_capacity(3 * words.len());
     let mut at = from;
     for word in words {
         // Words are found again in the joined text, because only there a part of one has a place.
-        let start = at + all[at..to].find(&word.text).unwrap_or_default();
+        let start = at + all[at..to].find(word.text.as_str()).unwrap_or_default();
         at = start + word.text.len();
         let Some(equals) = word.text.find('=') else {
             let quoted = crate::ast::quote(&word.text);
@@ -181,7 +186,7 @@ fn flags(text: &Text, start: usize, end: usize, escape: char) -> (Vec<Spanned>, 
         if word == "--" {
             return (flags, stop);
         }
-        flags.push(Spanned { text: word, span: text.span(at, stop) });
+        flags.push(Spanned { text: word.into(), span: text.span(at, stop) });
         at = stop;
     }
 }

@@ -44,7 +44,7 @@ impl Text {
 
     /// The bytes `start..end`, with their place.
     pub fn spanned(&self, start: usize, end: usize) -> Spanned {
-        Spanned { text: self.text[start..end].to_string(), span: self.span(start, end) }
+        Spanned { text: self.text[start..end].into(), span: self.span(start, end) }
     }
 
     /// `start..end` without white space at both ends.

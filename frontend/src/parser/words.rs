@@ -11,7 +11,9 @@ pub(crate) fn is_blank(c: char) -> bool {
 /// Splits at blanks; quotes have no meaning.
 pub(crate) fn blank_separated(text: &Text, start: usize, end: usize) -> Vec<Spanned> {
     let base = text.as_str();
-    let mut words = Vec::new();
+    // Exactly as many as there are: they stay for as long as the file is looked at.
+    let count = base[start..end].split(is_blank).filter(|word| !word.is_empty()).count();
+    let mut words = Vec::with_capacity(count);
     let mut at = start;
     for word in base[start..end].split(is_blank) {
         if !word.is_empty() {

@@ -111,7 +111,7 @@ pub(super) fn outline(lowering: &mut Lowering) -> Result<SubStep, Vec<Diagnostic
     let description =
         froms.into_iter().nth(stages.target).map(|from| description(&from.statement, &name)).unwrap_or_default();
     let outline = Outline {
-        name,
+        name: name.to_string(),
         description,
         args: outline.args,
         secrets: outline.secrets,
@@ -208,7 +208,7 @@ fn take_of(own: &mut Own, scene: &Scene, index: usize, command: &Command, global
         Some(Kind::Arg(pairs)) => {
             for pair in pairs {
                 let name = &pair.name.text;
-                let given = scene.options.build_args.get(name).cloned();
+                let given = scene.options.build_args.get(name.as_str()).cloned();
                 let global = stages.globals.value(name).filter(|_| pair.value.is_none());
                 let default = pair.value.as_ref().and_then(|value| expand(&value.text, &own.env, mode).ok());
                 let value = given.or(default.map(|word| word.text)).or(global.map(String::from));
@@ -217,7 +217,7 @@ fn take_of(own: &mut Own, scene: &Scene, index: usize, command: &Command, global
                 }
                 // One that takes over a global one is that one; automatic ones are nobody's to give.
                 let taken = match global {
-                    Some(_) => with_what_they_are_made_of(globals, BTreeSet::from([name.clone()])),
+                    Some(_) => with_what_they_are_made_of(globals, BTreeSet::from([name.to_string()])),
                     None => vec![arg(pair, statement, value.unwrap_or_default(), here.clone())],
                 };
                 own.args.retain(|known| taken.iter().all(|new| new.name != known.name));
@@ -253,7 +253,7 @@ fn stage(stages: &Stages, from: &str, at: usize, span: Span, is_copy: bool) -> O
 }
 
 fn arg(pair: &ArgPair, statement: &Statement, value: String, location: Location) -> Arg {
-    let name = pair.name.text.clone();
+    let name = pair.name.text.to_string();
     Arg { description: description(statement, &name), name, value, location, made_of: BTreeSet::new() }
 }
 

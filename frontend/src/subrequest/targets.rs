@@ -44,8 +44,8 @@ pub(super) fn targets(lowering: &Lowering) -> Result<SubResult, Vec<Diagnostic>>
         targets.push(Target {
             default: false,
             description: description(&instruction.statement, &name),
-            base: from.base.text.clone(),
-            platform: from.platform.as_ref().map(|platform| platform.text.clone()).unwrap_or_default(),
+            base: from.base.text.to_string(),
+            platform: from.platform.as_ref().map(|platform| platform.text.to_string()).unwrap_or_default(),
             location: Location::of(source, instruction.statement.span),
             name,
         });

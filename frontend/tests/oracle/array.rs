@@ -30,7 +30,7 @@ pub fn holds(bytes: &[u8]) {
                 let written = &source.text()[word.span.range()];
                 assert!(written.starts_with('"') && written.ends_with('"') && written.len() > 1, "{written}");
             }
-            Form::Strings(words.iter().map(|word| word.text.clone()).collect())
+            Form::Strings(words.iter().map(|word| word.text.to_string()).collect())
         }
         Some(Kind::Cmd(Command::Shell(line))) => {
             assert_eq!(line.text, text);

@@ -73,7 +73,10 @@ fn stays_inside(source: &Source, ast: &Ast, diagnostics: &[Diagnostic]) {
             is_inside(source, heredoc.word, &heredoc.name);
             assert_eq!(&source.text()[heredoc.body.range()], heredoc.content);
         }
-        assert!(source.text()[statement.span.range()].starts_with(&statement.keyword.text) || statement.span.end > 0);
+        assert!(
+            source.text()[statement.span.range()].starts_with(statement.keyword.text.as_str())
+                || statement.span.end > 0
+        );
     }
 }
 
@@ -109,7 +112,7 @@ fn statement(it: &Statement, text: &mut String) {
     let rest = if *json { "" } else { it.rest.text.as_str() };
     // How words were parted is told by the words alone.
     let rest: Vec<&str> = rest.split_whitespace().collect();
-    let texts = |words: &[frontend::Spanned]| words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
+    let texts = |words: &[frontend::Spanned]| words.iter().map(|word| word.text.to_string()).collect::<Vec<_>>();
     let (keyword, flags, words, comments) = (&keyword.text, texts(flags), texts(words), texts(comments));
     text.push_str(&format!("{keyword:?} {flags:?} {words:?} {json} {rest:?} {comments:?}\n"));
     for document in heredocs {

@@ -41,13 +41,13 @@ pub fn print(ast: &Ast) -> String {
 fn line(statement: &Statement, escape: char) -> String {
     // What opens a document is found in the whole line, with other rules for quotes than those of flags.
     if !statement.heredocs.is_empty() || statement.trigger.is_some() {
-        return statement.text.clone();
+        return statement.text.to_string();
     }
-    let mut line = statement.keyword.text.clone();
+    let mut line = statement.keyword.text.to_string();
     for flag in &statement.flags {
         line.push(' ');
         line.push_str(&if flag.text.len() == flag.span.end - flag.span.start && !flag.text.contains(escape) {
-            flag.text.clone()
+            flag.text.to_string()
         } else {
             quoted(&flag.text, escape)
         });
@@ -61,7 +61,7 @@ fn line(statement: &Statement, escape: char) -> String {
             let pairs: Vec<String> = words.chunks(3).map(|three| format!("{}={}", three[0], three[1])).collect();
             pairs.join(" ")
         }
-        _ => statement.rest.text.clone(),
+        _ => statement.rest.text.to_string(),
     };
     if rest.starts_with("--") {
         line.push_str(" --");

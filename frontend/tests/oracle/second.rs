@@ -18,24 +18,26 @@ pub fn agrees(source: &Source, ast: &Ast) {
         match (theirs, ours.kind.as_ref()) {
             (Instruction::From(theirs), Some(Kind::From(ours))) => {
                 assert_eq!(theirs.image.content, ours.base.text, "{text}");
-                let names =
-                    (theirs.alias.as_ref().map(|name| &name.content), ours.name.as_ref().map(|name| &name.text));
+                let names = (
+                    theirs.alias.as_ref().map(|name| name.content.clone()),
+                    ours.name.as_ref().map(|name| name.text.to_string()),
+                );
                 assert_eq!(names.0, names.1, "{text}");
             }
             (Instruction::Run(theirs), Some(Kind::Run(ours))) => command(&theirs.expr, &ours.command, text),
             (Instruction::Cmd(theirs), Some(Kind::Cmd(ours))) => command(&theirs.expr, ours, text),
             (Instruction::Entrypoint(theirs), Some(Kind::Entrypoint(ours))) => command(&theirs.expr, ours, text),
             (Instruction::Copy(theirs), Some(Kind::Copy(ours))) => {
-                let (sources, own): (Vec<&String>, Vec<&String>) = (
-                    theirs.sources.iter().map(|source| &source.content).collect(),
-                    ours.sources.iter().map(|source| &source.text).collect(),
+                let (sources, own): (Vec<&str>, Vec<&str>) = (
+                    theirs.sources.iter().map(|source| source.content.as_str()).collect(),
+                    ours.sources.iter().map(|source| source.text.as_str()).collect(),
                 );
-                assert_eq!((sources, &theirs.destination.content), (own, &ours.dest.text), "{text}");
+                assert_eq!((sources, theirs.destination.content.as_str()), (own, ours.dest.text.as_str()), "{text}");
             }
             (Instruction::Arg(theirs), Some(Kind::Arg(ours))) if ours.len() == 1 => {
                 assert_eq!(theirs.name.content, ours[0].name.text, "{text}");
-                let theirs = theirs.value.as_ref().map(|value| &value.content);
-                assert_eq!(theirs, ours[0].value.as_ref().map(|value| &value.text), "{text}");
+                let theirs = theirs.value.as_ref().map(|value| value.content.as_str());
+                assert_eq!(theirs, ours[0].value.as_ref().map(|value| value.text.as_str()), "{text}");
             }
             (Instruction::Env(theirs), Some(Kind::Env(ours))) => {
                 let names: Vec<&String> = theirs.vars.iter().map(|pair| &pair.key.content).collect();

@@ -27,7 +27,7 @@ pub fn holds(bytes: &[u8]) {
 fn goes_on_behind(word: &str, env: &Vec<(String, String)>, mode: Mode) {
     let Ok(alone) = expand(word, env, mode) else { return };
     let letters = |text: String| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
-    assert_eq!(letters(alone.words().collect()), letters(alone.text.clone()));
+    assert_eq!(letters(alone.words().collect()), letters(alone.text.to_string()));
     if word.ends_with(mode.escape) {
         return;
     }
