@@ -231,6 +231,19 @@ pub fn find_for(store: &Store, reference: &str, platform: &Platform) -> Result<I
     Err(Error::OtherPlatform { name: reference.to_string(), found: others.join(", "), wanted: platform.to_string() })
 }
 
+/// The image of a normalised reference, if it is for one platform only.
+///
+/// # Errors
+/// As [`find`].
+pub fn only(store: &Store, reference: &str) -> Result<Option<Image>, Error> {
+    let Some(entry) = store.get_tag(reference)? else { return Ok(None) };
+    let mut all = entry.platforms();
+    match (all.next(), all.next()) {
+        (Some(one), None) => open(store, reference, alone(one)).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// Keeps an image under a name, beside those for other platforms and in place of the one for its own.
 ///
 /// # Errors

@@ -13,9 +13,9 @@ use solver::graph::OutputIndex;
 use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 
-use super::{dress, note, noted, upload};
+use super::{dress, note, noted};
 use crate::engine::blocking::blocking;
-use crate::engine::client::Client;
+use crate::engine::client::{Client, UPLOADS};
 use crate::engine::host::EngineHost;
 use crate::engine::steps::{hashed, StepFailure};
 use crate::registry::Secret;
@@ -25,7 +25,7 @@ use crate::source::http::{Answer, Download, Known, Wanted};
 impl EngineHost {
     pub(in crate::engine) async fn pin_http(&self, at: &AskCx, source: &SourceOp) -> Result<Record, StepFailure> {
         let wanted = Wanted::read(&source.identifier, &source.attrs)?;
-        if wanted.host() == upload::SESSION {
+        if wanted.host() == UPLOADS {
             return self.pin_upload(at, &wanted).await;
         }
         let (record, name) = self.downloaded(at, &wanted).await?;
