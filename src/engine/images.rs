@@ -50,6 +50,19 @@ pub enum Error {
         /// What was asked for.
         wanted: String,
     },
+    /// The image that is here is for another platform, and the registry has none either.
+    #[error("{name} is for {found}, not for {wanted}, and no other could be fetched")]
+    Elsewhere {
+        /// As it was asked for.
+        name: String,
+        /// What the one that is here is for.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// Its config cannot be understood.
     #[error("config of {name}")]
     Config {
@@ -229,19 +242,6 @@ pub fn find_for(store: &Store, reference: &str, platform: &Platform) -> Result<I
         others.push(found.to_string());
     }
     Err(Error::OtherPlatform { name: reference.to_string(), found: others.join(", "), wanted: platform.to_string() })
-}
-
-/// The image of a normalised reference, if it is for one platform only.
-///
-/// # Errors
-/// As [`find`].
-pub fn only(store: &Store, reference: &str) -> Result<Option<Image>, Error> {
-    let Some(entry) = store.get_tag(reference)? else { return Ok(None) };
-    let mut all = entry.platforms();
-    match (all.next(), all.next()) {
-        (Some(one), None) => open(store, reference, alone(one)).map(Some),
-        _ => Ok(None),
-    }
 }
 
 /// Keeps an image under a name, beside those for other platforms and in place of the one for its own.

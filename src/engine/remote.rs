@@ -22,8 +22,7 @@ const PULLED_FROM: &str = "pulled_from";
 /// Who is asked first for an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ask {
-    /// The store; a registry only for what is not there, and the store's image for another platform if the registry has
-    /// none: what was made here for one platform alone is taken for what it is.
+    /// The store; a registry only for what is not there.
     #[default]
     Store,
     /// The store and nobody else.
@@ -119,10 +118,10 @@ impl Remote {
             Ask::Registry => self.resolved(reference, platform).await,
             Ask::Store => match self.kept(reference, platform).await {
                 Err(Error::NotFound { .. }) => self.resolved(reference, platform).await,
-                Err(Error::OtherPlatform { .. }) => match self.resolved(reference, platform).await {
-                    Err(missing) => self.only(reference).await?.ok_or(missing),
-                    found => found,
-                },
+                Err(Error::OtherPlatform { name, found, wanted }) => {
+                    let resolved = self.resolved(reference, platform).await;
+                    resolved.map_err(|source| Error::Elsewhere { name, found, wanted, source: Box::new(source) })
+                }
                 found => found,
             },
             Ask::RegistryThenStore => match self.kept(reference, platform).await {
@@ -141,13 +140,6 @@ impl Remote {
     async fn kept(&self, reference: &str, platform: &Platform) -> Result<Image, Error> {
         let (store, name, platform) = (self.store.clone(), reference.to_string(), platform.clone());
         blocking(move || images::find_for(&store, &name, &platform)).await
-    }
-
-    /// The image of the store that was made here under a name for one platform and no other.
-    async fn only(&self, reference: &str) -> Result<Option<Image>, Error> {
-        let (store, name) = (self.store.clone(), reference.to_string());
-        let only = blocking(move || images::only(&store, &name)).await?;
-        Ok(only.filter(|image| !is_pulled(reference, &image.entry)))
     }
 
     /// What a registry has under a name, now in the store too.
