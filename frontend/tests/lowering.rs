@@ -267,7 +267,9 @@ fn a_stage_that_was_meant_is_suggested_where_an_image_is_missing() {
     let mut lowering = Lowering::new(&source, parse(&source).0, options());
     let Ok(Step::Need(queries)) = lowering.step() else { panic!("nothing is asked") };
     let [Query::Image(query)] = &queries[..] else { panic!("{queries:?}") };
-    let error = lowering.missing(query, "not found");
+    lowering.answer_missing(query, "not found");
+    let errors = lowering.step().map(drop).unwrap_err();
+    let [error] = &errors[..] else { panic!("{errors:?}") };
     assert_eq!(
         error.message,
         "bulder: failed to resolve source metadata for docker.io/library/bulder:latest: not found (did you mean builder?)"

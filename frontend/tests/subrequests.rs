@@ -152,6 +152,34 @@ Dockerfile:2
 }
 
 #[test]
+fn checks_tell_what_is_doubtful_up_to_an_error() {
+    let file = "FROM busybox as x\nLABEL a=$A\nEXPOSE x\nLABEL b=$B\nFROM busybox\nLABEL c=$C\n";
+    let found = ask("frontend.lint", file, Options::default());
+    let json: serde_json::Value = serde_json::from_str(&found.json).unwrap();
+    let details: Vec<_> =
+        json["warnings"].as_array().unwrap().iter().map(|one| one["detail"].as_str().unwrap()).collect();
+    let expected = [
+        "'as' and 'FROM' keywords' casing do not match",
+        "Usage of undefined variable '$A'",
+        "Usage of undefined variable '$C'",
+    ];
+    assert_eq!((&details[..], found.warnings), (&expected[..], 3));
+    assert_eq!(json["buildError"]["location"]["ranges"][0]["start"]["line"], 3);
+}
+
+#[test]
+fn checks_tell_of_missing_images_beside_what_is_doubtful() {
+    let source = Source::new("Dockerfile", "FROM busyboks as x\n");
+    let mut lowering = Lowering::new(&source, parse(&source).0, Options::default());
+    let Ok(SubStep::Need(queries)) = subrequest(Request::Lint, &mut lowering) else { panic!("nothing is asked") };
+    let [Query::Image(query)] = &queries[..] else { panic!("{queries:?}") };
+    lowering.answer_missing(query, "not found");
+    let Ok(SubStep::Done(found)) = subrequest(Request::Lint, &mut lowering) else { panic!("asked again") };
+    assert_eq!((found.warnings, found.status), (1, 1));
+    assert!(found.error.unwrap().message.ends_with("not found (did you mean busybox?)"));
+}
+
+#[test]
 fn requests_are_described() {
     let found = ask("frontend.subrequests.describe", "FROM a", Options::default());
     assert_eq!(

@@ -156,6 +156,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
     if !args.quiet {
         relieved.iter().for_each(|line| remark!("{line}"));
     }
+    doubts(args, &view);
     match end? {
         End::Signal(code) => {
             remark!("ERROR: interrupted");
@@ -170,7 +171,7 @@ pub(super) fn build(args: &Build, root: &Path) -> Result<u8, Failure> {
                 if let Some(load) = load {
                     load.finish()?;
                 }
-                tell(args, &Report::of(&built, &names)?, to_stdout, &view)?;
+                tell(args, &Report::of(&built, &names)?, to_stdout)?;
                 Ok(0)
             }
         },
@@ -346,7 +347,7 @@ impl Report {
 }
 
 /// Says what was made, where it was asked for.
-pub(super) fn tell(args: &Build, made: &Report, to_stdout: bool, view: &View) -> Result<(), Failure> {
+pub(super) fn tell(args: &Build, made: &Report, to_stdout: bool) -> Result<(), Failure> {
     if let Some(file) = &args.iidfile {
         // Of files without an image there is no id; scripts of other builders find an empty file then.
         write_whole(file, made.image.as_deref().unwrap_or_default().as_bytes())?;
@@ -363,11 +364,15 @@ pub(super) fn tell(args: &Build, made: &Report, to_stdout: bool, view: &View) ->
     if let Some(file) = &args.metadata_file {
         write_whole(file, serde_json::to_string_pretty(&made.metadata)?.as_bytes())?;
     }
+    Ok(())
+}
+
+/// Says what was doubtful in a build, however it ended.
+pub(super) fn doubts(args: &Build, view: &View) {
     if !args.quiet {
         // As with all that is only told.
         let _ = render::warnings(view.warnings(), &mut std::io::stderr());
     }
-    Ok(())
 }
 
 /// Writes a file so that it is there whole or not at all.

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::args::{self, Command, Format, Progress, Prune, Verb, HOST};
-use super::build::{check_writable, tell, with_logs, Load, Report, INTERRUPTED, PARTING, TERMINATED};
+use super::build::{check_writable, doubts, tell, with_logs, Load, Report, INTERRUPTED, PARTING, TERMINATED};
 use super::call;
 use super::client::LocalClient;
 use super::excerpt::{printable, Excerpt, Span};
@@ -121,6 +121,7 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
     // What is still on its way, such as the end of a call, is given a moment.
     runtime.shutdown_timeout(PARTING);
     let view = screen.finish();
+    doubts(args, &view);
     match made {
         Err(Error::Stopped) => {
             remark!("ERROR: interrupted");
@@ -134,12 +135,8 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
             if let Some(load) = load {
                 load.finish()?;
             }
-            tell(
-                args,
-                &Report { image: made.image().map(str::to_owned), metadata: made.metadata() },
-                to_stdout,
-                &view,
-            )?;
+            let report = Report { image: made.image().map(str::to_owned), metadata: made.metadata() };
+            tell(args, &report, to_stdout)?;
             Ok(0)
         }
     }

@@ -1,20 +1,18 @@
 //! From a result to what the user asked for: the image in the store, archives, directories.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::fd::AsFd;
+mod documents;
+mod keep;
+mod write;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine as _;
 use serde_json::{json, Value};
-use snapshotter::layer::{diff_id, pack, write_tar, Compression, PackOptions, Pulled};
-use snapshotter::store::tags::{BlobRef, LayerRef, TagEntry};
-use snapshotter::{DiffId, Digest, Lease, SnapshotInfo, Store};
+use snapshotter::{Digest, Lease, Store};
 use solver::graph::Platform;
 
-use super::beside::{self, file_name, Kept, Shown};
 use super::blocking::blocking;
 use super::deliver;
 use super::error::BuildError;
@@ -23,7 +21,7 @@ use super::job::{Job, Tree};
 use super::layers::{Layers, Wanted};
 use super::notes::Notes;
 use super::outcome::{Base, Outcome, Product};
-use super::provenance::{of_tree, Provenance, Story};
+use super::provenance::{Provenance, Story};
 use super::push::push;
 use super::remote::{Origin, Remote};
 use super::request::ExportRequest;
@@ -31,13 +29,12 @@ use super::results::Files;
 use super::sbom::{self, Sbom};
 use super::statements::{Said, Statements};
 use crate::cache::{Place, INLINE_KEY};
-use crate::export::{self, layout, local, Dest, ImageOptions, Kind};
-use crate::image::{
-    assemble, assemble_index, attest, media_type, Assembled, Assembly, Attestation, Attested, Codec, Descriptor,
-    Family, ImageConfig, ImageName, LayerInfo,
-};
+use crate::export::{self, Dest, ImageOptions, Kind};
+use crate::image::Descriptor;
 use crate::registry::OnPush;
 use crate::rfc3339::Time;
+
+pub(super) use documents::Stays;
 
 /// 23 % less work than level 6 for 1.4 % more bytes; see ARCHITECTURE.md.
 pub(crate) const GZIP_LEVEL: u32 = 4;
@@ -101,39 +98,6 @@ pub(super) struct Part {
     tree: Option<Tree>,
     /// What is said of it besides where it comes from.
     said: Vec<Said>,
-}
-
-/// Documents of images, and of the index that names them where one is wanted.
-pub(super) struct Made {
-    images: Vec<Assembled>,
-    /// What is said about the images, in their order.
-    attested: Vec<Attested>,
-    index: Option<(Vec<u8>, Descriptor)>,
-}
-
-impl Made {
-    fn root(&self) -> Option<Descriptor> {
-        let index = self.index.as_ref().map(|(_, descriptor)| descriptor.clone());
-        index.or_else(|| self.images.first().map(|image| image.descriptor().on(image.platform.clone())))
-    }
-
-    /// What is told of them; without manifests where their layers have no blobs.
-    pub(super) fn built(&self, names: &[String], compressed: bool) -> Built {
-        let image = match (self.images.as_slice(), &self.index) {
-            ([image], None) => Some(image.config_digest),
-            _ => None,
-        };
-        Built { image, manifest: self.root().filter(|_| compressed), names: names.to_vec() }
-    }
-}
-
-/// Where an image goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stays {
-    /// To rbuild's store, and maybe from there to a registry.
-    InImageStore,
-    /// Into an archive or a directory.
-    Elsewhere,
 }
 
 /// Makes what was asked for.
@@ -272,11 +236,6 @@ fn is_pushed(exports: &ExportRequest) -> bool {
     exports.outputs.iter().any(|output| output.kind == Kind::Image { push: true })
 }
 
-/// The time that no file in new layers is later than.
-fn epoch_of(options: &ImageOptions, of_build: Option<i64>) -> Option<i64> {
-    options.epoch.or(of_build).filter(|_| options.rewrite_timestamp)
-}
-
 /// Pushes the image under one of its names.
 async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes) -> Result<(), BuildError> {
     let note = notes.begin(&format!("pushing {name}"));
@@ -287,327 +246,4 @@ async fn push_one(host: &EngineHost, remote: &Remote, name: &str, notes: &Notes)
     }
     note.end_with(pushed)?;
     Ok(())
-}
-
-impl Finishing {
-    /// Keeps the image in the store, under its names.
-    fn keep(&self, options: &ImageOptions, compressed: bool) -> Result<Made, BuildError> {
-        let made = self.assemble(options, compressed, Stays::InImageStore)?;
-        let mut entries = Vec::new();
-        for (image, part) in made.images.iter().zip(&self.parts) {
-            entries.push(self.entry(image, part, options, compressed)?);
-        }
-        // For those who ask for no platform, the image is the one for this machine.
-        let host = Platform::host();
-        let main = self.parts.iter().position(|part| part.platform == host).unwrap_or(0);
-        let mut entry = entries.remove(main);
-        if let Some((bytes, descriptor)) = &made.index {
-            self.store.put_blob(&self.lease, bytes)?;
-            entry.keeps.extend(entry.manifest.take().map(|manifest| manifest.digest));
-            for attested in &made.attested {
-                entry.keeps.push(self.store.put_blob(&self.lease, &attested.manifest)?);
-                for (_, bytes) in &attested.blobs {
-                    entry.keeps.push(self.store.put_blob(&self.lease, bytes)?);
-                }
-            }
-            entry.manifest = Some(blob_ref(descriptor));
-            entry.variants = entries;
-        }
-        if self.names.is_empty() {
-            self.store.keep_image(&entry)?;
-        }
-        for name in &self.names {
-            self.store.set_tag(name, &entry)?;
-        }
-        // What is reported as built is on the disk.
-        self.store.sync()?;
-        Ok(made)
-    }
-
-    /// Keeps the documents of one image, and says what the store has to know of it.
-    fn entry(
-        &self,
-        image: &Assembled,
-        part: &Part,
-        options: &ImageOptions,
-        compressed: bool,
-    ) -> Result<TagEntry, BuildError> {
-        self.store.put_blob(&self.lease, &image.config)?;
-        let manifest = if compressed {
-            self.store.put_blob(&self.lease, &image.manifest)?;
-            Some(blob_ref(&image.descriptor()))
-        } else {
-            None
-        };
-        let diff_ids = ImageConfig::parse(&image.config)?.diff_ids()?;
-        let blobs = &image.document.layers;
-        let layers: Vec<LayerRef> = match &part.layers {
-            Layers::Here(trees) => {
-                let layers = diff_ids.into_iter().zip(trees).zip(blobs);
-                let layer = |((diff_id, tree), blob): ((DiffId, &SnapshotInfo), &Descriptor)| LayerRef {
-                    diff_id,
-                    snapshot: Some(tree.id),
-                    blob: compressed.then(|| blob_ref(blob)),
-                };
-                layers.map(layer).collect()
-            }
-            Layers::Elsewhere(_) => {
-                diff_ids.into_iter().map(|diff_id| LayerRef { diff_id, snapshot: None, blob: None }).collect()
-            }
-        };
-        let (mut extra, mut keeps) = (serde_json::Map::new(), Vec::new());
-        if let Some(epoch) = epoch_of(options, self.epoch) {
-            extra.insert("epoch".into(), epoch.into());
-        }
-        if let Some((key, from, Some(manifest))) = part.origin.as_ref().map(Origin::remembered) {
-            // It may have been collected: then nobody can be told where the layers came from.
-            if self.lease.hold_blob(&manifest).is_ok() {
-                extra.insert(key.into(), from.into());
-                keeps.push(manifest);
-            }
-        }
-        Ok(TagEntry {
-            name: None,
-            image: image.config_digest,
-            manifest,
-            platform: Some(image.platform.to_string()),
-            layers,
-            variants: Vec::new(),
-            keeps,
-            created: self.now.seconds(),
-            extra: if extra.is_empty() { Value::Null } else { extra.into() },
-        })
-    }
-
-    /// Makes the documents; layers become blobs only when their digests are wanted.
-    pub(super) fn assemble(&self, options: &ImageOptions, compressed: bool, stays: Stays) -> Result<Made, BuildError> {
-        let images = self.parts.iter().map(|part| self.image(part, options, compressed));
-        let images = images.collect::<Result<Vec<Assembled>, BuildError>>()?;
-        let attested = self.attested(&images, options, stays)?;
-        let index = (self.index || !attested.is_empty()).then(|| {
-            let manifests = images.iter().map(|image| {
-                let mut descriptor = image.descriptor();
-                descriptor.platform = Some(image.platform.clone());
-                descriptor
-            });
-            let attested = attested.iter().map(|attested| attested.descriptor.clone());
-            assemble_index(options.family, manifests.chain(attested).collect(), BTreeMap::new())
-        });
-        Ok(Made { images, attested, index })
-    }
-
-    /// Whether there will be an index: of several images, or of one with what is said of it.
-    fn has_index(&self) -> bool {
-        self.index || self.provenance.is_some() || self.parts.iter().any(|part| !part.said.is_empty())
-    }
-
-    /// Says of each image what is to be said where it goes.
-    fn attested(
-        &self,
-        images: &[Assembled],
-        options: &ImageOptions,
-        stays: Stays,
-    ) -> Result<Vec<Attested>, BuildError> {
-        let mut all = Vec::new();
-        for (image, part) in images.iter().zip(&self.parts) {
-            let said: Vec<Attestation> = self.said(part, stays).map(|said| said.attestation).collect();
-            if said.is_empty() {
-                continue;
-            }
-            if options.family == Family::Docker {
-                let why = "cannot export attestations with \"oci-mediatypes=false\"";
-                return Err(BuildError::Refused(why.to_string()));
-            }
-            let names = self.image_names(options);
-            all.push(attest(&image.descriptor(), &image.platform, &names, &said, options.artifact));
-        }
-        Ok(all)
-    }
-
-    /// What is said of a result where it goes; where it comes from is told last.
-    fn said<'a>(&'a self, part: &'a Part, stays: Stays) -> impl Iterator<Item = Said> + 'a {
-        let provenance = self.provenance.iter().map(|(wanted, story)| Said {
-            attestation: of_tree(wanted, story, part.tree.as_ref(), self.now),
-            filename: wanted.filename.clone(),
-            inline_only: wanted.inline_only,
-        });
-        let all = part.said.iter().cloned().chain(provenance);
-        all.filter(move |said| stays == Stays::InImageStore || !said.inline_only)
-    }
-
-    pub(super) fn image_names(&self, options: &ImageOptions) -> Vec<ImageName> {
-        let mut names: BTreeSet<ImageName> = options.names.iter().cloned().collect();
-        for name in &self.names {
-            names.extend(name.parse::<ImageName>());
-        }
-        names.into_iter().collect()
-    }
-
-    /// The documents of the image for one platform.
-    fn image(&self, part: &Part, options: &ImageOptions, compressed: bool) -> Result<Assembled, BuildError> {
-        let layers = match &part.layers {
-            Layers::Here(trees) => self.packed(part, trees, options, compressed)?,
-            Layers::Elsewhere(named) => named.iter().map(|(diff_id, blob)| as_named(*diff_id, blob, options)).collect(),
-        };
-        let how = Assembly {
-            family: options.family,
-            base_history: part.base.history,
-            epoch: options.epoch.or(self.epoch),
-            now: self.now,
-            annotations: options.annotations.clone(),
-        };
-        Ok(assemble(part.config.clone(), &layers, &how)?)
-    }
-
-    /// What the documents say of layers that are here.
-    fn packed(
-        &self,
-        part: &Part,
-        trees: &[SnapshotInfo],
-        options: &ImageOptions,
-        compressed: bool,
-    ) -> Result<Vec<LayerInfo>, BuildError> {
-        let rewritten = epoch_of(options, self.epoch);
-        let pulled = if options.force_compression { Pulled::Converted } else { Pulled::AsItCame };
-        let mut layers = Vec::with_capacity(trees.len());
-        for (index, snapshot) in trees.iter().enumerate() {
-            // The base image's layers are what they are.
-            let epoch = rewritten.filter(|_| index >= part.base.layers);
-            let (diff_id, descriptor) = if compressed {
-                let layer = pack(
-                    &self.store,
-                    &self.lease,
-                    &snapshot.id,
-                    &PackOptions { compression: compression(options), epoch, pulled },
-                )?;
-                (
-                    layer.diff_id,
-                    Descriptor::new(options.family.layer(codec(layer.compression)), layer.digest, layer.size),
-                )
-            } else {
-                let diff_id = diff_id(&self.store, &self.lease, &snapshot.id, epoch)?;
-                (diff_id, Descriptor::new(options.family.layer(Codec::Plain), *diff_id.digest(), 0))
-            };
-            let created = Some(Time::since_1970(Duration::from_nanos(snapshot.created.unsigned_abs())));
-            layers.push(LayerInfo { diff_id, descriptor, created, created_by: None });
-        }
-        Ok(layers)
-    }
-
-    /// The files of one platform as they leave, with what is said of them.
-    pub(super) fn show(&self, part: &Part, options: &ImageOptions) -> Result<Shown, BuildError> {
-        let top = part.layers.top();
-        let named = self.said(part, Stays::Elsewhere).map(|said| {
-            let name = file_name(&options.attestation_prefix, &said.filename)?;
-            Ok((name, said.attestation))
-        });
-        let named = named.collect::<Result<Vec<_>, BuildError>>()?;
-        if named.is_empty() {
-            return Shown::of(Kept::AsItIs(self.store.view(top.as_ref(), &self.lease)?));
-        }
-        let shown = Shown::of(Kept::WithMore(self.store.prepare(top.as_ref(), &self.lease)?))?;
-        beside::put(shown.root(), &named)?;
-        Ok(shown)
-    }
-
-    /// Writes one output.
-    fn export(&self, output: &export::Output) -> Result<(), BuildError> {
-        let dest = output.dest.clone().unwrap_or(Dest::Stdout);
-        let epoch = output.options.epoch.or(self.epoch);
-        match &output.kind {
-            Kind::Oci { tar } => self.layout(output, layout::Flavour::Oci, *tar, &dest),
-            Kind::Docker { tar } => self.layout(output, layout::Flavour::Docker, *tar, &dest),
-            Kind::Tar => {
-                let [part] = self.parts.as_slice() else {
-                    return Err(BuildError::Unsupported("several platforms in one tar of files; use type=local"));
-                };
-                let tree = self.show(part, &output.options)?;
-                let fill =
-                    &mut |into: &mut dyn io::Write| write_tar(tree.root(), epoch, into).map_err(io::Error::other);
-                Ok(export::tar(&dest, fill)?)
-            }
-            Kind::Local => {
-                let Dest::Path(dir) = &dest else { return Err(BuildError::Unsupported("files on standard output")) };
-                let options = local::Options { owner: local::Owner::of_this_process(), epoch };
-                for part in &self.parts {
-                    let tree = self.show(part, &output.options)?;
-                    // One directory for each platform, as other builders have it.
-                    let own = self.index.then(|| dir.join(part.platform.to_string().replace('/', "_")));
-                    let own = own.as_ref().unwrap_or(dir);
-                    local::copy(tree.opened()?.as_fd(), own, &options)?;
-                }
-                Ok(())
-            }
-            Kind::Image { .. } | Kind::CacheOnly => Ok(()),
-        }
-    }
-
-    /// Writes an image layout.
-    fn layout(
-        &self,
-        output: &export::Output,
-        flavour: layout::Flavour,
-        tar: bool,
-        dest: &Dest,
-    ) -> Result<(), BuildError> {
-        let made = self.assemble(&output.options, true, Stays::Elsewhere)?;
-        let bundle = self.bundle(output, made)?;
-        match (tar, dest) {
-            (false, Dest::Path(dir)) => layout::write_directory(&bundle, flavour, &|digest| self.open(digest), dir)?,
-            _ => layout::write_archive(&bundle, flavour, &|digest| self.open(digest), dest)?,
-        }
-        Ok(())
-    }
-
-    /// Images with their documents, as they leave in a layout.
-    pub(super) fn bundle(&self, output: &export::Output, made: Made) -> Result<export::Bundle, BuildError> {
-        let created = made.images.iter().map(|image| image.created).max();
-        let created = created.ok_or_else(|| BuildError::Bug("an image without documents".to_string()))?;
-        let bundle = match (made.index, made.images.as_slice()) {
-            (None, [image]) => export::Bundle::single(image),
-            (Some(index), images) => export::Bundle::multi(index, images),
-            (None, _) => return Err(BuildError::Bug("several images without an index".to_string())),
-        };
-        let attested = made.attested.into_iter();
-        let bundle = attested.fold(bundle, |bundle, attested| {
-            let documents = attested.blobs.into_iter().map(|(descriptor, bytes)| (descriptor.digest, bytes));
-            bundle.with(documents.chain([(attested.descriptor.digest, attested.manifest)]))
-        });
-        Ok(bundle.named(self.image_names(&output.options), created))
-    }
-
-    /// Opens a layer's blob.
-    pub(super) fn open(&self, digest: &Digest) -> io::Result<Box<dyn io::Read>> {
-        Ok(Box::new(self.store.open_blob(&self.lease, digest).map_err(io::Error::other)?))
-    }
-}
-
-/// What the documents say of a layer that nobody has fetched.
-fn as_named(diff_id: DiffId, blob: &Descriptor, options: &ImageOptions) -> LayerInfo {
-    let codec = media_type::layer(&blob.media_type).map(|layer| layer.codec);
-    // A layer of an unknown kind stays one.
-    let media_type = codec.map_or_else(|| blob.media_type.clone(), |codec| options.family.layer(codec));
-    let descriptor = Descriptor::new(media_type, blob.digest, blob.size);
-    LayerInfo { diff_id, descriptor, created: None, created_by: None }
-}
-
-fn blob_ref(descriptor: &Descriptor) -> BlobRef {
-    BlobRef { digest: descriptor.digest, size: descriptor.size, media_type: descriptor.media_type.clone() }
-}
-
-fn compression(options: &ImageOptions) -> Compression {
-    let level = |default: u32| options.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(default);
-    match options.codec {
-        Codec::Plain => Compression::Uncompressed,
-        Codec::Gzip => Compression::Gzip { level: level(GZIP_LEVEL) },
-        Codec::Zstd => Compression::Zstd { level: level(3) },
-    }
-}
-
-fn codec(compression: Compression) -> Codec {
-    match compression {
-        Compression::Uncompressed => Codec::Plain,
-        Compression::Gzip { .. } => Codec::Gzip,
-        Compression::Zstd { .. } => Codec::Zstd,
-    }
 }

@@ -214,10 +214,14 @@ impl Job {
     /// # Errors
     /// What is wrong with the Dockerfile, or with what it is built on.
     pub async fn lower(self: &Arc<Self>, loaded: &Loaded) -> Result<Outcome, BuildError> {
-        let lowered = self.compile(loaded).await?;
-        for lint in &lowered.lints {
-            self.notes.lint(&loaded.source, lint);
-        }
+        let lowered = self.compile(loaded).await;
+        let findings = match &lowered {
+            Ok(lowered) => &lowered.lints[..],
+            Err(BuildError::Dockerfile { findings, .. }) => findings,
+            Err(_) => &[],
+        };
+        findings.iter().filter(|found| !found.is_error()).for_each(|lint| self.notes.lint(&loaded.source, lint));
+        let lowered = lowered?;
         lowered.unused.iter().for_each(|sentence| self.notes.caution(sentence.clone()));
         let mut trees = self.trees(Arc::new(lowered.graph)).into_iter();
         let index = loaded.recipe.options.multi_platform || lowered.targets.len() > 1;

@@ -211,10 +211,14 @@ async fn answer(
             Query::Time(query) => lowering.answer_time(&query, age::of(job, &query).await?),
             Query::Image(query) => {
                 let note = notes.begin(&query.title);
-                let found = config_of(bases, client, &query, loaded.mode).await;
-                let config =
-                    note.end_with(found).map_err(|e| wrong(loaded, vec![lowering.missing(&query, &chain(&e))]))?;
-                lowering.answer(&query, ImageAnswer { config, digest: None });
+                match note.end_with(config_of(bases, client, &query, loaded.mode).await) {
+                    Ok(config) => lowering.answer(&query, ImageAnswer { config, digest: None }),
+                    // One is enough: to ask for others may take long.
+                    Err(error) => {
+                        lowering.answer_missing(&query, &chain(&error));
+                        return Ok(());
+                    }
+                }
             }
         }
     }

@@ -68,8 +68,8 @@ fn followers(scene: &Scene) -> Vec<usize> {
     followers
 }
 
-/// Lowers what is reachable.
-pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnostic>> {
+/// Lowers what is reachable. What is doubtful goes to `lints`, beside errors too.
+pub(super) fn build<'a>(scene: &'a Scene<'a>, lints: &mut Vec<Diagnostic>) -> Result<Build<'a>, Vec<Diagnostic>> {
     let info = SourceInfo {
         filename: scene.source.name().to_string(),
         language: "Dockerfile".into(),
@@ -92,6 +92,7 @@ pub(super) fn build<'a>(scene: &'a Scene<'a>) -> Result<Build<'a>, Vec<Diagnosti
     for index in scene.reachable {
         build.stage(*index, &mut errors);
     }
+    lints.append(&mut build.lints);
     if errors.is_empty() {
         Ok(build)
     } else {
@@ -139,6 +140,8 @@ impl<'a> Build<'a> {
         }
         from::enter(self, stage, &mut state);
         let before = errors.len();
+        // What looks doubtful after an error may do so because of it.
+        let mut told = None;
         for command in &stage.commands {
             state.counter.is_trigger = command.trigger.is_some();
             if let Err(mut error) = self.command(index, &mut state, command) {
@@ -147,8 +150,10 @@ impl<'a> Build<'a> {
                     error.labels = vec![(from, remark)];
                 }
                 errors.push(error);
+                told.get_or_insert(self.lints.len());
             }
         }
+        self.lints.truncate(told.unwrap_or(usize::MAX));
         lint::stage(&stage.commands, &state.config, &mut self.lints);
         if errors.len() == before {
             self.outputs[index] = state.output;
@@ -205,8 +210,8 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// The image that the target stage becomes, whose vertices are now in `graph`, and what is doubtful.
-    pub fn finish(mut self, graph: &mut GraphBuilder) -> Result<(Target, Vec<Diagnostic>), Vec<Diagnostic>> {
+    /// The image that the target stage becomes, whose vertices are now in `graph`.
+    pub fn finish(mut self, graph: &mut GraphBuilder) -> Result<Target, Vec<Diagnostic>> {
         let scene = self.scene;
         let Some(mut state) = self.states.remove(&scene.stages.target) else {
             let span = scene.stages.all[scene.stages.target].span;
@@ -222,15 +227,14 @@ impl<'a> Build<'a> {
         }
         state.config.fix_created(scene.epoch);
         let named = self.paper.finish(&self.used, graph);
-        let target = Target {
+        Ok(Target {
             platform: state.config.platform(),
             output: state.output.map(&named),
             scans: self.scans.into_iter().map(|(name, output)| (name, named(output))).collect(),
             config: state.config,
             base_layers: state.base_layers,
             base_history: state.base_history,
-        };
-        Ok((target, self.lints))
+        })
     }
 
     /// Adds a vertex, and answers its first output.

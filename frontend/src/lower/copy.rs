@@ -4,6 +4,7 @@ use solver::graph::op::{ActionInput, ChownOpt, FileAction, FileActionKind, FileC
 use solver::graph::{OutputIndex, OutputRef, ProgressGroup};
 
 use super::build::{About, At, Build, Inputs};
+use super::inline;
 use super::remote::Remote;
 use super::stage::StageState;
 use super::workdir::joined;
@@ -98,12 +99,12 @@ pub(super) fn copy(
     }
     for index in &copy.documents {
         let document = &at.statement.heredocs[*index];
+        let path = inline::path(document)?;
         let mut data = document.document();
         if document.expand {
             data = build.expand_as(Mode::document(), state, &data, document.word, at)?.text;
         }
-        let path = joined("/", &document.name);
-        let file = inline(build, &path, 0o644, data.into_bytes());
+        let file = inline::tree(build, path.clone(), 0o644, data.into_bytes());
         actions.copy(Some(file), FileCopy { src: path, ..common.clone() });
     }
 
@@ -173,15 +174,6 @@ impl Actions {
         }
         build.add(Op::File(FileOp { actions: self.actions }), self.inputs.0, None, about)
     }
-}
-
-/// A tree with one file.
-pub(super) fn inline(build: &mut Build, path: &str, mode: i32, data: Vec<u8>) -> OutputRef {
-    let kind = FileActionKind::MkFile { path: joined("/", path), mode, data, owner: None, timestamp: None };
-    let (input, secondary) = (ActionInput::Scratch, ActionInput::Scratch);
-    let action = FileAction { input, secondary, output: Some(OutputIndex(0)), kind };
-    let op = Op::File(FileOp { actions: vec![action] });
-    build.add(op, Vec::new(), None, About::internal("preparing inline document"))
 }
 
 fn history(copy: &Copy, is_add: bool, chown: &str, chmod: &str, sources: &[String], dest: &str, at: &At) -> String {

@@ -3,7 +3,7 @@
 //! Lowering tells them itself, where it comes that far.
 
 use super::fields::Fields;
-use super::{copy, expose, meta};
+use super::{copy, expose, inline, meta};
 use crate::ast::{Ast, Copy, Kind, Mount};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{expand, Mode};
@@ -16,7 +16,11 @@ pub(super) fn errors(ast: &Ast) -> Vec<Diagnostic> {
     for instruction in &ast.instructions {
         match &instruction.kind {
             Some(Kind::Run(run)) => errors.extend(run.mounts.iter().filter_map(|each| mount(each, mode))),
-            Some(Kind::Copy(copy) | Kind::Add(copy)) => errors.extend(chmod(copy, mode)),
+            Some(Kind::Copy(copy) | Kind::Add(copy)) => {
+                errors.extend(chmod(copy, mode));
+                let documents = copy.documents.iter().filter_map(|index| instruction.statement.heredocs.get(*index));
+                errors.extend(documents.filter_map(|document| inline::path(document).err()));
+            }
             Some(Kind::Expose(words)) => {
                 errors.extend(words.iter().filter_map(|word| expose::ports(&known(word, mode)?, word.span).err()));
             }

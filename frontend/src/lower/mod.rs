@@ -14,6 +14,7 @@ mod epoch;
 mod expose;
 mod fields;
 mod from;
+mod inline;
 mod literal;
 mod meta;
 mod mount;
@@ -55,6 +56,8 @@ pub struct Lowering {
 #[derive(Debug, Default)]
 struct Answers {
     images: HashMap<(String, Platform), ImageAnswer>,
+    /// Why others cannot be had.
+    missing: Vec<Diagnostic>,
     /// What ignore files of the client's directories say.
     ignores: HashMap<String, Vec<String>>,
     /// How old commits and files of the web are, if they have a date.
@@ -195,10 +198,10 @@ impl Lowering {
         self.options.all_stages = true;
     }
 
-    /// Why an image that a query of [`Step::Need`] asks for cannot be had.
+    /// Says that the image that a query of [`Step::Need`] asks for cannot be had: the next step ends with that.
     ///
     /// A stage that was meant, or an image that everybody knows, is suggested.
-    pub fn missing(&self, query: &ImageQuery, why: &str) -> Diagnostic {
+    pub fn answer_missing(&mut self, query: &ImageQuery, why: &str) {
         const COMMON: [&str; 8] = ["alpine", "busybox", "centos", "debian", "fedora", "golang", "python", "ubuntu"];
         let written = crate::context::context_name(&query.reference).unwrap_or_else(|_| query.reference.clone());
         let message = format!("{written}: failed to resolve source metadata for {}: {why}", query.reference);
@@ -206,7 +209,8 @@ impl Lowering {
             Some(Kind::From(from)) => from.name.as_ref().map(|name| name.text.as_str()),
             _ => None,
         });
-        Diagnostic::error("no-image", query.span, message).suggesting(&written, stages.chain(COMMON))
+        let error = Diagnostic::error("no-image", query.span, message).suggesting(&written, stages.chain(COMMON));
+        self.answers.missing.push(error);
     }
 
     /// Gives the patterns that a query of [`Step::Need`] asks for.
@@ -232,7 +236,11 @@ impl Lowering {
         self.check_frontend().map_err(|error| vec![error])?;
         let checks = self.checks().map_err(|error| vec![error])?;
         let (mut lints, mut found) = (Vec::new(), Vec::new());
-        let lowered = if self.ast.errors.is_empty() { self.lower(&mut found) } else { Err(self.ast.errors.clone()) };
+        let lowered = match self.ast.errors.is_empty().then(|| self.lower(&mut found)) {
+            None => Err(self.ast.errors.clone()),
+            Some(Ok(Step::Need(_))) if !self.answers.missing.is_empty() => Err(self.answers.missing.clone()),
+            Some(lowered) => lowered,
+        };
         if !matches!(lowered, Ok(Step::Need(_))) {
             lint::written(&self.ast.instructions, &mut lints);
             lints.append(&mut found);
@@ -347,9 +355,7 @@ impl Lowering {
             escape: self.ast.directives.escape,
             epoch,
         };
-        let (target, mut found) = build::build(&scene)?.finish(graph)?;
-        lints.append(&mut found);
-        Ok(Ok((target, epoch)))
+        Ok(Ok((build::build(&scene, lints)?.finish(graph)?, epoch)))
     }
 
     /// Whether the file is written for this frontend: what another one makes of it cannot be known.

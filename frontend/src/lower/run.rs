@@ -6,12 +6,13 @@ use solver::graph::op::{
 use solver::graph::{LinuxResources, OutputIndex};
 
 use super::build::{About, At, Build, Inputs};
-use super::copy::inline;
+use super::inline;
 use super::mount::{self, Mounts};
 use super::stage::StageState;
 use crate::ast::{Command, Device, Heredoc, Run, RunNetwork};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{Env, Mode};
+use crate::ignore::clean;
 
 /// Where a script written in a RUN is found.
 const PIPES: &str = "/dev/pipes/";
@@ -40,9 +41,9 @@ pub(super) fn run(build: &mut Build, state: &mut StageState, run: &Run, at: &At)
                     let document = only.document();
                     shown.push_str(&format!(" ({})", first_line(&only.content)));
                     if document.starts_with("#!") {
-                        let file = inline(build, &only.name, 0o755, document.into_bytes());
+                        let file = inline::tree(build, inline::path(only)?, 0o755, document.into_bytes());
                         mounts.trees.push(mount::read_only(inputs.index(Some(file)), "/", PIPES));
-                        script = format!("{PIPES}{}", only.name);
+                        script = clean(&format!("{PIPES}{}", only.name));
                     } else {
                         script = document;
                     }
