@@ -74,7 +74,9 @@ fn an_archive_on_standard_input_is_the_context() {
     let rbuild = Rbuild::new();
     let mut tar = tar::Builder::new(Vec::new());
     for (path, content) in [
-        ("Dockerfile", "FROM busybox\nCOPY a d /x/\nRUN test \"$(cat /x/a)\" = 1 && test -e /x/b\n"),
+        ("Dockerfile", "FROM busybox\nCOPY . /x/\nRUN test \"$(cat /x/a)\" = 1 && test -e /x/d/b\n"),
+        // It comes whole, as what is in the web does.
+        (".dockerignore", "a\n"),
         ("sub/Other", "FROM busybox\nCOPY a /y\n"),
         ("a", "1"),
         ("d/b", "2"),
@@ -135,13 +137,15 @@ fn ignore_files_and_dockerfiles_have_several_names() {
     assert_eq!(shown(&rbuild, &context, &[]), "ac");
     fs::write(context.join(".dockerignore"), "").unwrap();
     assert_eq!(shown(&rbuild, &context, &[]), "abc");
-    // So is the Dockerfile's own, also where it is outside; an empty one is none.
+    // So is the Dockerfile's own, also where it is outside; an empty one counts too.
     let outside = rbuild.context("outside", &[("Own", dockerfile), ("Own.dockerignore", "c\n")]);
     let own = outside.join("Own").display().to_string();
     assert_eq!(shown(&rbuild, &context, &["-f", &own]), "ab");
     fs::write(outside.join("Own.dockerignore"), "").unwrap();
     fs::remove_file(context.join(".dockerignore")).unwrap();
-    assert_eq!(shown(&rbuild, &context, &["-f", &own]), "bc");
+    assert_eq!(shown(&rbuild, &context, &["-f", &own]), "abc");
+    // An empty name is none.
+    assert_eq!(shown(&rbuild, &context, &["-f", ""]), "bc");
     // `Dockerfile` may be written small, and comes before the others.
     fs::write(context.join("dockerfile"), "FROM busybox\nCOPY b /c/\n").unwrap();
     assert_eq!(shown(&rbuild, &context, &[]), "b");

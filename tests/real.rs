@@ -28,6 +28,9 @@ const fn real(name: &'static str, images: &'static str, shows: &'static [&'stati
     Real { name, images, args: "", shows }
 }
 
+/// Where an image brings users of its own that a Dockerfile makes itself, it begins with one that has none.
+const BARE_DEBIAN: &str = "--build-context debian:bookworm-slim=docker-image://bare";
+
 const CASES: &[Real] = &[
     real("alpine-rootfs", "", &["/inner 640 0 0"]),
     Real {
@@ -92,6 +95,10 @@ const CASES: &[Real] = &[
         "eclipse-temurin:21 debian:bookworm-slim",
         &["/opt/java/openjdk/bin/java 755 0 0", "/opt/app/japp.jar 644 0 0"],
     ),
+    Real {
+        args: "--build-arg kafka_url=https://archive.example/kafka.tgz",
+        ..real("kafka", "eclipse-temurin:21-jre-alpine", &["/opt/kafka 755 1007 1007"])
+    },
     real("java-maven", "maven:3.9-eclipse-temurin-21 eclipse-temurin:21-jre", &["/app.jar 644 0 0"]),
     real(
         "java-spring-layers",
@@ -129,6 +136,10 @@ const CASES: &[Real] = &[
         "nginx:alpine",
         &["/usr/share/nginx/html/index.html 644 101 101", "/etc/nginx/nginx.conf 644 0 0"],
     ),
+    Real {
+        args: BARE_DEBIAN,
+        ..real("nginx-official", "", &["/docker-entrypoint.sh 644 0 0", "/var/log/nginx/access.log 777 0 0"])
+    },
     real(
         "node-next",
         "node:20-alpine",
@@ -148,6 +159,10 @@ const CASES: &[Real] = &[
             "/usr/src/app/node_modules/left/index.js 644 0 0",
         ],
     ),
+    Real {
+        args: "--build-context alpine:3.20=docker-image://bare",
+        ..real("node-official", "", &["/usr/local/bin/node 755 0 0", "/usr/local/bin/nodejs 777 0 0"])
+    },
     real("php-apache", "php:8.3-apache", &["/usr/local/etc/php/php.ini 644 0 0", "/var/www/html/main.rs 644 33 33"]),
     real(
         "php-fpm",
@@ -159,6 +174,18 @@ const CASES: &[Real] = &[
         "postgres:17",
         &["/usr/lib/ext.so 644 0 0", "/docker-entrypoint-initdb.d/10-ext.sql 644 0 0"],
     ),
+    Real {
+        args: BARE_DEBIAN,
+        ..real(
+            "postgres-official",
+            "",
+            &[
+                "/usr/local/bin/gosu 755 0 0",
+                "/var/lib/postgresql/data 1777 999 999",
+                "/usr/local/bin/docker-enforce-initdb.sh 777 0 0",
+            ],
+        )
+    },
     real(
         "prometheus",
         "quay.io/prometheus/busybox-linux-amd64:latest",
@@ -169,6 +196,10 @@ const CASES: &[Real] = &[
         "python:3.12-slim",
         &["/app/requirements.txt 644 0 0", "/usr/local/lib/python3/site-packages/left.py 644 0 0"],
     ),
+    Real {
+        args: BARE_DEBIAN,
+        ..real("python-official", "", &["/usr/local/bin/python3 755 0 0", "/usr/local/bin/python-config 777 0 0"])
+    },
     real("python-poetry", "python:3.11-slim", &["/app/.venv/bin/python 755 0 0", "/app/main.py 644 0 0"]),
     real(
         "python-uv",
@@ -190,8 +221,18 @@ const CASES: &[Real] = &[
         "tonistiigi/xx:1.6.1 golang:1.23.4-alpine3.21 alpine:3.21",
         &["/bin/registry 755 0 0", "/bin/busybox 755 0 0"],
     ),
+    real(
+        "ruby-official",
+        "buildpack-deps:bookworm",
+        &["/usr/src/ruby/file.c 644 0 0", "/usr/local/bin/ruby 755 0 0", "/usr/local/bundle 1777 0 0"],
+    ),
     real("rust-chef", "lukemathwalker/cargo-chef:latest-rust-1 debian:bookworm-slim", &["/usr/local/bin/app 755 0 0"]),
     real("rust-musl", "rust:alpine", &["/server 755 0 0"]),
+    real(
+        "rust-official",
+        "buildpack-deps:bookworm",
+        &["/usr/local/cargo/bin/rustc 777 0 0", "/usr/local/rustup 777 0 0"],
+    ),
     real("rust-release", "rust:1.83 debian:bookworm-slim", &["/usr/local/bin/app 755 0 0"]),
     real("swift", "swift:6.0-noble ubuntu:noble", &["/app/App 755 100 100", "/app/Public/index.html 444 100 100"]),
     real("terraform", "golang:alpine", &["/go/src/github.com/hashicorp/terraform/built 644 0 0", "/go 755 0 0"]),
@@ -207,6 +248,12 @@ const CASES: &[Real] = &[
         "node:22 nginx:1.27-alpine",
         &["/usr/share/nginx/html/index.html 644 0 0", "/etc/nginx/conf.d/default.conf 644 0 0"],
     ),
+    real(
+        "wordpress",
+        "php:8.2-apache",
+        &["/usr/src/wordpress/.htaccess 644 33 33", "/usr/src/wordpress/wp-config-docker.php 644 33 33"],
+    ),
+    real("zig", "alpine:edge", &["/app 755 0 0"]),
 ];
 
 /// What all of them find in their context.
@@ -218,7 +265,7 @@ const FILES: &str = "package.json package-lock.json project.json bun.lockb requi
     .build/linux-amd64/prometheus .build/linux-amd64/promtool config/config.exs config/prod.exs lib/app.ex mix.lock main.tex figures/a \
     environment.yml httpd-foreground config/elasticsearch.yml config/log4j2.properties \
     bin/docker-entrypoint.sh 10-defaults.conf 20-management_agent.disable_metrics_collector.conf server.js index.ts deps.ts main.ts public/logo conf/a.ini dist/linux/amd64/vault dist/linux/arm64/vault db/x log/x \
-    storage/x tmp/x bin/docker-entrypoint";
+    storage/x tmp/x bin/docker-entrypoint docker-ensure-initdb.sh 10-listen-on-ipv6-by-default.sh wp-config-docker.php";
 
 fn context(rbuild: &Rbuild) -> std::path::PathBuf {
     let files: Vec<(&str, &str)> = FILES.split_whitespace().map(|path| (path, "")).collect();
@@ -242,6 +289,13 @@ fn well_known_dockerfiles_build_whole() {
     let rbuild = Rbuild::new();
     let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     rbuild.ok(["build".as_ref(), "-t".as_ref(), "stand-in".as_ref(), testdata.join("real").as_os_str()]);
+    rbuild.ok([
+        "build".as_ref(),
+        "-t".as_ref(),
+        "bare".as_ref(),
+        "--target=bare".as_ref(),
+        testdata.join("real").as_os_str(),
+    ]);
     let mut images: Vec<&str> = CASES.iter().flat_map(|case| case.images.split_whitespace()).collect();
     images.sort_unstable();
     images.dedup();

@@ -321,6 +321,27 @@ fn submodules_come_along_unless_they_are_on_this_machine() {
     assert_eq!((tree.read("/app/vendor/lib/l"), tree.read("/app/relative/l")), ("inner".into(), "inner".into()));
     assert!(!tree.has("/app/vendor/lib/.git") && !tree.has("/bare/vendor/lib/l"));
 
+    // A server of plain files gives all of a history or nothing.
+    let (web, bare) = (Web::new(), rbuild.path("bare"));
+    git.git("lib", &["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
+    git.git("../bare", &["update-server-info"]);
+    let mut directories = vec![bare.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                directories.push(entry);
+            } else {
+                let path = format!("/lib.git/{}", entry.strip_prefix(&bare).unwrap().display());
+                web.put(&path, Page::File { body: fs::read(&entry).unwrap(), etag: "", modified: None });
+            }
+        }
+    }
+    git.commit("plain", &[("a", "1")]);
+    git.git("plain", &["submodule", "-q", "add", &format!("{}/lib.git", web.url), "lib"]);
+    git.commit("plain", &[]);
+    let tree = rbuild.tree(&adding(&rbuild, "p", &format!("ADD {} /app", git.url_of("plain"))), &[]);
+    assert_eq!(tree.read("/app/lib/l"), "inner");
+
     fs::write(rbuild.path("secret"), "x").unwrap();
     git.commit("local", &[("secret", "of this machine")]);
     git.commit("evil", &[("a", "1")]);

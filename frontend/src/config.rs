@@ -194,7 +194,10 @@ impl ImageConfig {
         let mut config = ImageConfig { architecture: String::new(), ..ImageConfig::default() };
         config.set_platform(platform);
         config.config.working_dir = "/".into();
-        config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+        // Windows knows where its programs are.
+        if platform.os != "windows" {
+            config.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+        }
         config
     }
 

@@ -45,4 +45,4 @@ pub use parser::parse;
 pub use platform::{parse_platform, PlatformError};
 pub use reference::{normalise_reference, ReferenceError};
 pub use source::{Source, Span, Spanned};
-pub use subrequest::{subrequest, Request, SubResult, SubStep};
+pub use subrequest::{check_without, subrequest, Request, SubResult, SubStep};

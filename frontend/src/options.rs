@@ -137,8 +137,9 @@ impl Options {
         self.platforms.iter().map(only).collect()
     }
 
-    /// The variables that every build has without declaring them; build arguments are stronger.
-    pub(crate) fn automatic(&self) -> Vec<(String, String)> {
+    /// The variables that every build has without declaring them; build arguments are stronger. Of a file whose last
+    /// stage has a name, that is the stage to build if no other is wanted.
+    pub(crate) fn automatic(&self, last_stage: Option<&str>) -> Vec<(String, String)> {
         let mut variables = Vec::new();
         for (side, platform) in [("BUILD", &self.build_platform), ("TARGET", self.platform())] {
             variables.push((format!("{side}PLATFORM"), platform.to_string()));
@@ -147,7 +148,8 @@ impl Options {
             variables.push((format!("{side}ARCH"), platform.architecture.clone()));
             variables.push((format!("{side}VARIANT"), platform.variant.clone()));
         }
-        variables.push(("TARGETSTAGE".into(), self.target.clone().unwrap_or_else(|| "default".into())));
+        let stage = self.target.as_deref().filter(|stage| !stage.is_empty()).or(last_stage).unwrap_or("default");
+        variables.push(("TARGETSTAGE".into(), stage.into()));
         for (name, value) in &mut variables {
             if let Some(given) = self.build_args.get(name) {
                 value.clone_from(given);

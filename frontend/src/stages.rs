@@ -96,12 +96,18 @@ impl Stages {
     /// Finds the stages of `ast`.
     pub fn resolve(ast: &Ast, options: &Options, lints: &mut Vec<Diagnostic>) -> Result<Stages, Vec<Diagnostic>> {
         let mut errors = Vec::new();
+        let last = ast.instructions.iter().rev().find_map(|instruction| match &instruction.kind {
+            Some(Kind::From(from)) => Some(from),
+            _ => None,
+        });
+        let last = last.and_then(|from| from.name.as_ref()).map(|name| name.text.to_lowercase());
+        let automatic = options.automatic(last.as_deref());
         let mut stages = Stages {
             all: Vec::new(),
             by_name: HashMap::new(),
             target: 0,
-            globals: options.automatic().into_iter().collect(),
-            defaults: options.automatic().into_iter().collect(),
+            globals: automatic.iter().cloned().collect(),
+            defaults: automatic.into_iter().collect(),
             declared_empty: HashSet::new(),
             contexts: Contexts::new(&options.contexts),
             platform: options.platform().clone(),

@@ -5,6 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -217,7 +218,7 @@ pub struct Build {
     #[arg(short, long = "tag", value_name = "NAME")]
     pub tags: Vec<String>,
     /// The Dockerfile [default: PATH/Dockerfile]; - is standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub file: Option<PathBuf>,
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]

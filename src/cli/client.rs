@@ -25,8 +25,10 @@ pub(super) struct LocalClient {
     pub agents: Agents,
     /// OCI layouts by the names that named contexts have for them.
     pub layouts: BTreeMap<String, Layout>,
-    /// What a directory was unpacked to, for as long as the build needs it.
-    pub _unpacked: Option<tempfile::TempDir>,
+    /// What came on standard input, by the path of the address that means it.
+    pub uploads: BTreeMap<String, PathBuf>,
+    /// Where that is, for as long as the build needs it.
+    pub _spool: Option<tempfile::TempDir>,
 }
 
 impl Client for LocalClient {
@@ -65,6 +67,15 @@ impl Client for LocalClient {
 
     fn credentials(&self) -> Credentials {
         Credentials::from_environment()
+    }
+
+    fn upload<'a>(&'a self, path: &'a str) -> Answer<'a, Box<dyn Bytes>> {
+        Box::pin(async move {
+            let file = self.uploads.get(path).ok_or(ClientError::NotOffered("an upload"))?;
+            let file = tokio::fs::File::open(file).await;
+            let file = file.map_err(|source| ClientError::failed("read standard input again", source))?;
+            Ok(Box::new(file) as Box<dyn Bytes>)
+        })
     }
 
     fn blob_size<'a>(&'a self, blob: &'a ClientBlob) -> Answer<'a, Option<u64>> {

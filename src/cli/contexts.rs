@@ -1,24 +1,21 @@
 //! Where a build's files are, as it is typed: the build context, the Dockerfile, and contexts that have names.
 //!
-//! What comes on standard input is a Dockerfile or an archive; its first bytes say which. An archive is unpacked as ADD
-//! unpacks archives, so a hostile one can do no more there than in a build.
+//! What comes on standard input is a Dockerfile or an archive; its first bytes say which.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use frontend::{context_name, GitRef, MainContext};
-use snapshotter::pattern::Patterns;
-use snapshotter::tree::{copy, extract, Change, CopyRequest, Destination, InTheWay, SelectPath, Tree};
+use snapshotter::tree::begins_as_archive;
 use tempfile::TempDir;
 
 use super::failure::{chain, Failure};
 use super::request::reason;
 use crate::engine::attrs::DOCKERFILE_DIR;
-use crate::engine::Dockerfile;
+use crate::engine::{Dockerfile, UPLOADS};
 use crate::source::oci_layout::Layout;
 
 /// A Dockerfile on standard input may have this many bytes.
@@ -38,13 +35,17 @@ pub(super) struct Contexts {
     pub named: BTreeMap<String, String>,
     /// OCI layouts by the names they have for the build.
     pub layouts: BTreeMap<String, Layout>,
-    /// What standard input was unpacked to; it is there as long as this is.
-    pub unpacked: Option<TempDir>,
+    /// What came on standard input, by the path of the address that means it.
+    pub uploads: BTreeMap<String, PathBuf>,
+    /// Where that is, as long as this is there.
+    pub spool: Option<TempDir>,
 }
 
 impl Contexts {
     /// Reads what was typed: the context, `-f`, and each `--build-context`.
     pub fn from_args(context: &Path, file: Option<&Path>, named: &[String]) -> Result<Contexts, Failure> {
+        // An empty name is none, as scripts give it whose variable is not set.
+        let file = file.filter(|file| !file.as_os_str().is_empty());
         let mut contexts = match (context.to_str(), file) {
             (Some("-"), Some(file)) if file == Path::new("-") => {
                 let message = "invalid argument: can't use stdin for both build context and dockerfile";
@@ -131,7 +132,8 @@ fn remote(address: &str, file: Option<&Path>) -> Result<Contexts, Failure> {
         directories: BTreeMap::new(),
         named: BTreeMap::new(),
         layouts: BTreeMap::new(),
-        unpacked: None,
+        uploads: BTreeMap::new(),
+        spool: None,
     })
 }
 
@@ -155,71 +157,57 @@ fn local(context: &Path, file: Option<&Path>) -> Result<Contexts, Failure> {
         None => (Dockerfile::File(present(context, &NAMES).to_string()), context.to_path_buf()),
     };
     let directories = [("context".to_string(), context.to_path_buf()), (DOCKERFILE_DIR.to_string(), directory)].into();
-    let (main, named) = (MainContext::Local, BTreeMap::new());
-    Ok(Contexts { main, dockerfile, directories, named, layouts: BTreeMap::new(), unpacked: None })
+    let (named, layouts, uploads) = Default::default();
+    Ok(Contexts { main: MainContext::Local, dockerfile, directories, named, layouts, uploads, spool: None })
 }
 
-/// The first of these names that is in a directory, or else the first of all.
+/// The first of these names that is a file of a directory, or else is there, or else the first of all.
 fn present<'n>(directory: &Path, names: &[&'n str]) -> &'n str {
+    let is_file = |name: &&&str| directory.join(name).metadata().is_ok_and(|found| found.is_file());
     let is_there = |name: &&&str| directory.join(name).symlink_metadata().is_ok();
-    names.iter().find(is_there).or(names.first()).copied().unwrap_or_default()
+    let found = names.iter().find(is_file).or_else(|| names.iter().find(is_there));
+    found.or(names.first()).copied().unwrap_or_default()
 }
 
 /// An archive with the context, or a Dockerfile that needs none.
+///
+/// An archive is the context as one in the web is: it comes whole, whatever its ignore file says.
 fn from_stdin(file: Option<&Path>) -> Result<Contexts, Failure> {
-    let failed = |doing: &str, why: String| Failure::user(format!("{doing} standard input: {why}"));
-    let scratch = TempDir::with_prefix("rbuild-context-").map_err(|e| failed("unpack", reason(&e)))?;
-    let spool = scratch.path().join("spool");
-    std::fs::create_dir(&spool).map_err(|e| failed("unpack", reason(&e)))?;
-    let mut kept = File::create(spool.join("context")).map_err(|e| failed("keep", reason(&e)))?;
-    let size = io::copy(&mut io::stdin().lock().take(ARCHIVE_LIMIT + 1), &mut kept);
-    let size = size.map_err(|e| failed("read", reason(&e)))?;
+    let failed = |doing: &str, why: std::io::Error| Failure::user(format!("{doing} standard input: {}", reason(&why)));
+    let spool = TempDir::with_prefix("rbuild-context-").map_err(|e| failed("keep", e))?;
+    let given = spool.path().join("stdin");
+    let mut kept =
+        File::options().read(true).write(true).create_new(true).open(&given).map_err(|e| failed("keep", e))?;
+    let size = io::copy(&mut io::stdin().lock().take(ARCHIVE_LIMIT + 1), &mut kept).map_err(|e| failed("read", e))?;
     if size > ARCHIVE_LIMIT {
-        return Err(failed("read", format!("more than {ARCHIVE_LIMIT} bytes")));
+        return Err(Failure::user(format!("standard input has more than {ARCHIVE_LIMIT} bytes")));
     }
-    let tree = unpack(&spool, scratch.path()).map_err(|why| failed("unpack", why))?;
-    let (dockerfile, context) = if tree.is_dir() {
-        let name = match file {
-            Some(file) => name_of(file)?,
-            None => present(&tree, &NAMES).to_string(),
-        };
-        (Dockerfile::File(name), tree)
+    let mut head = Vec::new();
+    kept.rewind().and_then(|()| (&kept).take(512).read_to_end(&mut head)).map_err(|e| failed("read", e))?;
+    let (main, dockerfile, directories, uploads) = if begins_as_archive(&head) {
+        let name = file.map_or(Ok(NAMES[0].to_string()), name_of)?;
+        // What is the same has the same address, and nothing else has it.
+        let mut hash = blake3::Hasher::new();
+        kept.rewind().and_then(|()| io::copy(&mut &kept, &mut hash)).map_err(|e| failed("read", e))?;
+        let path = format!("/{}", &hash.finalize().to_hex()[..32]);
+        let main = MainContext::Archive(format!("http://{UPLOADS}{path}"));
+        (main, Dockerfile::InContext(name), BTreeMap::new(), [(path, given)].into())
     } else {
         if file.is_some() {
             let message = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
             return Err(Failure::misuse(message.to_string()));
         }
         if size > TEXT_LIMIT {
-            return Err(failed("read", format!("a Dockerfile of more than {TEXT_LIMIT} bytes")));
+            return Err(Failure::user(format!("the Dockerfile on standard input is larger than {TEXT_LIMIT} bytes")));
         }
-        let text = std::fs::read(&tree).map_err(|e| failed("read", reason(&e)))?;
-        let empty = scratch.path().join("empty");
-        std::fs::create_dir(&empty).map_err(|e| failed("unpack", reason(&e)))?;
-        (Dockerfile::Text(text), empty)
+        let empty = spool.path().join("empty");
+        std::fs::create_dir(&empty).map_err(|e| failed("keep", e))?;
+        let text = std::fs::read(&given).map_err(|e| failed("read", e))?;
+        let directories = [("context".to_string(), empty.clone()), (DOCKERFILE_DIR.to_string(), empty)].into();
+        (MainContext::Local, Dockerfile::Text(text), directories, BTreeMap::new())
     };
-    // All of it is needed once only.
-    let _ = std::fs::remove_dir_all(&spool);
-    let directories = [("context".to_string(), context.clone()), (DOCKERFILE_DIR.to_string(), context)].into();
-    let (main, named) = (MainContext::Local, BTreeMap::new());
-    Ok(Contexts { main, dockerfile, directories, named, layouts: BTreeMap::new(), unpacked: Some(scratch) })
-}
-
-/// Unpacks the file `context` of `spool` to a directory `tree` in `into`, or copies it there if it is no archive.
-fn unpack(spool: &Path, into: &Path) -> Result<PathBuf, String> {
-    let open = |path: &Path| File::open(path).map_err(|error| reason(&error));
-    let (from, dest) = (open(spool)?, open(into)?);
-    let nothing = Patterns::default();
-    let request = CopyRequest {
-        what: &SelectPath::new("/context"),
-        required: &[],
-        may_be_empty: false,
-        to: Destination { path: "/tree", contents: true, make_parents: true },
-        change: &Change::default(),
-        in_the_way: InTheWay::Replace,
-        unpack: Some(&extract),
-    };
-    copy(Tree::context(from.as_fd(), &nothing), dest.as_fd(), &request, None).map_err(|error| chain(&error))?;
-    Ok(into.join("tree"))
+    let (named, layouts) = Default::default();
+    Ok(Contexts { main, dockerfile, directories, named, layouts, uploads, spool: Some(spool) })
 }
 
 /// The name of a file inside a context that is somewhere else.
@@ -292,12 +280,5 @@ mod tests {
             let message = contexts(&[typed]).err().map(|failure| failure.message).unwrap_or_default();
             assert!(message.contains(why), "{typed}: {message}");
         }
-    }
-
-    #[test]
-    fn an_archive_is_unpacked_and_a_text_is_kept() {
-        let (spool, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        std::fs::write(spool.path().join("context"), "FROM scratch\n").unwrap();
-        assert!(unpack(spool.path(), into.path()).unwrap().is_file());
     }
 }

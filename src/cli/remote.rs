@@ -111,8 +111,8 @@ fn build(args: &args::Build, asked: &Asked) -> Result<u8, Failure> {
             asked.address
         ));
     }
-    // A context from standard input was unpacked, and is there until the build is done.
-    let (offer, _unpacked) = offer(client);
+    // What came on standard input is there until the build is done.
+    let (offer, _spool) = offer(client);
     let to_stdout = request.exports.outputs.iter().any(Output::is_to_stdout);
     let order = Order { request, offer, wants_id };
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -162,8 +162,8 @@ async fn follow(asked: &Asked, order: Order, audience: Audience<'_>) -> (Result<
 
 fn offer(client: LocalClient) -> (Offer, Option<tempfile::TempDir>) {
     let credentials = client.credentials();
-    let LocalClient { directories, secrets, agents, layouts, _unpacked } = client;
-    (Offer { directories, secrets, agents, layouts, credentials }, _unpacked)
+    let LocalClient { directories, secrets, agents, layouts, uploads, _spool } = client;
+    (Offer { directories, secrets, agents, layouts, uploads, credentials }, _spool)
 }
 
 /// Why a build failed, as a build here says it.

@@ -89,8 +89,8 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         },
     };
     let (secrets, agents) = (client::secrets(&args.secrets)?, client::agents(&args.agents)?);
-    let Contexts { directories, layouts, unpacked, .. } = contexts;
-    Ok((request, LocalClient { directories, layouts, secrets, agents, _unpacked: unpacked }))
+    let Contexts { directories, layouts, uploads, spool, .. } = contexts;
+    Ok((request, LocalClient { directories, layouts, uploads, secrets, agents, _spool: spool }))
 }
 
 /// The entitlements of one `--allow`: several with commas between, or a device, which may say more after a comma.

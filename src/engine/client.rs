@@ -26,6 +26,9 @@ use crate::registry::Credentials;
 pub use delivery::{pipe, DeliveredTree, Delivery, FileContent, FileWriter};
 pub use directory::{Differ, Directory, LocalDirectory};
 
+/// The host of addresses that mean what a client was given on its standard input.
+pub const UPLOADS: &str = "buildkit-session";
+
 /// A future of a trait object's method.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ClientError>> + Send + 'a>>;
 

@@ -50,6 +50,19 @@ pub enum Error {
         /// What was asked for.
         wanted: String,
     },
+    /// The image that is here is for another platform, and the registry has none either.
+    #[error("{name} is for {found}, not for {wanted}, and no other could be fetched")]
+    Elsewhere {
+        /// As it was asked for.
+        name: String,
+        /// What the one that is here is for.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// Its config cannot be understood.
     #[error("config of {name}")]
     Config {

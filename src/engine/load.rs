@@ -259,7 +259,13 @@ pub(crate) async fn question(job: &Arc<Job>, request: Request, loaded: &Loaded) 
                 result.lints.iter().for_each(|lint| job.notes().lint(&loaded.source, lint));
                 return Ok(result);
             }
-            SubStep::Need(queries) => answer(job, loaded, &mut lowering, queries).await?,
+            SubStep::Need(queries) => match answer(job, loaded, &mut lowering, queries).await {
+                // Who has the file checked is told what is wrong in the same form, whatever it is.
+                Err(BuildError::Dockerfile { findings, .. }) if request == Request::Lint => {
+                    return Ok(frontend::check_without(&lowering, &findings));
+                }
+                answered => answered?,
+            },
         }
     }
 }

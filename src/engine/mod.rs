@@ -63,7 +63,7 @@ pub use crate::source::image::ResolveMode;
 pub use backlog::Backlog;
 pub use client::{
     pipe, Answer, Bytes, Cause, Client, ClientBlob, ClientError, ClientStore, Connection, DeliveredTree, Delivery,
-    Differ, Directory, FileContent, FileWriter, LocalDirectory,
+    Differ, Directory, FileContent, FileWriter, LocalDirectory, UPLOADS,
 };
 pub(crate) use error::chain;
 pub use error::BuildError;

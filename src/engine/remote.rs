@@ -117,7 +117,11 @@ impl Remote {
             Ask::StoreAlone => self.kept(reference, platform).await,
             Ask::Registry => self.resolved(reference, platform).await,
             Ask::Store => match self.kept(reference, platform).await {
-                Err(Error::NotFound { .. } | Error::OtherPlatform { .. }) => self.resolved(reference, platform).await,
+                Err(Error::NotFound { .. }) => self.resolved(reference, platform).await,
+                Err(Error::OtherPlatform { name, found, wanted }) => {
+                    let resolved = self.resolved(reference, platform).await;
+                    resolved.map_err(|source| Error::Elsewhere { name, found, wanted, source: Box::new(source) })
+                }
                 // A registry's own image is had from there again; by the name of one made here it may have another.
                 Err(gone @ Error::ConfigGone { .. }) => match self.store.get_tag(reference) {
                     Ok(Some(entry)) if is_pulled(reference, &entry) => self.resolved(reference, platform).await,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use frontend::MainContext;
 use rustix::fs::OFlags;
+use snapshotter::tree::begins_as_archive;
 use solver::graph::Graph;
 
 use super::error::BuildError;
@@ -35,7 +36,7 @@ pub(crate) async fn read(job: &Arc<Job>, recipe: &Recipe) -> Result<Option<Recip
     }
     if let MainContext::File(url) = &recipe.options.context {
         let graph = recipe.options.context_graph();
-        if is_archive(&file(job, graph.clone(), "context", HEAD).await?) {
+        if begins_as_archive(&file(job, graph.clone(), "context", HEAD).await?) {
             recipe.options.context = MainContext::Archive(url.clone());
         } else if matches!(recipe.dockerfile, Dockerfile::InContext(_)) {
             recipe.dockerfile = Dockerfile::Text(file(job, graph, "context", LIMIT).await?);
@@ -83,25 +84,4 @@ pub(super) fn read_in(root: BorrowedFd<'_>, name: &str, limit: u64) -> std::io::
     let mut text = Vec::new();
     file.take(limit).read_to_end(&mut text)?;
     Ok(text)
-}
-
-/// Whether a file begins as an archive does, compressed or not.
-fn is_archive(head: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
-    BEGINNINGS.iter().any(|beginning| head.starts_with(beginning)) || head.get(257..262) == Some(b"ustar")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn archives_are_told_from_texts() {
-        let mut tar = vec![0; 512];
-        tar[257..262].copy_from_slice(b"ustar");
-        for head in [&b"\x1f\x8b\x08\0"[..], b"BZh9", b"\x28\xb5\x2f\xfd", &tar] {
-            assert!(is_archive(head), "{head:?}");
-        }
-        assert!(!is_archive(b"FROM scratch\n") && !is_archive(b""));
-    }
 }

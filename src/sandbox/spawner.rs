@@ -241,6 +241,8 @@ fn order(spec: &ProcessSpec, groups: &Groups, report: RawFd) -> Result<Order, Er
     if !spec.resolv_conf.is_empty() {
         mounts.push(file("/etc/resolv.conf", spec.resolv_conf.clone()));
     }
+    // What covers a directory above covers our file too: nothing is made in what the step was given.
+    mounts.retain(|own| !spec.mounts.iter().any(|given| own.dest != given.dest && own.dest.starts_with(&given.dest)));
     mounts.extend(spec.mounts.iter().map(mount));
     // Parents first; the sort is stable, so of two mounts on one target the later is on top.
     mounts.sort_by_key(|mount| mount.dest.components().count());

@@ -1,8 +1,8 @@
 //! A directory of the user's as a build's context.
 //!
 //! It is read where it is, never changed, and may change meanwhile: what is copied is compared with what was hashed.
-//! Only regular files, directories and links can be read; sockets count as absent, a FIFO or device that is selected is
-//! an error that names it. Files that are read whole are never waited for.
+//! Regular files, directories, links and FIFOs can be read; sockets count as absent, a device that is selected is an
+//! error that names it. Files that are read whole are never waited for.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -150,8 +150,8 @@ impl Context {
         Ok(hash_tree(self.tree(), &selection(what), cache)?)
     }
 
-    /// The text of the ignore file: that of this Dockerfile if there is one and it is not empty, else the context's,
-    /// which is the first of [`IGNORE_FILES`] that there is.
+    /// The text of the ignore file: that of this Dockerfile if there is one, else the context's, which is the first of
+    /// [`IGNORE_FILES`] that there is. An empty one counts, and ignores nothing.
     ///
     /// # Errors
     /// As [`read_text`].
@@ -166,9 +166,8 @@ impl Context {
             Err(error) if error.is_absence() => Ok(None),
             Err(error) => Err(error),
         };
-        let own = own.map_or(Ok(None), read)?;
-        if own.as_ref().is_some_and(|file| !file.text.is_empty()) {
-            return Ok(own);
+        if let Some(found) = own.map_or(Ok(None), read)? {
+            return Ok(Some(found).filter(|file| !file.text.is_empty()));
         }
         for name in IGNORE_FILES {
             if let Some(found) = read(self.path.join(name))? {

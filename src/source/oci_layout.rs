@@ -185,16 +185,17 @@ impl Layout {
             return Ok((Layout::at(dir.split('@').next().unwrap_or(dir)), digest_of(text)?));
         }
         let (dir, tag) = match text.rsplit_once(':') {
-            Some((dir, tag)) if !Path::new(text).is_dir() && !tag.contains('/') => (dir, tag),
-            _ => (text, "latest"),
+            Some((dir, tag)) if !Path::new(text).is_dir() && !tag.contains('/') => (dir, Some(tag)),
+            _ => (text, None),
         };
         let layout = Layout::at(dir);
         let digest = layout.tagged(tag)?;
         Ok((layout, digest))
     }
 
-    /// The image of a tag; the only image of a layout may have none.
-    fn tagged(&self, tag: &str) -> Result<Digest, Error> {
+    /// The image of a tag; without one that of `latest`, or the only one there is, whatever it is called.
+    fn tagged(&self, wanted: Option<&str>) -> Result<Digest, Error> {
+        let tag = wanted.unwrap_or("latest");
         let path = self.root.join("index.json");
         let failed = |source| Error::Unreadable { path: path.clone(), source };
         let mut bytes = Vec::new();
@@ -206,10 +207,12 @@ impl Layout {
             names.into_iter().flatten().any(ends)
         };
         let found = index.manifests.iter().find(is_called);
-        let only = index
-            .manifests
-            .first()
-            .filter(|only| index.manifests.len() == 1 && tag == "latest" && !only.annotations.contains_key(REF_NAME));
+        let only = match &index.manifests[..] {
+            [only] if wanted.is_none() => Some(only),
+            // Nothing says that it is another.
+            [only] if tag == "latest" && !only.annotations.contains_key(REF_NAME) => Some(only),
+            _ => None,
+        };
         let not_found = || Error::NotFound { what: tag.to_owned(), place: self.root.display().to_string() };
         found.or(only).map(|entry| entry.digest).ok_or_else(not_found)
     }
@@ -265,6 +268,11 @@ mod tests {
         ] {
             let found = Layout::resolve(&text).map(|(layout, digest)| (layout.root, digest.hex().to_string()));
             assert_eq!(found.ok(), want.map(|digits| (dir.path().to_path_buf(), digits.clone())), "{text}");
+        }
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entry(&two, "v:2"));
+        std::fs::write(dir.path().join("index.json"), index).unwrap();
+        for (text, is_found) in [(format!("{at}"), true), (format!("{at}:2"), true), (format!("{at}:latest"), false)] {
+            assert_eq!(Layout::resolve(&text).is_ok(), is_found, "the only one: {text}");
         }
     }
 }

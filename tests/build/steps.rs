@@ -226,10 +226,15 @@ fn special_files_in_the_context_never_hang() {
     let _socket = std::os::unix::net::UnixListener::bind(context.join("in/socket")).unwrap();
     let tree = rbuild.tree(&context, &[]);
     assert!(tree.has("/out/file") && !tree.has("/out/socket"));
-    let fifo = context.join("in/fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    let special = |name: &str, kind| {
+        rustix::fs::mknodat(rustix::fs::CWD, context.join(name), kind, 0o644.into(), 0).unwrap();
+    };
+    special("in/fifo", rustix::fs::FileType::Fifo);
+    let copied = rbuild.tree(&context, &[]).0.join("out/fifo");
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fs::symlink_metadata(copied).unwrap().file_type()));
+    special("in/device", rustix::fs::FileType::CharacterDevice);
     let said = rbuild.fails(1, ["build".as_ref(), context.as_os_str()]);
-    assert!(said.contains("in/fifo"), "{said}");
+    assert!(said.contains("in/device is a character device"), "{said}");
 }
 
 #[test]

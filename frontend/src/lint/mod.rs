@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::Arc;
 
-use crate::ast::{quote, Command, From, Instruction, Kind};
+use crate::ast::{quote, Command, From, Instruction, Kind, Pair, Statement};
 use crate::config::ImageConfig;
 use crate::diagnostic::{nearest, Diagnostic};
 use crate::source::Span;
@@ -52,25 +52,20 @@ pub(crate) fn written(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnos
                 }
                 if matches!(&*lower, "scratch" | "context") {
                     let message =
-                        format!("Stage name should not use the same name as reserved stage {}", quote(&name.text));
+                        format!("Stage name should not use the same name as reserved stage {}", quote(&lower));
                     lints.push(Diagnostic::warning("ReservedStageName", name.span, message));
                 }
                 match names.entry(lower) {
                     Entry::Vacant(free) => _ = free.insert(name.span),
                     Entry::Occupied(first) => {
                         let message =
-                            format!("Duplicate stage name {}, stage names should be unique", quote(&name.text));
+                            format!("Duplicate stage name {}, stage names should be unique", quote(first.key()));
                         let lint = Diagnostic::warning("DuplicateStageName", name.span, message);
                         lints.push(lint.with_label(*first.get(), "first used here"));
                     }
                 }
             }
-            Some(Kind::Env(pairs) | Kind::Label(pairs)) if pairs.iter().any(|pair| pair.legacy) => {
-                let command = statement.command();
-                let message =
-                    format!("\"{command} key=value\" should be used instead of legacy \"{command} key value\" format");
-                lints.push(Diagnostic::warning("LegacyKeyValueFormat", statement.span, message));
-            }
+            Some(Kind::Env(pairs) | Kind::Label(pairs)) => legacy(statement, pairs, statement.span, lints),
             Some(Kind::Maintainer(_)) => {
                 let message = "Maintainer instruction is deprecated in favor of using label";
                 lints.push(Diagnostic::warning("MaintainerDeprecated", statement.span, message));
@@ -86,6 +81,16 @@ fn lower(word: &str) -> Cow<'_, str> {
         Cow::Borrowed(word)
     } else {
         Cow::Owned(word.to_lowercase())
+    }
+}
+
+/// LegacyKeyValueFormat.
+fn legacy(statement: &Statement, pairs: &[Pair], span: Span, lints: &mut Vec<Diagnostic>) {
+    if pairs.iter().any(|pair| pair.legacy) {
+        let command = statement.command();
+        let message =
+            format!("\"{command} key=value\" should be used instead of legacy \"{command} key value\" format");
+        lints.push(Diagnostic::warning("LegacyKeyValueFormat", span, message));
     }
 }
 
@@ -122,17 +127,21 @@ fn casing(instructions: &[Arc<Instruction>], lints: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Rules about a whole stage: MultipleInstructionsDisallowed, JSONArgsRecommended.
+/// Rules about a whole stage, its base's triggers included: MultipleInstructionsDisallowed, JSONArgsRecommended. What is
+/// told of a statement wherever it stands is told of a trigger here, as it stands in no file: LegacyKeyValueFormat.
 pub(crate) fn stage(commands: &[crate::stages::Command], config: &ImageConfig, lints: &mut Vec<Diagnostic>) {
     let mut last: Vec<(&str, Span)> = Vec::new();
-    for command in commands.iter().rev().filter(|command| command.trigger.is_none()) {
+    for command in commands.iter().rev() {
+        let span = command.place(command.instruction.statement.span);
+        if let (Some(_), Some(Kind::Env(pairs) | Kind::Label(pairs))) = (command.trigger, &command.instruction.kind) {
+            legacy(&command.instruction.statement, pairs, span, lints);
+        }
         let (keyword, line) = match &command.instruction.kind {
             Some(Kind::Cmd(line)) => ("CMD", Some(line)),
             Some(Kind::Entrypoint(line)) => ("ENTRYPOINT", Some(line)),
             Some(Kind::Healthcheck(_)) => ("HEALTHCHECK", None),
             _ => continue,
         };
-        let span = command.instruction.statement.span;
         match last.iter().find(|(known, _)| *known == keyword) {
             Some((_, used)) => {
                 let message = format!(

@@ -263,7 +263,7 @@ pub(super) fn owner(text: &str, input: ActionInput, span: Span) -> Result<ChownO
         _ if name.is_empty() => Ok(Some(UserOpt::Id(0))),
         _ if input == ActionInput::Scratch => {
             let help = format!("{name} cannot be looked up, as there is no /etc/passwd to look in: use numbers");
-            Err(Diagnostic::error("unknown-user", span, "invalid user index -1").with_help(help))
+            Err(Diagnostic::error("unknown-user", span, "invalid user index: -1").with_help(help))
         }
         _ => Ok(Some(UserOpt::Name { name: name.to_string(), input })),
     };
@@ -345,7 +345,7 @@ mod tests {
             );
         }
         let error = owner("app", ActionInput::Scratch, Span::default()).unwrap_err();
-        assert_eq!(error.message, "invalid user index -1");
+        assert_eq!(error.message, "invalid user index: -1");
     }
 
     #[test]

@@ -131,7 +131,8 @@ fn state(output: Option<OutputRef>, config: ImageConfig, platform: Platform) -> 
 /// Takes over what the base's configuration says, in every stage.
 pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
     let has_path = state.config.config.env.iter().any(|pair| pair.split('=').next() == Some("PATH"));
-    if !has_path {
+    let is_windows = state.config.os == "windows";
+    if !has_path && !is_windows {
         state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
     }
     // Most stages are handed on with exactly these variables, in their order.
@@ -156,5 +157,5 @@ pub(super) fn enter(build: &Build, stage: &Stage, state: &mut StageState) {
     let options = build.scene.options;
     let is_named = |name: &String| stage.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
     state.ignore_cache = options.no_cache || options.no_cache_filter.iter().any(is_named);
-    debug_assert!(state.env.value("PATH").is_some());
+    debug_assert!(is_windows || state.env.value("PATH").is_some());
 }

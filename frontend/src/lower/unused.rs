@@ -10,7 +10,7 @@ const PREDEFINED: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PRO
 
 /// Build arguments that no ARG of the file declares.
 pub(super) fn suspects<'a>(ast: &Ast, options: &'a Options) -> Vec<&'a str> {
-    let automatic = options.automatic();
+    let automatic = options.automatic(None);
     let is_known = |name: &str| {
         name == super::epoch::NAME
             || name.starts_with("BUILDKIT_")

@@ -55,7 +55,7 @@ pub(super) fn lint(lowering: &Lowering) -> SubStep {
     SubStep::Done(answer(lowering.source(), &found))
 }
 
-fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
+pub(super) fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
     let (errors, warnings): (Vec<&Diagnostic>, Vec<&Diagnostic>) = found.iter().partition(|found| found.is_error());
     let mut text = String::new();
     let mut listed = Vec::new();

@@ -80,6 +80,11 @@ pub fn subrequest(request: Request, lowering: &mut Lowering) -> Result<SubStep, 
     }
 }
 
+/// The answer to [`Request::Lint`] when something that the lowering must know cannot be had: that is what is wrong.
+pub fn check_without(lowering: &Lowering, why: &[Diagnostic]) -> SubResult {
+    lint::answer(lowering.source(), why)
+}
+
 /// An answer with nothing wrong.
 fn fine(json: &impl serde::Serialize, text: String) -> SubResult {
     // What is made of strings and numbers can always be written.

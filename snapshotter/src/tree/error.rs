@@ -59,8 +59,8 @@ pub enum Error {
         /// What changed.
         path: PathBuf,
     },
-    /// A FIFO or device where only files, directories and links belong.
-    #[error("{} is a {kind}: only regular files, directories and symbolic links can be read", path.display())]
+    /// A device, or something unheard of, where none belongs.
+    #[error("{} is a {kind}: only regular files, directories, links and named pipes can be read", path.display())]
     Special {
         /// Where.
         path: PathBuf,

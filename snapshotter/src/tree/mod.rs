@@ -28,7 +28,8 @@ pub use crate::digest::TreeDigest;
 
 pub use cache::StatCache;
 pub use copy::{
-    copy, extract, remove_all, Archive, Change, Compression, Copied, CopyRequest, Destination, InTheWay, Owner, Unpack,
+    begins_as_archive, copy, extract, remove_all, Archive, Change, Compression, Copied, CopyRequest, Destination,
+    InTheWay, Owner, Unpack,
 };
 pub use error::Error;
 pub use listing::{Difference, FileChange, Listing};
@@ -46,8 +47,8 @@ pub struct Tree<'a> {
     pub filter: Option<&'a Patterns>,
     /// Whether owners are part of the content.
     pub ownership: Ownership,
-    /// Whether FIFOs and devices are part of the content.
-    pub specials: Specials,
+    /// Whether devices are part of the content.
+    pub devices: Devices,
 }
 
 /// Whether owners and extended attributes are part of a tree's content.
@@ -59,9 +60,9 @@ pub enum Ownership {
     Reset,
 }
 
-/// Whether FIFOs and devices are part of a tree's content. They are never opened. Sockets are skipped always.
+/// Whether devices are part of a tree's content. They are never opened, nor are FIFOs. Sockets are skipped always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Specials {
+pub enum Devices {
     /// They count by their metadata: a snapshot.
     Kept,
     /// [`Error::Special`] if one is selected: a user's directory.
@@ -71,12 +72,12 @@ pub enum Specials {
 impl<'a> Tree<'a> {
     /// A whole tree with its owners and special files, such as a snapshot.
     pub fn snapshot(root: BorrowedFd<'a>) -> Tree<'a> {
-        Tree { root, filter: None, ownership: Ownership::Kept, specials: Specials::Kept }
+        Tree { root, filter: None, ownership: Ownership::Kept, devices: Devices::Kept }
     }
 
     /// A user's directory.
     pub fn context(root: BorrowedFd<'a>, filter: &'a Patterns) -> Tree<'a> {
-        Tree { root, filter: Some(filter), ownership: Ownership::Reset, specials: Specials::Refused }
+        Tree { root, filter: Some(filter), ownership: Ownership::Reset, devices: Devices::Refused }
     }
 }
 

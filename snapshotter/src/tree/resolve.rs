@@ -14,7 +14,7 @@ use crate::pattern::{Matched, Patterns};
 use super::copy::Change;
 use super::error::{rooted, Error};
 use super::select::{join, visible};
-use super::{Ownership, Specials, Tree};
+use super::{Devices, Ownership, Tree};
 
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -78,7 +78,7 @@ impl Place {
 /// [`Error::NotDirectory`], [`Error::LinkLoop`], [`Error::Unreadable`].
 pub fn resolve(root: BorrowedFd<'_>, path: &[u8], follow: bool, filter: Option<&Patterns>) -> Result<Found, Error> {
     let unreadable = |errno: Errno| Error::unreadable(path, errno);
-    let tree = Tree { root, filter, ownership: Ownership::Kept, specials: Specials::Kept };
+    let tree = Tree { root, filter, ownership: Ownership::Kept, devices: Devices::Kept };
     let mut queue: VecDeque<Vec<u8>> = components(path).collect();
     let mut walked: Vec<(OwnedFd, Vec<u8>, Matched)> = Vec::new();
     let mut links = 0;

@@ -20,7 +20,7 @@ use super::error::{rooted, Error};
 use super::resolve::{open_beneath, stat, Entry};
 use super::select::{join, visible};
 use super::xattr::{self, Xattr, Xattrs};
-use super::{Ownership, Specials, Tree};
+use super::{Devices, Ownership, Tree};
 
 /// What kind of file something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +53,12 @@ impl Kind {
         })
     }
 
-    /// What it is called in messages, if it is a FIFO or device.
-    fn special(self) -> Option<&'static str> {
+    /// What it is called in messages, if it is a device.
+    fn device(self) -> Option<&'static str> {
         match self {
-            Kind::Fifo => Some("named pipe"),
             Kind::CharDevice => Some("character device"),
             Kind::BlockDevice => Some("block device"),
-            Kind::File | Kind::Dir | Kind::Symlink => None,
+            Kind::File | Kind::Dir | Kind::Symlink | Kind::Fifo => None,
         }
     }
 }
@@ -331,7 +330,7 @@ fn complete(
     name: &[u8],
     path: &dyn Fn() -> Vec<u8>,
 ) -> Result<(), Error> {
-    if let (Specials::Refused, Some(kind)) = (tree.specials, node.kind.special()) {
+    if let (Devices::Refused, Some(kind)) = (tree.devices, node.kind.device()) {
         return Err(Error::Special { path: rooted(&path()), kind });
     }
     if node.kind == Kind::Symlink {

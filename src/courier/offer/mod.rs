@@ -11,6 +11,7 @@ mod place;
 mod places;
 mod secrets;
 mod stores;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use crate::wire::proto::filesync::auth_server::AuthServer;
 use crate::wire::proto::filesync::file_sync_server::FileSyncServer;
 use crate::wire::proto::secrets::secrets_server::SecretsServer;
 use crate::wire::proto::ssh::ssh_server::SshServer;
+use crate::wire::proto::upload::upload_server::UploadServer;
 use crate::wire::session::services;
 use crate::wire::MAX_MESSAGE;
 
@@ -53,6 +55,8 @@ pub struct Offer {
     pub agents: Agents,
     /// OCI layouts, by the names that named contexts have for them.
     pub layouts: BTreeMap<String, Layout>,
+    /// Files that the build reads once, by the paths of their addresses.
+    pub uploads: BTreeMap<String, PathBuf>,
     /// Who we are to registries.
     pub credentials: Credentials,
 }
@@ -69,9 +73,10 @@ impl Offer {
         let always = [services::HEALTH, services::FILE_SYNC, services::FILE_SEND, services::AUTH];
         let secrets = (!self.secrets.is_empty()).then_some(services::SECRETS);
         let agents = (!self.agents.is_empty()).then_some(services::SSH);
+        let uploads = (!self.uploads.is_empty()).then_some(services::UPLOAD);
         let stores = !self.layouts.is_empty() || !blobs.is_empty();
         let stores = stores.then_some(services::CONTENT);
-        always.into_iter().chain(secrets).chain(agents).chain(stores).flatten().copied().collect()
+        always.into_iter().chain(secrets).chain(agents).chain(uploads).chain(stores).flatten().copied().collect()
     }
 
     /// The services, and what is known of what they received.
@@ -79,7 +84,7 @@ impl Offer {
     /// # Errors
     /// No random numbers.
     pub(super) fn serve(self, shipments: Vec<Shipment>, blobs: Directories) -> Result<(Routes, Arrivals), Error> {
-        let Offer { directories, secrets, agents, layouts, credentials } = self;
+        let Offer { directories, secrets, agents, layouts, uploads, credentials } = self;
         let layouts = layouts.into_iter().map(|(name, layout)| (format!("oci:{name}"), BlobStore::Layout(layout)));
         let others = blobs.into_iter().map(|(name, path)| (name, BlobStore::Directory(path)));
         let stores: BTreeMap<String, BlobStore> = layouts.chain(others).collect();
@@ -94,6 +99,9 @@ impl Offer {
         }
         if !agents.is_empty() {
             routes = routes.add_service(SshServer::new(agents::Offered(agents)));
+        }
+        if !uploads.is_empty() {
+            routes = routes.add_service(UploadServer::new(uploads::Uploads(uploads)));
         }
         if !stores.is_empty() {
             let stores = ContentServer::new(stores::Stores(stores));

@@ -9,7 +9,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Request, Status};
 
 use super::live::{Live, Said};
-use crate::engine::{Bytes, ClientBlob, ClientError, ClientStore, FileContent};
+use crate::engine::{Bytes, ClientBlob, ClientError, ClientStore, FileContent, UPLOADS};
 use crate::wire::proto::content::content_client::ContentClient;
 use crate::wire::proto::content::{InfoRequest, ReadContentRequest, WriteAction, WriteContentRequest};
 use crate::wire::proto::upload::upload_client::UploadClient;
@@ -21,8 +21,6 @@ const STORE: &str = "buildkit-attachable-store-id";
 /// Under which keys a call says which upload is meant.
 const UPLOAD_PATH: &str = "urlpath";
 const UPLOAD_HOST: &str = "urlhost";
-/// The host of URLs that mean an upload.
-const UPLOADS: &str = "buildkit-session";
 
 /// How many bytes a blob has; `None` if the client does not have it.
 pub(super) async fn size(live: &Live, blob: &ClientBlob) -> Result<Option<u64>, ClientError> {

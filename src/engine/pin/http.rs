@@ -13,9 +13,9 @@ use solver::graph::{OutputIndex, Vertex};
 use solver::key::CacheKey;
 use solver::port::{AskCx, Record};
 
-use super::{dress, note, noted, upload};
+use super::{dress, note, noted};
 use crate::engine::blocking::blocking;
-use crate::engine::client::Client;
+use crate::engine::client::{Client, UPLOADS};
 use crate::engine::explain::{Base, BaseKind};
 use crate::engine::host::EngineHost;
 use crate::engine::steps::{hashed, StepFailure};
@@ -31,7 +31,7 @@ impl EngineHost {
         source: &SourceOp,
     ) -> Result<Record, StepFailure> {
         let wanted = Wanted::read(&source.identifier, &source.attrs)?;
-        if wanted.host() == upload::SESSION {
+        if wanted.host() == UPLOADS {
             return self.pin_upload(at, &wanted).await;
         }
         let (record, known) = self.downloaded(at, &wanted).await?;

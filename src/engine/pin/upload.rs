@@ -16,8 +16,6 @@ use crate::engine::host::EngineHost;
 use crate::engine::steps::{hashed, StepFailure};
 use crate::source::http::Wanted;
 
-/// The host that stands for the client's session in such a URL.
-pub(super) const SESSION: &str = "buildkit-session";
 /// More is refused: 64 GiB.
 const LARGEST: u64 = 64 << 30;
 /// So much is read at once.

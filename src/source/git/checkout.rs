@@ -31,8 +31,14 @@ impl Git<'_> {
         self.run(&tree, Way::Nowhere, &["remote", "add", "--", "origin", self.wanted.remote.url()]).await?;
         let has_submodules = fs::symlink_metadata(tree.join(".gitmodules")).is_ok_and(|file| file.is_file());
         if has_submodules && !self.wanted.skip_submodules {
-            let update = ["submodule", "update", "--init", "--recursive", "--depth=1", "--progress"];
-            self.run(&tree, Way::Network, &update).await?;
+            let update = ["submodule", "update", "--init", "--recursive", "--progress", "--depth=1"];
+            match self.run(&tree, Way::Network, &update).await {
+                // Servers of plain files give all of a history or nothing.
+                Err(Error::Failed { said, .. }) if said.contains("shallow") => {
+                    self.run(&tree, Way::Network, &update[..5]).await?;
+                }
+                done => drop(done?),
+            }
         }
         let time = self.time_of(&tree, pinned).await?;
         if self.wanted.keep_git_dir {

@@ -19,7 +19,7 @@ pub(super) enum Fate {
     Complete,
     /// It was there, and was selected only for what is below: it takes the mode.
     Mode,
-    /// It was there before as the destination itself.
+    /// It was there before as the destination itself: it takes the time.
     Keep,
 }
 
@@ -89,18 +89,28 @@ fn make_one(job: &Job<'_>, index: u32, dir: BorrowedFd<'_>, existing: Fate) -> R
 /// Gives the directories their metadata, deepest first.
 pub(super) fn finish(job: &Job<'_>, base: Option<&OwnedFd>, fates: &[(u32, Fate)]) -> Result<(), Error> {
     let Some(base) = base else { return Ok(()) };
-    for (index, fate) in fates.iter().rev().filter(|(_, fate)| *fate != Fate::Keep) {
+    for (index, fate) in fates.iter().rev() {
         let node = &job.scan.nodes[*index as usize];
         let complete = || -> Result<(), Errno> {
             let dir = open_beneath(base.as_fd(), &job.scan.below(*index))?;
             match fate {
                 Fate::Complete => complete_dir(job, *index, &dir),
-                Fate::Mode | Fate::Keep => fs::fchmod(&dir, Mode::from_raw_mode(node.mode())),
+                Fate::Mode => fs::fchmod(&dir, Mode::from_raw_mode(node.mode())),
+                Fate::Keep if is_merged(job, *index) => fs::futimens(&dir, &times(mtime(job, *index))),
+                Fate::Keep => Ok(()),
             }
         };
         complete().map_err(|errno| job.unwritable(*index, errno))?;
     }
     Ok(())
+}
+
+/// Whether the destination is where a whole directory went, or what patterns left of it. Patterns that choose from
+/// everywhere have none in mind.
+fn is_merged(job: &Job<'_>, index: u32) -> bool {
+    let what = job.request.what;
+    let mut entries = job.scan.nodes[index as usize].entries();
+    what.include.is_empty() && (what.exclude.is_empty() || entries.any(|at| job.scan.nodes[at as usize].kept))
 }
 
 fn complete_dir(job: &Job<'_>, index: u32, dir: &OwnedFd) -> Result<(), Errno> {

@@ -25,7 +25,7 @@ use super::{content, digest, Ownership, Tree, TreeDigest};
 
 pub use extract::extract;
 pub use remove::remove_all;
-pub use unpack::{Archive, Compression, Unpack};
+pub use unpack::{begins_as_archive, Archive, Compression, Unpack};
 
 /// A user and a group; by default root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,8 +99,8 @@ pub struct Copied {
 
 /// Copies what a request selects from `source` into the tree at `dest`.
 ///
-/// Nothing outside the two roots is reached, whatever links say. Directories in the way keep their metadata if they
-/// are the destination itself, and take the source's below it. Hard links among the copied files are kept, holes stay
+/// Nothing outside the two roots is reached, whatever links say. Directories in the way keep their metadata but the time
+/// if they are the destination itself, and take the source's below it. Hard links among the copied files are kept, holes stay
 /// holes, devices and FIFOs are made anew. No file is synced: the caller syncs once.
 ///
 /// # Errors

@@ -145,6 +145,11 @@ fn sniff(file: &mut File) -> io::Result<Sniffed> {
     })
 }
 
+/// Whether a file that begins so is an archive, or something compressed that may be one.
+pub fn begins_as_archive(head: &[u8]) -> bool {
+    is_tar(head) || Compression::told_by(head) != Compression::None
+}
+
 fn is_skippable_frame(head: &[u8]) -> bool {
     matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
@@ -164,4 +169,22 @@ fn is_tar(block: &[u8]) -> bool {
         .sum();
     let blank = block.iter().all(|byte| *byte == 0);
     !blank && told == Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_are_told_from_texts() {
+        let mut header = tar::Header::new_old();
+        header.set_path("a").unwrap();
+        header.set_cksum();
+        for head in [&b"\x1f\x8b\x08\0"[..], b"BZh91AY&SY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", header.as_bytes()] {
+            assert!(begins_as_archive(head), "{head:?}");
+        }
+        for head in [&b"FROM scratch\n"[..], b"", b"BZh is no archive", &[b' '; 512]] {
+            assert!(!begins_as_archive(head), "{head:?}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use snapshotter::pattern::Patterns;
-use snapshotter::tree::{Ownership, SelectPath, Specials, Tree, TreeDigest};
+use snapshotter::tree::{Devices, Ownership, SelectPath, Tree, TreeDigest};
 use solver::graph::op::{ActionInput, FileCopy};
 
 pub use apply::{apply_action, Means};
@@ -34,14 +34,14 @@ pub struct SourceTree {
     pub filter: Option<Arc<Patterns>>,
     /// Whether owners are part of its content.
     pub ownership: Ownership,
-    /// Whether FIFOs and devices are part of its content.
-    pub specials: Specials,
+    /// Whether devices are part of its content.
+    pub devices: Devices,
 }
 
 impl SourceTree {
     /// A whole tree with its owners and special files.
     pub fn snapshot(root: OwnedFd) -> SourceTree {
-        SourceTree { root: Arc::new(root), filter: None, ownership: Ownership::Kept, specials: Specials::Kept }
+        SourceTree { root: Arc::new(root), filter: None, ownership: Ownership::Kept, devices: Devices::Kept }
     }
 
     /// The tree as the snapshotter reads it.
@@ -50,7 +50,7 @@ impl SourceTree {
             root: self.root.as_fd(),
             filter: self.filter.as_deref(),
             ownership: self.ownership,
-            specials: self.specials,
+            devices: self.devices,
         }
     }
 }

@@ -151,7 +151,7 @@ impl Opened {
                 root: Arc::clone(used.context.root()),
                 filter: Some(Arc::clone(used.context.filter())),
                 ownership: used.context.tree().ownership,
-                specials: used.context.tree().specials,
+                devices: used.context.tree().devices,
             };
             return Ok(Opened { tree, context: Some(Arc::clone(used)), _mounted: None });
         }
