@@ -299,6 +299,48 @@ fn a_download_and_a_commit_that_changed_are_named() {
 }
 
 #[test]
+fn an_instruction_that_is_several_steps_is_not_its_own_cause() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let context = rbuild.context("c", &[("Dockerfile", "FROM busybox\nCOPY --link f /f\n"), ("f", "1")]);
+    rbuild.log(&context, &[]);
+    fs::write(context.join("f"), "2").unwrap();
+    let said = rbuild.log(&context, &[]);
+    assert_eq!(misses(&said), ["f changed (1 of 1 file)", "its files changed: /f"], "{said}");
+    // A part of it that is not shown is not waited for.
+    let number = said.lines().find_map(|line| line.strip_suffix(" MISS f changed (1 of 1 file)")).unwrap();
+    assert!(said.contains(&format!("\n{number} DONE ")), "{said}");
+}
+
+#[test]
+fn a_context_from_standard_input_is_compared_with_the_last_one_from_there() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let build = |content: &str| {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, content) in [("Dockerfile", "FROM busybox\nCOPY f /f\n"), ("f", content)] {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, path, content.as_bytes()).unwrap();
+        }
+        let file = rbuild.path("context.tar");
+        fs::write(&file, archive.into_inner().unwrap()).unwrap();
+        let mut command = rbuild.command(["build", "--progress=plain", "-"]);
+        let output = command.stdin(fs::File::open(file).unwrap()).output().unwrap();
+        let said = support::text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        misses(&said)
+    };
+    assert_eq!(build("1"), [""; 0]);
+    assert_eq!(build("2"), ["f changed (1 of 1 file)"]);
+}
+
+#[test]
 fn an_edited_here_document_is_named() {
     if !can_build() {
         return;

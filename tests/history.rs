@@ -104,6 +104,8 @@ fn causes_are_told_of_any_build_of_the_past() {
     assert_eq!(lines[0], "[make 2/3] COPY in /in: in changed (1 of 1 file)", "{told}");
     assert!(lines.len() == 3 && lines[1].starts_with("[make 3/3] RUN"), "{told}");
     assert_eq!(rbuild.ok(["explain", "^1", "make 2"]).lines().count(), 1);
+    let by_number = rbuild.ok(["explain", "^1", "3"]);
+    assert!(by_number.lines().count() == 1 && by_number.starts_with("[make 3/3] RUN"), "{by_number}");
     let json: Value = serde_json::from_str(rbuild.ok(["explain", "^1", "COPY in", "--json"]).trim()).unwrap();
     assert_eq!((json["state"].as_str(), json["reasons"][0].as_str()), (Some("ran"), Some("in changed (1 of 1 file)")));
     let first = rbuild.ok(["explain", "^2", "RUN"]);

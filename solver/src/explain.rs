@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::graph::{Selector, Via};
 use crate::key::{InputPart, KeyParts, Part};
@@ -120,15 +120,18 @@ fn changes(causes: &mut Vec<String>, old: &Part, new: &Part) {
         causes.push(format!("{} {}", title(&new.name), change(&text(&old.value), &text(&new.value), SHOWN)));
         return;
     };
+    // A copy has one of two fields for the same thing.
+    if new.name.starts_with("action ") && permissions(before) != permissions(now) {
+        causes.push(format!("mode {} → {}", permissions(before), permissions(now)));
+    }
     for (field, value) in now {
         let earlier = before.get(field).unwrap_or(&Value::Null);
-        if earlier == value {
+        let is_told = new.name.starts_with("action ") && matches!(field.as_str(), "mode" | "symbolic mode");
+        if earlier == value || is_told {
             continue;
         }
         causes.push(match field.as_str() {
             "owner" => format!("owner {} → {}", owner(earlier), owner(value)),
-            "mode" if new.name.starts_with("action ") => format!("mode {} → {}", mode(earlier), mode(value)),
-            "symbolic mode" => format!("mode {} → {}", shown(earlier), shown(value)),
             // Only its digest is kept.
             "data" => format!("the text of {} changed", now.get("path").map_or_else(String::new, shown)),
             _ => format!("{}: {field} {}", title(&new.name), change(&text(earlier), &text(value), SHOWN)),
@@ -154,9 +157,11 @@ fn owner(value: &Value) -> String {
     }
 }
 
-/// Permissions as `chmod` has them.
-fn mode(value: &Value) -> String {
-    value.as_u64().map_or_else(|| shown(value), |mode| format!("{mode:o}"))
+/// Permissions as `chmod` has them, of an action.
+fn permissions(action: &Map<String, Value>) -> String {
+    let symbolic = action.get("symbolic mode").and_then(Value::as_str).filter(|text| !text.is_empty());
+    let number = || action.get("mode").and_then(Value::as_u64).map(|mode| format!("{mode:o}"));
+    symbolic.map(str::to_owned).or_else(number).unwrap_or_else(|| "(none)".to_owned())
 }
 
 /// A variable may come from either instruction.
@@ -266,11 +271,23 @@ mod tests {
             &parts(&[("command", json!(script("make test")))], &[]),
             &[],
         );
-        assert_eq!(told, ["command …& echo a && make all → …& echo a && make test"]);
+        assert_eq!(told, ["command …a && echo a && make all → …a && echo a && make test"]);
         assert_eq!(change("abc", "abd", 60), "abc → abd");
         assert_eq!(change(&"é".repeat(70), &format!("{}x", "é".repeat(70)), 60).matches('…').count(), 2);
         let (long, longer) = ("x".repeat(100), "y".repeat(100));
         assert_eq!(change(&long, &longer, 60), format!("{}… → {}…", &long[..60], &longer[..60]));
+    }
+
+    #[test]
+    fn permissions_are_told_once_however_they_are_written() {
+        let copy = |mode: Value, symbolic: Value| {
+            let value = json!({ "source": "/a", "mode": mode, "symbolic mode": symbolic });
+            parts(&[("action 0 copy", value)], &[])
+        };
+        let number = copy(json!(0o600), Value::Null);
+        let symbols = copy(Value::Null, json!("u+x"));
+        assert_eq!(differences(&number, &symbols, &[]), ["mode 600 → u+x"]);
+        assert_eq!(differences(&symbols, &copy(Value::Null, json!("")), &[]), ["mode u+x → (none)"]);
     }
 
     #[test]

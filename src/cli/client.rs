@@ -34,6 +34,10 @@ pub(super) struct LocalClient {
 impl Client for LocalClient {
     fn project(&self) -> String {
         let Some(context) = self.directories.get("context") else { return String::new() };
+        // Where it is unpacked to is another place each time.
+        if self._unpacked.as_ref().is_some_and(|scratch| context.starts_with(scratch.path())) {
+            return "standard input".to_string();
+        }
         std::fs::canonicalize(context).unwrap_or_else(|_| context.clone()).display().to_string()
     }
 

@@ -134,10 +134,10 @@ pub(super) fn explain(history: History, args: &Explain) -> Result<u8, Failure> {
         (None, word, _) => (past.find(word.as_deref())?, None),
     };
     let steps = history::steps(past.events(&build)?.iter());
-    let wanted = |step_word: &str, step: &Step| {
-        step.name.contains(&format!(" {step_word}/"))
-            || step.name.contains(&format!("[{step_word}/"))
-            || step.name.contains(step_word)
+    let wanted = |word: &str, step: &Step| {
+        let has_number = step.name.contains(&format!(" {word}/")) || step.name.contains(&format!("[{word}/"));
+        // A number means that of a step, wherever else it stands.
+        has_number || (word.parse::<u32>().is_err() && step.name.contains(word))
     };
     let chosen: Vec<&Step> = match &step {
         Some(word) => steps.iter().filter(|step| wanted(word, step)).collect(),

@@ -155,7 +155,11 @@ impl View {
                 let step = match self.step_of(*vertex) {
                     Some(step) => step,
                     None if error.is_some() => self.start(*vertex, at, Reveal::Always)?,
-                    None => return None,
+                    None => {
+                        // A detail that nobody saw; its group does not wait for it any more.
+                        self.end(*vertex, at);
+                        return None;
+                    }
                 };
                 self.end(*vertex, at);
                 let shown = &mut self.steps[step];
@@ -260,7 +264,18 @@ impl View {
         if is_detail && reveal == Reveal::IfOfInterest && !self.shown_by.contains_key(&key) {
             return None;
         }
-        let reasons = std::mem::take(&mut known.reasons);
+        // A group's step has what was told of its details, too.
+        let members = match &key {
+            Key::Vertex(vertex) => vec![*vertex],
+            Key::Group(id) => self.groups.get(id).cloned().unwrap_or_default(),
+        };
+        let mut reasons = Vec::new();
+        for member in members {
+            reasons.extend(
+                self.vertices.get_mut(&member).map(|known| std::mem::take(&mut known.reasons)).unwrap_or_default(),
+            );
+        }
+        let known = self.vertices.get(&vertex)?;
         let step = match self.shown_by.get(&key) {
             Some(step) => *step,
             None => {

@@ -246,13 +246,16 @@ fn of_step(
     if changes.is_addition && selector.is_none() {
         return Some(format!("because {who} is new"));
     }
+    let is_own = maker.as_ref().is_some_and(|maker| maker.place.is_same_step(&now.place));
     let has_run = maker.is_some_and(|maker| maker.ran);
     let verb = if has_run { "ran again and its files changed" } else { "has other files" };
     let named = if read.is_empty() { &all[..] } else { &read[..] };
     let named: Vec<_> = named.iter().map(|(changed, _)| changed.clone()).collect();
+    // One instruction may be several steps of the graph.
+    let what = if is_own { "its files changed".to_owned() } else { format!("because {who} {verb}") };
     Some(match named.is_empty() {
-        true => format!("because {who} {verb}"),
-        false => format!("because {who} {verb}: {}", files::in_a_row(&named)),
+        true => what,
+        false => format!("{what}: {}", files::in_a_row(&named)),
     })
 }
 

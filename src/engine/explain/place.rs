@@ -110,6 +110,11 @@ impl Place {
         format!("like\0{file}\0{stage}\0{text}\0{nth}")
     }
 
+    /// Whether a person sees one step in both.
+    pub fn is_same_step(&self, other: &Place) -> bool {
+        self.step != 0 && (self.step, &self.stage, &self.platform) == (other.step, &other.stage, &other.platform)
+    }
+
     /// What a person calls it, seen from another step.
     pub fn seen_from(&self, other: &Place) -> String {
         match (self.step, &*self.stage) {
