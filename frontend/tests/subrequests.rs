@@ -33,7 +33,7 @@ fn ask(request: &str, text: &str, options: Options) -> SubResult {
     let image = br#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"diff_ids":["sha256:1"]}}"#;
     loop {
         match subrequest(Request::named(request).unwrap(), &mut lowering).unwrap() {
-            SubStep::Done(result) => return result,
+            SubStep::Done(result) => return *result,
             SubStep::Need(queries) => {
                 for query in queries {
                     let Query::Image(query) = query else { panic!("{query:?}") };

@@ -53,14 +53,14 @@ pub(super) fn lint(lowering: &Lowering) -> SubStep {
         Ok(Ok(found)) | Err(found) => found,
     };
     let warnings = found.iter().filter(|found| !found.is_error()).count();
-    SubStep::Done(SubResult {
+    SubStep::Done(Box::new(SubResult {
         version: "1.0.0",
         status: u8::from(!found.is_empty()),
         warnings,
         lints: Vec::new(),
         error: found.iter().find(|found| found.is_error()).cloned(),
         form: Form::Found(lowering.source().clone(), found),
-    })
+    }))
 }
 
 /// What was found, for people; errors are told by whoever asked.

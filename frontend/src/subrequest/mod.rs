@@ -89,7 +89,7 @@ pub enum SubStep {
     /// This must be known first; it is given to the lowering.
     Need(Vec<Query>),
     /// All is known.
-    Done(SubResult),
+    Done(Box<SubResult>),
 }
 
 /// Answers a request about what `lowering` would lower. To check it, all stages are looked at.
@@ -98,9 +98,9 @@ pub enum SubStep {
 /// What is wrong in the file; not for [`Request::Lint`], whose answer says that.
 pub fn subrequest(request: Request, lowering: &mut Lowering) -> Result<SubStep, Vec<Diagnostic>> {
     match request {
-        Request::Describe => Ok(SubStep::Done(describe::describe())),
+        Request::Describe => Ok(SubStep::Done(Box::new(describe::describe()))),
         Request::Outline => outline::outline(lowering),
-        Request::Targets => targets::targets(lowering).map(SubStep::Done),
+        Request::Targets => targets::targets(lowering).map(Box::new).map(SubStep::Done),
         Request::Lint => Ok(lint::lint(lowering)),
     }
 }

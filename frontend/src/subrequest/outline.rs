@@ -120,7 +120,7 @@ pub(super) fn outline(lowering: &mut Lowering) -> Result<SubStep, Vec<Diagnostic
         sources: [data(source)],
     };
     let text = text(&outline);
-    Ok(SubStep::Done(SubResult { lints, ..fine(&outline, text) }))
+    Ok(SubStep::Done(Box::new(SubResult { lints, ..fine(&outline, text) })))
 }
 
 /// What the file says, and for which build.
