@@ -108,7 +108,7 @@ fn check(text: &str) -> [Worked; 3] {
     let found = loop {
         match subrequest(Request::Lint, &mut lowering) {
             Ok(SubStep::Need(queries)) => answer(&mut lowering, queries),
-            Ok(SubStep::Done(found)) => break found,
+            Ok(SubStep::Done(found)) => break found.text(),
             Err(errors) => panic!("{:?}", errors[0]),
         }
     };

@@ -1,6 +1,7 @@
 //! A Dockerfile's text, and places in it.
 
 use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
@@ -42,15 +43,15 @@ pub struct Spanned {
     pub span: Span,
 }
 
-/// The name and text of one Dockerfile.
+/// The name and text of one Dockerfile. Copies share them.
 #[derive(Clone, Debug)]
 pub struct Source {
     name: String,
-    text: String,
+    text: Arc<str>,
     /// Offset of every line's first byte.
-    lines: Vec<usize>,
+    lines: Arc<[usize]>,
     /// Offsets of the characters that stand for bytes which are not UTF-8.
-    invalid: Vec<usize>,
+    invalid: Arc<[usize]>,
 }
 
 impl Source {
@@ -72,7 +73,7 @@ impl Source {
         let lines = std::iter::once(0)
             .chain(rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1))
             .collect();
-        Source { name: name.into(), text, lines, invalid }
+        Source { name: name.into(), text: text.into(), lines, invalid: invalid.into() }
     }
 
     /// The file's name as shown to the user.

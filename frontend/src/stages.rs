@@ -202,7 +202,7 @@ impl Stages {
         effort: &mut Effort,
         lints: &mut Vec<Diagnostic>,
     ) -> Result<Stage, Diagnostic> {
-        let platform = from.platform.iter();
+        let platform = from.platform.as_deref().into_iter();
         let has_variables = platform.chain([&from.base]).any(|word| word.text.contains('$'));
         let known = if has_variables { effort.comparable(&self.globals) } else { None };
         let mut value = |word: &Spanned| {

@@ -62,9 +62,9 @@ pub(super) fn call(call: Call, args: &Build, root: &Path) -> Result<u8, Failure>
     };
     let (source, answer) = read(args, root, question)?;
     match (call.as_json, call.request) {
-        (true, _) => say!("{}", answer.json),
+        (true, _) => say!("{}", answer.json()),
         (false, Request::Lint) => tell_findings(&source, &answer)?,
-        (false, _) => say!("{}", answer.text.trim_end_matches('\n')),
+        (false, _) => say!("{}", answer.text().trim_end_matches('\n')),
     }
     Ok(answer.status)
 }
@@ -99,8 +99,9 @@ fn tell_findings(source: &Source, answer: &SubResult) -> Result<(), Failure> {
         (1, _) => say!("Check complete, 1 warning has been found!"),
         (warnings, _) => say!("Check complete, {warnings} warnings have been found!"),
     }
-    if !answer.text.is_empty() {
-        say!("{}", answer.text.trim_end_matches('\n'));
+    let text = answer.text();
+    if !text.is_empty() {
+        say!("{}", text.trim_end_matches('\n'));
     }
     if let Some(error) = &answer.error {
         remark!("ERROR: {}", error.text(source));

@@ -257,7 +257,7 @@ pub(crate) async fn question(job: &Arc<Job>, request: Request, loaded: &Loaded) 
                     let _ = std::thread::Builder::new().spawn(move || drop(lowering));
                 }
                 result.lints.iter().for_each(|lint| job.notes().lint(&loaded.source, lint));
-                return Ok(result);
+                return Ok(*result);
             }
             SubStep::Need(queries) => match answer(job, loaded, &mut lowering, queries).await {
                 // Who has the file checked is told what is wrong in the same form, whatever it is.

@@ -101,8 +101,8 @@ async fn dockerfile(
             let request = frontend::Request::named(id).ok_or_else(|| unknown_request(id))?;
             let result = job.inquire(request, &loaded).await.map_err(built)?;
             let metadata = [
-                ("result.json", result.json),
-                ("result.txt", result.text),
+                ("result.json", result.json()),
+                ("result.txt", result.text()),
                 ("result.statuscode", result.status.to_string()),
                 ("version", result.version.to_owned()),
             ];

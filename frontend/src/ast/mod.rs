@@ -170,7 +170,7 @@ pub struct From {
     /// A stage or image, variables not yet replaced.
     pub base: Spanned,
     /// `--platform`.
-    pub platform: Option<Spanned>,
+    pub platform: Option<Box<Spanned>>,
     /// As written.
     pub name: Option<Spanned>,
     /// The word `AS`.

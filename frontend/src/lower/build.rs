@@ -77,7 +77,8 @@ pub(super) fn build<'a>(
     let info = SourceInfo {
         filename: scene.source.name().to_string(),
         language: "Dockerfile".into(),
-        data: scene.source.text().as_bytes().to_vec(),
+        // Vertices alone bring it along.
+        data: if paper.is_kept() { scene.source.text().as_bytes().to_vec() } else { Vec::new() },
     };
     let mut build = Build {
         scene,
@@ -258,7 +259,9 @@ impl<'a> Build<'a> {
         about: About,
         wants: Wants,
     ) -> OutputRef {
-        let Paper::Kept(_) = self.paper else { return self.paper.count() };
+        if !self.paper.is_kept() {
+            return self.paper.count();
+        }
         let origin = about.span.map(|span| Origin {
             locations: vec![Location { source: self.info.clone(), ranges: vec![self.range(span)] }],
         });

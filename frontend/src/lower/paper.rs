@@ -47,6 +47,11 @@ impl Paper {
         Paper::Counted(0)
     }
 
+    /// Whether vertices are kept.
+    pub fn is_kept(&self) -> bool {
+        matches!(self, Paper::Kept(_))
+    }
+
     /// Puts down a vertex whose op refers to each input once.
     pub fn add(&mut self, vertex: NewVertex, wants: Wants) -> OutputRef {
         OutputRef { vertex: self.put(Note { vertex, wants, unites: true }), output: OutputIndex(0) }

@@ -109,7 +109,7 @@ fn from(statement: &Statement, diagnostics: &mut Vec<Diagnostic>) -> Option<From
             return None;
         }
     }
-    Some(From { base: base.clone(), platform: flags.value("platform"), name: name.cloned(), as_word })
+    Some(From { base: base.clone(), platform: flags.value("platform").map(Box::new), name: name.cloned(), as_word })
 }
 
 fn arg(words: &[Spanned], diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<ArgPair>> {

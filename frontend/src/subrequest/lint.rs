@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::place::{data, Location};
-use super::{SubResult, SubStep};
+use super::{Form, SubResult, SubStep};
 use crate::diagnostic::Diagnostic;
 use crate::excerpt::Excerpt;
 use crate::lint::rule;
@@ -52,46 +52,57 @@ pub(super) fn lint(lowering: &Lowering) -> SubStep {
         Ok(Err(queries)) => return SubStep::Need(queries),
         Ok(Ok(found)) | Err(found) => found,
     };
-    SubStep::Done(answer(lowering.source(), &found))
+    SubStep::Done(Box::new(answer(lowering.source(), found)))
 }
 
-pub(super) fn answer(source: &Source, found: &[Diagnostic]) -> SubResult {
-    let (errors, warnings): (Vec<&Diagnostic>, Vec<&Diagnostic>) = found.iter().partition(|found| found.is_error());
+/// The answer that says what was found.
+pub(super) fn answer(source: &Source, found: Vec<Diagnostic>) -> SubResult {
+    SubResult {
+        version: "1.0.0",
+        status: u8::from(!found.is_empty()),
+        warnings: found.iter().filter(|found| !found.is_error()).count(),
+        lints: Vec::new(),
+        error: found.iter().find(|found| found.is_error()).cloned(),
+        form: Form::Found(source.clone(), found),
+    }
+}
+
+/// What was found, for people; errors are told by whoever asked.
+pub(super) fn text(source: &Source, found: &[Diagnostic]) -> String {
     let mut text = String::new();
-    let mut listed = Vec::new();
-    for warning in &warnings {
-        let (description, url) = rule(warning.code).map(|rule| (rule.description, rule.url)).unwrap_or_default();
+    for warning in found.iter().filter(|found| !found.is_error()) {
+        let url = rule(warning.code).map(|rule| rule.url).unwrap_or_default();
         let separator = if url.is_empty() { "" } else { " - " };
         // Text takes whatever is written to it.
         let _ = write!(text, "\nWARNING: {}{separator}{url}\n{}\n", warning.code, warning.message);
         let _ = write!(text, "{}", excerpt(source, warning));
-        listed.push(Warning {
+    }
+    text
+}
+
+/// The same for programs.
+pub(super) fn json(source: &Source, found: &[Diagnostic]) -> String {
+    let listed = found.iter().filter(|found| !found.is_error()).map(|warning| {
+        let (description, url) = rule(warning.code).map(|rule| (rule.description, rule.url)).unwrap_or_default();
+        Warning {
             rule_name: warning.code,
             description,
             url,
             detail: &warning.message,
             location: Location::of(source, warning.place()),
-        });
-    }
-    let error = errors.first().map(|error| (**error).clone());
+        }
+    });
     let answer = Answer {
-        warnings: Some(listed).filter(|listed| !listed.is_empty()),
+        warnings: Some(listed.collect::<Vec<_>>()).filter(|listed| !listed.is_empty()),
         sources: [SourceInfo { filename: source.name(), data: data(source), language: "Dockerfile" }],
-        error: error.as_ref().map(|error| BuildError {
+        error: found.iter().find(|found| found.is_error()).map(|error| BuildError {
             message: error.text(source),
             // What is wrong with the build's options has no place in the file.
             location: (error.span().end > 0).then(|| Location::of(source, error.place())),
         }),
     };
-    SubResult {
-        version: "1.0.0",
-        json: serde_json::to_string_pretty(&answer).unwrap_or_default(),
-        text,
-        status: u8::from(!found.is_empty()),
-        warnings: warnings.len(),
-        lints: Vec::new(),
-        error,
-    }
+    // What is made of strings and numbers can always be written.
+    serde_json::to_string_pretty(&answer).unwrap_or_default()
 }
 
 /// The lines that a finding is about.

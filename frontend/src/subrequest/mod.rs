@@ -12,6 +12,7 @@ mod targets;
 
 use crate::diagnostic::Diagnostic;
 use crate::lower::{Lowering, Query};
+use crate::source::Source;
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,14 +41,10 @@ impl Request {
 }
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SubResult {
     /// The version of its form.
     pub version: &'static str,
-    /// For programs: indented JSON.
-    pub json: String,
-    /// For people.
-    pub text: String,
     /// 1 if something is wrong or doubtful, 0 otherwise; what `--check` exits with.
     pub status: u8,
     /// How many findings there are.
@@ -56,6 +53,34 @@ pub struct SubResult {
     pub lints: Vec<Diagnostic>,
     /// Why the file cannot be built, where checking it found that.
     pub error: Option<Diagnostic>,
+    form: Form,
+}
+
+/// What an answer is written from.
+#[derive(Clone, Debug)]
+enum Form {
+    /// As it is.
+    Written { json: String, text: String },
+    /// What a check found: there may be very much of it, and most who ask want it in one form.
+    Found(Source, Vec<Diagnostic>),
+}
+
+impl SubResult {
+    /// The answer for programs: indented JSON.
+    pub fn json(&self) -> String {
+        match &self.form {
+            Form::Written { json, .. } => json.clone(),
+            Form::Found(source, found) => lint::json(source, found),
+        }
+    }
+
+    /// The answer for people.
+    pub fn text(&self) -> String {
+        match &self.form {
+            Form::Written { text, .. } => text.clone(),
+            Form::Found(source, found) => lint::text(source, found),
+        }
+    }
 }
 
 /// How far an answer has come.
@@ -64,7 +89,7 @@ pub enum SubStep {
     /// This must be known first; it is given to the lowering.
     Need(Vec<Query>),
     /// All is known.
-    Done(SubResult),
+    Done(Box<SubResult>),
 }
 
 /// Answers a request about what `lowering` would lower. To check it, all stages are looked at.
@@ -73,15 +98,15 @@ pub enum SubStep {
 /// What is wrong in the file; not for [`Request::Lint`], whose answer says that.
 pub fn subrequest(request: Request, lowering: &mut Lowering) -> Result<SubStep, Vec<Diagnostic>> {
     match request {
-        Request::Describe => Ok(SubStep::Done(describe::describe())),
+        Request::Describe => Ok(SubStep::Done(Box::new(describe::describe()))),
         Request::Outline => outline::outline(lowering),
-        Request::Targets => targets::targets(lowering).map(SubStep::Done),
+        Request::Targets => targets::targets(lowering).map(Box::new).map(SubStep::Done),
         Request::Lint => Ok(lint::lint(lowering)),
     }
 }
 
 /// The answer to [`Request::Lint`] when something that the lowering must know cannot be had: that is what is wrong.
-pub fn check_without(lowering: &Lowering, why: &[Diagnostic]) -> SubResult {
+pub fn check_without(lowering: &Lowering, why: Vec<Diagnostic>) -> SubResult {
     lint::answer(lowering.source(), why)
 }
 
@@ -89,5 +114,6 @@ pub fn check_without(lowering: &Lowering, why: &[Diagnostic]) -> SubResult {
 fn fine(json: &impl serde::Serialize, text: String) -> SubResult {
     // What is made of strings and numbers can always be written.
     let json = serde_json::to_string_pretty(json).unwrap_or_default();
-    SubResult { version: "1.0.0", json, text, status: 0, warnings: 0, lints: Vec::new(), error: None }
+    let form = Form::Written { json, text };
+    SubResult { version: "1.0.0", status: 0, warnings: 0, lints: Vec::new(), error: None, form }
 }

@@ -120,7 +120,7 @@ pub(super) fn outline(lowering: &mut Lowering) -> Result<SubStep, Vec<Diagnostic
         sources: [data(source)],
     };
     let text = text(&outline);
-    Ok(SubStep::Done(SubResult { lints, ..fine(&outline, text) }))
+    Ok(SubStep::Done(Box::new(SubResult { lints, ..fine(&outline, text) })))
 }
 
 /// What the file says, and for which build.
@@ -179,7 +179,7 @@ fn owns(scene: &Scene, bases: &BTreeMap<usize, ImageConfig>) -> Vec<Own> {
         if own.env.value("PATH").is_none() {
             own.env.set("PATH", DEFAULT_PATH);
         }
-        let words: Vec<&Spanned> = [Some(&from.base), from.platform.as_ref()].into_iter().flatten().collect();
+        let words: Vec<&Spanned> = [Some(&from.base), from.platform.as_deref()].into_iter().flatten().collect();
         let used = words.iter().filter_map(|word| expand(&word.text, &stages.globals, mode).ok());
         own.args = with_what_they_are_made_of(&globals, used.flat_map(|word| word.used).collect());
         for command in &stage.commands {
