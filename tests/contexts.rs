@@ -176,6 +176,16 @@ fn checks_end_as_they_found_it() {
     let json = run(&["--call=check,format=json", "-f", &file]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert!(json["warnings"].as_array().is_some_and(|warnings| !warnings.is_empty()), "{json}");
+    // An image that cannot be had is told in the same form.
+    fs::write(context.join("Missing"), "FROM localhost:1/missing\nRUN true\n").unwrap();
+    let file_of_missing = context.join("Missing").display().to_string();
+    let json = run(&["--call=check,format=json", "-f", &file_of_missing]);
+    assert_eq!(json.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(
+        json["buildError"]["message"].as_str().is_some_and(|why| why.starts_with("localhost:1/missing: ")),
+        "{json}"
+    );
     let outline = run(&["--call=outline"]);
     assert!(outline.status.success(), "{}", said(&outline));
     fs::write(context.join("Lower"), "FROM busybox\nRUNN x\n").unwrap();

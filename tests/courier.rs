@@ -260,6 +260,20 @@ fn errors_have_their_excerpt(pair: &Pair) {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("Dockerfile:3\n") && said.contains("   3 | >>> RUN --network=none false\n"), "{said}");
 
+    // A context that is no directory.
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in [("Dockerfile", "FROM scratch\nCOPY a /\nCOPY b /\n"), ("a", "1"), (".dockerignore", "a")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    let mut command = pair.rbuild.command(["build", "--addr", &pair.addr, "--progress=plain", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&tar.into_inner().unwrap()).unwrap();
+    let said = text(&child.wait_with_output().unwrap().stderr);
+    assert!(said.contains("\"/b\": not found") && !said.contains("\"/a\": not found"), "{said}");
+
     let said = pair.fails(
         1,
         &[

@@ -97,7 +97,7 @@ const CASES: &[Real] = &[
     ),
     Real {
         args: "--build-arg kafka_url=https://archive.example/kafka.tgz",
-        ..real("kafka", "eclipse-temurin:21-jre-alpine", &["/opt/kafka 755 1007 1007"])
+        ..real("kafka", "eclipse-temurin:21-jre-alpine", &["/opt/kafka 755 0 0"])
     },
     real("java-maven", "maven:3.9-eclipse-temurin-21 eclipse-temurin:21-jre", &["/app.jar 644 0 0"]),
     real(

@@ -50,7 +50,7 @@ pub(super) fn from_args(args: &args::Build) -> Result<(BuildRequest, LocalClient
         multi_platform: is_set(&build_args, "BUILDKIT_MULTI_PLATFORM")?,
         target: args.target.clone(),
         build_args,
-        labels: args.labels.iter().map(|l| pair(l)).collect(),
+        labels: args.labels.iter().map(|l| label(l)).collect::<Result<_, _>>()?,
         platforms: platforms(&args.platforms)?,
         context: contexts.main,
         contexts: contexts.named,
@@ -193,9 +193,12 @@ fn with_inline(mut caches: Vec<CacheTo>, inline: bool) -> Result<Vec<CacheTo>, F
 }
 
 /// `KEY=VALUE`, where the value may be left out.
-fn pair(word: &str) -> (String, String) {
+fn label(word: &str) -> Result<(String, String), Failure> {
     let (key, value) = word.split_once('=').unwrap_or((word, ""));
-    (key.to_string(), value.to_string())
+    if key.is_empty() {
+        return Err(Failure::misuse(format!("--label {word}: there is no name before the =")));
+    }
+    Ok((key.to_string(), value.to_string()))
 }
 
 /// What `-o` asks for; parse errors are misuse.
@@ -397,6 +400,14 @@ mod tests {
         for twice in ["a,b", "ref=a,b", "type=local,dest=a,dest=b"] {
             assert!(read(twice).is_err_and(|why| why.ends_with("is given twice")), "{twice}");
         }
+    }
+
+    #[test]
+    fn labels_have_names() {
+        let read = |word| label(word).map(|(key, value)| format!("{key} {value}")).map_err(|failure| failure.message);
+        assert_eq!(read("a=b=c").as_deref(), Ok("a b=c"));
+        assert_eq!(read("a").as_deref(), Ok("a "));
+        assert!(read("=x").is_err_and(|why| why.starts_with("--label =x: there is no name")));
     }
 
     #[test]

@@ -158,3 +158,17 @@ fn no_cache_runs_every_step_anew() {
     assert_ne!(first, anew);
     assert_eq!(anew, rbuild.tree(&context, &[]).read("/id"), "what ran anew is what the cache gives next");
 }
+
+#[test]
+fn a_step_sees_the_date_of_its_own_build() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM busybox\nWORKDIR /made\nCOPY a /x\nRUN stat -c %Y /x /made > /seen\n";
+    let context = rbuild.context("c", &[("Dockerfile", dockerfile), ("a", "1")]);
+    for date in ["1000000000", "5", "1000000000"] {
+        let tree = rbuild.tree(&context, &["--build-arg", &format!("SOURCE_DATE_EPOCH={date}")]);
+        assert_eq!(tree.read("/seen"), format!("{date}\n{date}\n"), "not that of a build with another date");
+    }
+}

@@ -346,6 +346,19 @@ pub enum FileActionKind {
     },
 }
 
+impl FileActionKind {
+    /// The modification time that it gives to what it makes, in nanoseconds since 1970, if it says one.
+    pub fn timestamp(&self) -> Option<i64> {
+        match self {
+            FileActionKind::Copy(copy) => copy.timestamp,
+            FileActionKind::MkFile { timestamp, .. }
+            | FileActionKind::MkDir { timestamp, .. }
+            | FileActionKind::Symlink { timestamp, .. } => *timestamp,
+            FileActionKind::Rm { .. } => None,
+        }
+    }
+}
+
 /// Options of a copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileCopy {

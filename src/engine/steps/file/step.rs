@@ -15,7 +15,7 @@ use super::{apply_action, plan, Chain, Means, SourceTree, Users};
 use crate::engine::blocking::blocking;
 use crate::engine::context::UsedContext;
 use crate::engine::results::{Files, Output};
-use crate::engine::steps::{identity_over, StepCx, StepFailure};
+use crate::engine::steps::{hashed, identity_over, StepCx, StepFailure};
 use crate::source::local::selection;
 
 /// Carries out a file operation on `inputs` and gives its outputs in order.
@@ -55,9 +55,10 @@ fn carry_out_chain(
     let missing = || StepFailure::Unsupported("a file operation on a tree that is not there");
     let base = result(chain.base).ok_or_else(missing)?;
     let active = cx.store.prepare(snapshot_of(cx, &base.files)?.as_ref(), &cx.lease)?;
+    let actions: Vec<&FileAction> = chain.actions.iter().filter_map(|index| op.actions.get(*index)).collect();
+    let times: Vec<i64> = actions.iter().filter_map(|action| action.kind.timestamp()).collect();
     {
         let target = active.mount()?;
-        let actions: Vec<&FileAction> = chain.actions.iter().filter_map(|index| op.actions.get(*index)).collect();
         let mut sources: HashMap<ActionInput, Opened> = HashMap::new();
         for input in actions.iter().flat_map(|action| trees_of(action)) {
             // The tree under work is there already, and shows what earlier actions made.
@@ -88,7 +89,18 @@ fn carry_out_chain(
         }
     }
     let info = cx.store.commit(active, &cx.lease)?;
-    Ok(Output { files: Files::Snapshot(info.id), identity: identity_over(&base.identity, &info.delta) })
+    let identity = at(&times, identity_over(&base.identity, &info.delta));
+    Ok(Output { files: Files::Snapshot(info.id), identity })
+}
+
+/// The identity of what was made with these times: those that were asked for count, as nobody would get them otherwise
+/// from a step that lies on the same files of another time.
+fn at(times: &[i64], identity: ContentDigest) -> ContentDigest {
+    if times.is_empty() {
+        return identity;
+    }
+    let bytes: Vec<u8> = times.iter().flat_map(|time| time.to_le_bytes()).collect();
+    hashed("made at", &[&identity.0, blake3::hash(&bytes).as_bytes()])
 }
 
 /// The trees that an action reads: what it copies from, and where its owners' names are looked up.
