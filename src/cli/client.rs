@@ -33,11 +33,13 @@ pub(super) struct LocalClient {
 
 impl Client for LocalClient {
     fn project(&self) -> String {
-        let Some(context) = self.directories.get("context") else { return String::new() };
-        // Where it is unpacked to is another place each time.
-        if self._unpacked.as_ref().is_some_and(|scratch| context.starts_with(scratch.path())) {
+        let context = self.directories.get("context");
+        // Where it is kept is another place each time.
+        let is_kept = |context: &PathBuf| self._spool.as_ref().is_some_and(|spool| context.starts_with(spool.path()));
+        if !self.uploads.is_empty() || context.is_some_and(is_kept) {
             return "standard input".to_string();
         }
+        let Some(context) = context else { return String::new() };
         std::fs::canonicalize(context).unwrap_or_else(|_| context.clone()).display().to_string()
     }
 

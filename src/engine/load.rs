@@ -262,7 +262,7 @@ pub(crate) async fn question(job: &Arc<Job>, request: Request, loaded: &Loaded) 
             SubStep::Need(queries) => match answer(job, loaded, &mut lowering, queries).await {
                 // Who has the file checked is told what is wrong in the same form, whatever it is.
                 Err(BuildError::Dockerfile { findings, .. }) if request == Request::Lint => {
-                    return Ok(frontend::check_without(&lowering, &findings));
+                    return Ok(frontend::check_without(&lowering, findings));
                 }
                 answered => answered?,
             },
