@@ -84,8 +84,8 @@ impl Store {
 /// What a snapshot's delta packs to. Nobody looks at the delta to find out whether it is true, so it has a checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DiffOf {
-    snapshot: SnapshotId,
-    diff_id: DiffId,
+    pub snapshot: SnapshotId,
+    pub diff_id: DiffId,
     sum: String,
 }
 

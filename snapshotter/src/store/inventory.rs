@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use super::diffs::PackedDiff;
+use super::diffs::{DiffOf, PackedDiff};
 use super::gc::{last_used, weight, PrunePolicy};
 use super::layout::{fanned_names, names_in, read_if_there, read_json, readable};
 use super::lease::Held;
@@ -100,9 +100,9 @@ impl Store {
         for fan in names_in(&diffs)? {
             for name in names_in(&diffs.join(&fan))? {
                 let path = diffs.join(&fan).join(&name);
-                if let Some((snapshot, _)) = name.split_once('@') {
-                    let diff = readable(read_json(&path))?;
-                    packs.extend(snapshot.parse().ok().zip(diff));
+                if name.contains('@') {
+                    let known = readable(read_json::<DiffOf>(&path))?.filter(DiffOf::is_sound);
+                    packs.extend(known.map(|known| (known.snapshot, known.diff_id)));
                 } else {
                     packed.extend(readable(read_json::<PackedDiff>(&path))?);
                 }
