@@ -279,6 +279,9 @@ impl CacheConfig {
                 depths.insert(here, steps - above);
             }
         }
+        if self.known.iter().flat_map(|record| &record.outputs).any(|output| output.layer.is_some()) {
+            return invalid("a result that is only known has a layer".to_string());
+        }
         let outputs = self.records.iter().flat_map(|record| &record.outputs);
         match outputs.filter_map(|output| output.layer).find(|layer| *layer >= self.layers.len()) {
             Some(layer) => invalid(format!("no layer {layer}")),
@@ -377,6 +380,7 @@ mod tests {
         let many = told(&|config| config.records = vec![config.records[1].clone(); MOST_RECORDS + 1]);
         assert!(many.is_err());
         assert!(told(&|config| config.known = vec![config.records[1].clone(); MOST_RECORDS]).is_err());
+        assert!(told(&|config| config.known = vec![config.records[0].clone()]).unwrap_err().contains("only known"));
         let deep = told(&|config| config.layers = (0..3000usize).map(|n| layer(1, n.checked_sub(1))).collect());
         assert!(deep.is_err());
         let foreign = br#"{"layers":[],"records":[{"digest":"sha256:00"}]}"#;

@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::switches;
+
 /// Builds container images from Dockerfiles, and keeps every layer it made.
 #[derive(Parser, Debug)]
 #[command(name = "rbuild", version, about, disable_help_subcommand = true, max_term_width = 110)]
@@ -618,12 +620,17 @@ impl Build {
     }
 }
 
+/// All commands and their options.
+fn catalogue() -> clap::Command {
+    switches::with_values(<Command as CommandFactory>::command())
+}
+
 /// Parses `argv`, where the word `build` may be left out.
 ///
 /// # Errors
 /// Clap's own, to be printed as they are; help and version count as errors there.
 pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
-    let matches = <Command as CommandFactory>::command().try_get_matches_from(with_verb(argv))?;
+    let matches = catalogue().try_get_matches_from(with_verb(argv))?;
     let mut command = Command::from_arg_matches(&matches)?;
     command.global.root_is_typed = matches.value_source("root") == Some(ValueSource::CommandLine);
     let before = std::mem::take(&mut command.reach);
@@ -631,7 +638,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Command, clap::Error> {
         Some(reach) => *reach = std::mem::take(reach).or(before),
         None if before != Reach::default() => {
             let about = "--addr, --tls…: only build, du, prune, workers and history can be done by a daemon";
-            return Err(<Command as CommandFactory>::command().error(ErrorKind::ArgumentConflict, about));
+            return Err(catalogue().error(ErrorKind::ArgumentConflict, about));
         }
         None => {}
     }
@@ -660,7 +667,7 @@ fn with_verb(mut argv: Vec<OsString>) -> Vec<OsString> {
         }
     }
     let spoken = |word: &OsStr| {
-        let command = <Command as CommandFactory>::command();
+        let command = catalogue();
         let known =
             command.get_subcommands().any(|c| c.get_name_and_visible_aliases().iter().any(|n| word == OsStr::new(n)));
         known || ["ls", "-h", "--help", "-V", "--version"].iter().any(|w| word == OsStr::new(w))
@@ -753,7 +760,7 @@ mod tests {
 
     #[test]
     fn the_catalogue_is_sound() {
-        <Command as CommandFactory>::command().debug_assert();
+        catalogue().debug_assert();
     }
 
     #[test]

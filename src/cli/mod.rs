@@ -39,6 +39,7 @@ mod run;
 mod screen;
 mod serve;
 mod space;
+mod switches;
 mod transfer;
 
 use std::ffi::OsStr;

@@ -42,11 +42,12 @@ pub(super) fn stages(ast: &Ast, options: &Options) -> Vec<String> {
         });
         froms.map(|name| name.text.as_str())
     };
-    let wanted = options.no_cache_filter.iter();
+    // Scripts whose variable is not set give an empty one.
+    let wanted = options.no_cache_filter.iter().filter(|wanted| !wanted.is_empty());
     let missing = wanted.filter(|wanted| !named().any(|name| name.eq_ignore_ascii_case(wanted)));
     let sentence = |wanted: &String| {
         let near = nearest(wanted, named()).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
-        format!("no stage is called {wanted}, so the cache is used for all that --no-cache-filter meant{near}")
+        format!("no stage is called {wanted}: nothing is built anew because of that --no-cache-filter{near}")
     };
     missing.map(sentence).collect()
 }
