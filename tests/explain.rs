@@ -337,7 +337,9 @@ fn a_context_from_standard_input_is_compared_with_the_last_one_from_there() {
         misses(&said)
     };
     assert_eq!(build("1"), [""; 0]);
-    assert_eq!(build("2"), ["f changed (1 of 1 file)"]);
+    // What comes so is downloaded and unpacked, as an archive in the web is.
+    let unpacked = "because [internal] load remote build context has other files: /context";
+    assert_eq!(build("2"), [unpacked, "because copy /context / ran again and its files changed: /f"]);
 }
 
 #[test]

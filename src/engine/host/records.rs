@@ -37,15 +37,15 @@ impl EngineHost {
         Record { id, identities }
     }
 
-    /// Writes a record of what was made.
+    /// Writes a record of what was made, with a new id.
     pub(in crate::engine) async fn keep(
         &self,
+        id: StoredId,
         key: CacheKey,
         kept: Option<&Kept>,
         cost: Duration,
         outputs: Vec<Output>,
     ) -> Result<Record, StepFailure> {
-        let id = StoredId::random();
         let stored = outputs
             .iter()
             .map(|output| match &output.files {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snapshotter::store::record::RecordKey;
+use snapshotter::store::record::{RecordId as StoredId, RecordKey};
 use snapshotter::store::StepLock;
 use solver::event::Warning;
 use solver::graph::op::Network;
 use solver::graph::{Input, Op, Selector, Vertex, Via};
-use solver::key::{CacheKey, ResultRef};
+use solver::key::{CacheKey, RecordId, ResultRef};
 use solver::port::{AskCx, Ran, RunOrder};
 
 use super::EngineHost;
@@ -70,8 +70,10 @@ impl EngineHost {
         let secrets = explain::given(&*asker.client, order.vertex).await;
         let origins = submitted.origins(order.vertex, order.inputs);
         let kept = Kept { parts: order.parts, place, origins, secrets };
-        let record = self.keep(order.key, Some(&kept), cost, outputs).await?;
-        submitted.made(record.id);
+        let id = StoredId::random();
+        // From the moment it can be found: a miss that is explained just then is not compared with it.
+        submitted.made(RecordId(id.0));
+        let record = self.keep(id, order.key, Some(&kept), cost, outputs).await?;
         self.keep_listings(record.id, contexts).await;
         submitted.has(order.vertex.id, record.id);
         Ok(Ran::Made { record, new: true })

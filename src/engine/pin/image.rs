@@ -54,7 +54,7 @@ impl EngineHost {
         if let Some(found) = self.stored(key).await? {
             return Ok(found);
         }
-        self.keep(key, None, Duration::ZERO, vec![output]).await
+        self.keep(StoredId::random(), key, None, Duration::ZERO, vec![output]).await
     }
 }
 

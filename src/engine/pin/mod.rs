@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::fs::{fchmod, fchown, futimens, Gid, Mode, Timespec, Timestamps, Uid};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
+use snapshotter::store::record::RecordId as StoredId;
 use snapshotter::Active;
 use solver::key::{CacheKey, ContentDigest};
 use solver::port::Record;
@@ -60,6 +61,6 @@ impl EngineHost {
         let info = blocking(move || store.commit(active, &lease)).await?;
         let identity = identity_over(&ContentDigest([0; 32]), &info.delta);
         let output = Output { files: Files::Snapshot(info.id), identity };
-        self.keep(key, None, cost, vec![output]).await
+        self.keep(StoredId::random(), key, None, cost, vec![output]).await
     }
 }

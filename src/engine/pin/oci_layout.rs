@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use snapshotter::layer::{apply_layer, remember_pulled};
+use snapshotter::store::record::RecordId as StoredId;
 use snapshotter::{chain_id, DiffId, Digest, Lease, SnapshotId, Store};
 use solver::graph::op::SourceOp;
 use solver::graph::{Platform, Vertex};
@@ -128,7 +129,7 @@ impl EngineHost {
             return Ok(found);
         }
         let output = Output { files: Files::of(top), identity };
-        self.keep(key, None, Duration::ZERO, vec![output]).await
+        self.keep(StoredId::random(), key, None, Duration::ZERO, vec![output]).await
     }
 
     /// Brings a layer into the store, unless it is there.
