@@ -186,14 +186,14 @@ impl Store {
             }
             return Ok(None);
         };
-        for snapshot in record.outputs.iter().filter_map(|output| output.snapshot.as_ref()) {
-            if !self.has_chain(snapshot, lease)? {
-                return Ok(None);
-            }
+        let mut chains = Vec::new();
+        for snapshot in record.outputs.iter().filter_map(|output| output.snapshot) {
+            let Some(found) = self.find_chain(&snapshot, lease)? else { return Ok(None) };
+            chains.push((snapshot, found));
         }
         lease.note(Held::Record(id), &no_collection)?;
-        for snapshot in record.outputs.iter().filter_map(|output| output.snapshot) {
-            lease.note_whole(snapshot, &no_collection)?;
+        for (snapshot, found) in chains {
+            lease.note_whole(snapshot, found, &no_collection)?;
         }
         touch(&pointer);
         Ok(Some(record))
