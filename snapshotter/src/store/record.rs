@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::{ensure_directory, read_if_there, read_json, replace, write_json};
+use super::layout::{date_now, ensure_directory, read_if_there, read_json, replace, write_json};
 use super::lease::{Held, Lease};
 use super::{now, Store};
 use crate::digest::{bytes_of_hex, hex_id, random_bytes, text_serde, ParseError, SnapshotId};
@@ -307,9 +307,7 @@ fn touch(pointer: &std::path::Path) {
     if modified.elapsed().is_ok_and(|since| since < TOUCH_AFTER) {
         return;
     }
-    let now = rustix::fs::Timespec { tv_sec: now() / 1_000_000_000, tv_nsec: 0 };
-    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
-    let _ = rustix::fs::utimensat(rustix::fs::CWD, pointer, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    date_now(pointer);
 }
 
 #[cfg(test)]

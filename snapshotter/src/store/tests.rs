@@ -150,6 +150,25 @@ fn a_snapshot_without_its_files_makes_room_for_its_like() {
 }
 
 #[test]
+fn a_damaged_blob_is_mended_by_who_has_it() {
+    let (_dir, store) = scratch_store();
+    let lease = store.lease().unwrap();
+    let digest = store.put_blob(&lease, b"right").unwrap();
+    let path = store.layout().blob(&digest);
+    let inode = fs::metadata(&path).unwrap().ino();
+    store.put_blob(&lease, b"right").unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "a sound one stays");
+    fs::write(&path, "wrong").unwrap();
+    store.put_blob(&lease, b"right").unwrap();
+    assert_eq!(store.read_blob(&digest, 100).unwrap(), b"right");
+    fs::write(&path, "wrong").unwrap();
+    for _ in 0..2 {
+        assert!(matches!(store.open_sound_blob(&lease, &digest), Err(Error::NotFound { .. })));
+        assert!(matches!(store.read_blob(&digest, 100), Err(Error::NotFound { .. })));
+    }
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_not_said_to_be_missing() {
     let (_dir, store) = scratch_store();
     let base = snapshot(&store, &store.lease().unwrap(), None, "base");
