@@ -76,7 +76,7 @@ impl Store {
         }
         // Never over another one: a link fails where a rename would replace.
         match fs::hard_link(&moved, &path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error).doing("put back", path),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error).doing("put back", path),
             _ => fs::remove_file(&moved).doing("remove", moved),
         }
     }
