@@ -258,11 +258,15 @@ fn half(bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes[..bytes.len() / 2].to_vec())
 }
 
-/// Every file of the store whose path below it begins like this, changed.
+/// Every file of the store whose path below it begins like this, changed; a directory of the name is lost.
 fn damage(rbuild: &Rbuild, start: &str, end: &str, how: How<'_>) -> usize {
     let (mut open, mut changed) = (vec![rbuild.root().join(start)], 0);
     while let Some(at) = open.pop() {
-        if at.is_dir() {
+        let is_all = at.is_dir() && at.file_name().is_some_and(|name| name == end);
+        if is_all {
+            fs::remove_dir_all(&at).unwrap();
+            changed += 1;
+        } else if at.is_dir() {
             open.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
         } else if at.to_str().unwrap().ends_with(end) {
             let bytes = fs::read(&at).unwrap();
@@ -308,9 +312,13 @@ fn a_pulled_image_that_is_damaged_is_pulled_again() {
     // As many bytes as there were, and still JSON.
     let other = |bytes: Vec<u8>| Some(text(&bytes).replace("amd64", "arm64").into_bytes());
     let lost = |_: Vec<u8>| None;
-    for (start, end, how) in
-        [("snapshots", "meta", &half as How), ("snapshots", "meta", &lost), ("blobs", "", &half), ("blobs", "", &other)]
-    {
+    for (start, end, how) in [
+        ("snapshots", "meta", &half as How),
+        ("snapshots", "meta", &lost),
+        ("snapshots", "fs", &lost),
+        ("blobs", "", &half),
+        ("blobs", "", &other),
+    ] {
         let rbuild = Rbuild::empty();
         let context = rbuild.context("c", &[("Dockerfile", &format!("FROM {name}\nRUN echo right > /out\n"))]);
         rbuild.log(&context, &[]);

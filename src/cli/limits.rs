@@ -204,7 +204,7 @@ pub(super) fn told(relief: &Relief) -> String {
     };
     match &relief.collected {
         None => format!("{why}, and there was no time to find out what may go: `rbuild prune --max-used-space` does"),
-        Some(gone) if gone.records + gone.snapshots + gone.blobs + gone.cache_mounts == 0 => {
+        Some(gone) if gone.records + gone.snapshots + gone.blobs + gone.cache_mounts + gone.damaged == 0 => {
             format!("{why}, but all of it is in use or has a name: `rbuild rmi` makes room")
         }
         Some(gone) => format!(

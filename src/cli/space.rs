@@ -186,6 +186,7 @@ pub(super) fn prune(open: impl FnOnce() -> Result<Store, Failure>, args: &Prune)
             ("records", collected.records),
             ("cache mounts", collected.cache_mounts),
             ("leases", collected.leases),
+            ("quarantine", collected.damaged),
         ] {
             say!("{kind:12} {count:>8}");
         }

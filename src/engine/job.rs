@@ -97,7 +97,14 @@ impl Job {
 
     /// Tells the listeners that nothing more comes, and why the build failed if it did.
     pub fn close(&self, failed: Option<String>) {
+        self.tell_damage();
         self.notes.emit(EventKind::BuildFinished { error: failed });
+    }
+
+    /// Warns of what was found damaged in the store since this was told last.
+    fn tell_damage(&self) {
+        let store = self.host().store();
+        self.notes.damage(&store.take_damage(), &store.quarantine());
     }
 
     pub(crate) fn host(&self) -> &Arc<EngineHost> {
@@ -394,9 +401,7 @@ impl Job {
         let solved = self.shift.solver.submit(submit, Arc::clone(graph), NoCache::AsHinted, events).await;
         self.results.lock().unwrap_or_else(|e| e.into_inner()).extend(registered.results());
         registered.note_results().await;
-        for damage in self.host().store().take_damage() {
-            self.notes.caution(format!("the store was damaged, and what was lost is made again: {damage}"));
-        }
+        self.tell_damage();
         let solved = solved?;
         for (vertex, text) in registered.remarks().await {
             self.notes.remark(vertex, text);

@@ -1,5 +1,6 @@
 //! What a build says of itself: steps that are no vertices of its graph, and warnings.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use frontend::diagnostic::Diagnostic;
@@ -53,6 +54,11 @@ impl Notes {
         self.emit(EventKind::Warning(Warning { vertex: None, short, detail, url, file, range }));
     }
 
+    /// Warns of what was damaged in the store, and lies in `quarantine` now.
+    pub(crate) fn damage(&self, damage: &[String], quarantine: &Path) {
+        warnings_of(damage, quarantine).into_iter().for_each(|line| self.caution(line));
+    }
+
     /// Tells the user something.
     pub fn warn(&self, warning: Warning) {
         self.emit(EventKind::Warning(warning));
@@ -80,6 +86,20 @@ impl Notes {
             range: Some(Range { start: at(span.start), end: at(span.end) }),
         }));
     }
+}
+
+/// So many damaged things are told one by one.
+const MOST_DAMAGE: usize = 3;
+
+/// What is said of things that were damaged, and lie in `quarantine` now.
+fn warnings_of(damage: &[String], quarantine: &Path) -> Vec<String> {
+    let told = damage.iter().take(MOST_DAMAGE);
+    let mut lines: Vec<_> =
+        told.map(|line| format!("the store was damaged, and what was lost is made again: {line}")).collect();
+    if let Some(more @ 1..) = damage.len().checked_sub(MOST_DAMAGE) {
+        lines.push(format!("and {more} more damaged things, which now lie in {}", quarantine.display()));
+    }
+    lines
 }
 
 /// A step that is no vertex of the graph. Dropped without an end, it was cancelled.
@@ -123,5 +143,21 @@ impl Drop for Note<'_> {
         if !self.ended {
             self.end(None, true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_damage_is_told_in_a_few_lines() {
+        let damage: Vec<_> = (0..80).map(|number| format!("blobs/{number}: it is empty")).collect();
+        let told = |count: usize| warnings_of(&damage[..count], Path::new("/store/quarantine"));
+        assert_eq!((told(0).len(), told(1).len(), told(3).len(), told(4).len()), (0, 1, 3, 4));
+        let said = told(80);
+        assert_eq!(said.len(), 4);
+        assert_eq!(said[0], "the store was damaged, and what was lost is made again: blobs/0: it is empty");
+        assert_eq!(said[3], "and 77 more damaged things, which now lie in /store/quarantine");
     }
 }

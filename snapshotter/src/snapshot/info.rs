@@ -89,8 +89,9 @@ impl Store {
         Ok(chain)
     }
 
-    /// Whether the snapshot and everything it needs is here. What the lease holds was found to be, and stays.
-    pub(crate) fn has_chain(&self, id: &SnapshotId, lease: &Lease) -> Result<bool> {
+    /// Finds the snapshot and everything it needs: what the lease did not know to be whole yet, or nothing where any of
+    /// it is missing or damaged. The caller keeps collection away.
+    pub(crate) fn find_chain(&self, id: &SnapshotId, lease: &Lease) -> Result<Option<Vec<SnapshotId>>> {
         let mut seen = Vec::new();
         let mut next = Some(*id);
         while let Some(id) = next.filter(|id| !lease.has_whole(id)) {
@@ -102,21 +103,29 @@ impl Store {
                     if rest.exists() && !rest.join("meta").exists() {
                         self.damaged(&rest, "it has no meta file");
                     }
-                    return Ok(false);
+                    return Ok(None);
                 }
                 Err(Error::Corrupt { reason, .. }) => {
                     self.damaged(&self.layout().snapshot(&id), &reason);
-                    return Ok(false);
+                    return Ok(None);
                 }
                 Err(error) => return Err(error),
             };
-            if seen.contains(&id) || !self.delta_path(&info).exists() {
-                return Ok(false);
+            if seen.contains(&id) {
+                return Ok(None);
+            }
+            let files = self.delta_path(&info);
+            if !files.try_exists().doing("inspect", &files)? {
+                let owner = self.layout().snapshot(&info.delta_of.unwrap_or(id));
+                if owner.exists() {
+                    self.damaged(&owner, "its files are gone");
+                }
+                return Ok(None);
             }
             seen.push(id);
             next = info.parent;
         }
-        Ok(true)
+        Ok(Some(seen))
     }
 
     /// The directory with a snapshot's delta.

@@ -3,7 +3,7 @@
 //! Who cannot wait for that reads along, from the file that is being written: see [`BlobWriter::follow`].
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::lease::{Held, Lease};
-use super::recover::{age_of, digest_of_file};
+use super::recover::{age_of, digest_of, digest_of_file};
 use super::Store;
 use crate::digest::Digest;
 use crate::error::{Doing, Error, Result};
@@ -29,6 +29,10 @@ pub struct BlobWriter<'l> {
     is_done: bool,
     arrival: Arc<Arrival>,
 }
+
+/// Blobs up to this size are looked at before they are said to be there already: documents are read again and again, and
+/// a damaged one is to be mended by who has it. Larger ones are layers, which are verified when they are unpacked.
+const DOCUMENT: u64 = 16 << 20;
 
 /// How far a blob is.
 #[derive(Debug, Default)]
@@ -121,7 +125,8 @@ impl BlobWriter<'_> {
         Ok(BlobFollower { file, at: 0, arrival: Arc::clone(&self.arrival) })
     }
 
-    /// Verifies what was written and makes it a blob, held by the lease. A blob that is there already stays.
+    /// Verifies what was written and makes it a blob, held by the lease. A blob that is there already stays,
+    /// unless it is seen to be damaged.
     ///
     /// # Errors
     /// [`Error::SizeMismatch`] and [`Error::DigestMismatch`] leave nothing behind.
@@ -139,7 +144,8 @@ impl BlobWriter<'_> {
         let target = store.layout().blob(&digest);
         let no_collection = store.no_collection()?;
         self.lease.note(Held::Blob(digest), &no_collection)?;
-        let there = fs::metadata(&target).is_ok_and(|found| found.len() == self.size);
+        let there = fs::metadata(&target).is_ok_and(|found| found.len() == self.size)
+            && (self.size > DOCUMENT || digest_of_file(&target).is_ok_and(|found| found == digest));
         if there {
             store.was_made(age_of(&target));
         } else {
@@ -190,8 +196,17 @@ impl Store {
     /// [`Error::NotFound`] when it is not here.
     pub fn open_blob(&self, lease: &Lease, digest: &Digest) -> Result<File> {
         lease.hold_blob(digest)?;
+        self.blob_file(digest)
+    }
+
+    fn blob_file(&self, digest: &Digest) -> Result<File> {
         let path = self.layout().blob(digest);
-        File::open(&path).doing("open", &path)
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NotFound { what: "blob", id: digest.to_string() })
+            }
+            other => other.doing("open", path),
+        }
     }
 
     /// Whether the blob is here now. Only [`Lease::hold_blob`] keeps it.
@@ -221,15 +236,14 @@ impl Store {
     pub fn open_sound_blob(&self, lease: &Lease, digest: &Digest) -> Result<File> {
         lease.hold_blob(digest)?;
         let path = self.layout().blob(digest);
-        if digest_of_file(&path)? != *digest {
-            return Err(self.damaged_blob(digest));
+        loop {
+            let mut file = self.blob_file(digest)?;
+            if digest_of(&file, &path)? == *digest {
+                file.rewind().doing("rewind", path)?;
+                return Ok(file);
+            }
+            self.set_blob_aside(digest, &file)?;
         }
-        File::open(&path).doing("open", &path)
-    }
-
-    fn damaged_blob(&self, digest: &Digest) -> Error {
-        self.damaged(&self.layout().blob(digest), "its content has another digest");
-        Error::NotFound { what: "blob", id: digest.to_string() }
     }
 
     /// Reads a whole blob of at most `limit` bytes, and verifies it.
@@ -238,16 +252,19 @@ impl Store {
     /// [`Error::NotFound`] when it is not here, or was damaged: then it is set aside. [`Error::TooLarge`] when it is
     /// longer.
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
-        let size = self.blob_size(digest)?;
-        if size > limit {
-            return Err(Error::TooLarge { what: digest.to_string(), size, limit });
-        }
         let path = self.layout().blob(digest);
-        let mut bytes = Vec::with_capacity(size as usize);
-        File::open(&path).doing("open", &path)?.take(limit).read_to_end(&mut bytes).doing("read", &path)?;
-        match Digest::of(&bytes) == *digest {
-            true => Ok(bytes),
-            false => Err(self.damaged_blob(digest)),
+        loop {
+            let file = self.blob_file(digest)?;
+            let size = file.metadata().doing("inspect", &path)?.len();
+            if size > limit {
+                return Err(Error::TooLarge { what: digest.to_string(), size, limit });
+            }
+            let mut bytes = Vec::with_capacity(size as usize);
+            (&file).take(limit).read_to_end(&mut bytes).doing("read", &path)?;
+            if Digest::of(&bytes) == *digest {
+                return Ok(bytes);
+            }
+            self.set_blob_aside(digest, &file)?;
         }
     }
 

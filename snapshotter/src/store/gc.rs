@@ -103,7 +103,9 @@ pub struct Collected {
     pub leases: u64,
     /// Cache mounts.
     pub cache_mounts: u64,
-    /// Steps and cache mounts among them, those used longest ago last.
+    /// What had been set aside as damaged.
+    pub damaged: u64,
+    /// Steps, cache mounts and what was damaged among them, those used longest ago last.
     pub gone: Vec<Gone>,
 }
 
@@ -197,7 +199,9 @@ impl Store {
         self.sweep_records(&inventory, &inventory.records[..kept], &mut collected)?;
         self.sweep_diffs(&marked, with_packed)?;
         self.sweep_cache_mounts(&inventory.mounts[kept_mounts..], &mut collected)?;
-        if which.is_none() && policy.records == Keep::Nothing {
+        let goes_at_once = which.is_none() && policy.records == Keep::Nothing;
+        self.sweep_quarantine(goes_at_once, in_time, &mut collected)?;
+        if goes_at_once {
             self.discard(&self.layout().directory("seen"))?;
             super::layout::ensure_directory(&self.layout().directory("seen"))?;
         }
@@ -385,7 +389,7 @@ impl Store {
         Ok(())
     }
 
-    fn discard_if_there(&self, path: &Path) -> Result<()> {
+    pub(super) fn discard_if_there(&self, path: &Path) -> Result<()> {
         match self.discard(path) {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -406,7 +410,7 @@ fn tell_records(inventory: &Inventory, kept: usize, marked: &Marked, collected: 
     }
 }
 
-fn tell(collected: &mut Collected, gone: Gone) {
+pub(super) fn tell(collected: &mut Collected, gone: Gone) {
     if collected.gone.len() < MOST_TOLD {
         collected.gone.push(gone);
     }

@@ -194,6 +194,13 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<O
         .map_err(|error| Error::Corrupt { path: path.to_owned(), reason: error.to_string() })
 }
 
+/// Dates a file or directory to now, if that can be done.
+pub(crate) fn date_now(path: &Path) {
+    let now = rustix::fs::Timespec { tv_sec: super::now() / 1_000_000_000, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    let _ = rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+}
+
 /// What was read; nothing where it is damaged.
 pub(crate) fn readable<T>(read: Result<Option<T>>) -> Result<Option<T>> {
     match read {

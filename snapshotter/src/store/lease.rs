@@ -103,8 +103,14 @@ impl Lease {
     /// # Errors
     /// [`Error::NotFound`] when it is gone.
     pub fn hold_snapshot(&self, id: &SnapshotId) -> Result<()> {
-        // What cannot be told is not there.
-        self.hold(Held::Snapshot(*id), || self.store.has_chain(id, self).unwrap_or(false))
+        if self.has_whole(id) || self.holds(&Held::Snapshot(*id)) {
+            return Ok(());
+        }
+        let no_collection = self.store.no_collection()?;
+        match self.store.find_chain(id, self)? {
+            Some(found) => self.note_whole(*id, found, &no_collection),
+            None => Err(Error::NotFound { what: "snapshot", id: id.to_string() }),
+        }
     }
 
     /// Holds a blob.
@@ -112,23 +118,15 @@ impl Lease {
     /// # Errors
     /// [`Error::NotFound`] when it is gone.
     pub fn hold_blob(&self, digest: &Digest) -> Result<()> {
-        self.hold(Held::Blob(*digest), || self.store.layout().blob(digest).exists())
-    }
-
-    fn hold(&self, thing: Held, exists: impl FnOnce() -> bool) -> Result<()> {
-        if self.holds(&thing) {
+        if self.holds(&Held::Blob(*digest)) {
             return Ok(());
         }
         let no_collection = self.store.no_collection()?;
-        if !exists() {
-            let (what, id) = match thing {
-                Held::Snapshot(id) => ("snapshot", id.to_string()),
-                Held::Blob(digest) => ("blob", digest.to_string()),
-                Held::Record(id) => ("record", id.to_string()),
-            };
-            return Err(Error::NotFound { what, id });
+        let path = self.store.layout().blob(digest);
+        match path.try_exists().doing("inspect", &path)? {
+            true => self.note(Held::Blob(*digest), &no_collection),
+            false => Err(Error::NotFound { what: "blob", id: digest.to_string() }),
         }
-        self.note(thing, &no_collection)
     }
 
     /// Whether it is held already; held things stay, so no look at the disk is needed.
@@ -136,15 +134,16 @@ impl Lease {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(thing)
     }
 
-    /// Whether a snapshot that is held was found with all below it.
+    /// Whether a snapshot was found with all below it, and is held: itself, or as part of another.
     pub(crate) fn has_whole(&self, id: &SnapshotId) -> bool {
         self.whole.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(id)
     }
 
-    /// Notes a snapshot that was just found with all below it, under the same lock.
-    pub(crate) fn note_whole(&self, id: SnapshotId, no_collection: &Lock) -> Result<()> {
+    /// Notes a snapshot of which all that was not known yet was just found, under the same lock: no look at any of it
+    /// is needed again.
+    pub(crate) fn note_whole(&self, id: SnapshotId, found: Vec<SnapshotId>, no_collection: &Lock) -> Result<()> {
         self.note(Held::Snapshot(id), no_collection)?;
-        self.whole.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(id);
+        self.whole.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(found);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod layout;
 pub mod lease;
 pub mod lock;
 mod mounts;
+mod quarantine;
 pub mod record;
 mod recover;
 pub mod relief;
@@ -26,7 +27,7 @@ mod view;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{fstatfs, open, FileType, Mode, OFlags};
@@ -126,23 +127,6 @@ impl Store {
     /// What keeps this store's trees.
     pub fn driver(&self) -> Driver {
         self.inner.driver
-    }
-
-    /// What this handle found damaged and set aside since it was last asked, one line each: the file, and what is wrong.
-    pub fn take_damage(&self) -> Vec<String> {
-        std::mem::take(&mut *self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Sets something aside that is not what it should be: from now on it counts as missing.
-    pub(crate) fn damaged(&self, path: &Path, reason: &str) {
-        // Where that cannot be done it is found again.
-        let _ = self.set_aside(path);
-        let shown = path.strip_prefix(self.root()).unwrap_or(path).display();
-        let line = format!("{shown}: {reason}");
-        let mut damage = self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        if !damage.contains(&line) {
-            damage.push(line);
-        }
     }
 
     /// Notes that something was made at a time in nanoseconds since 1970, of which [`sync`](Store::sync) is to know.

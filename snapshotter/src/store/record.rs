@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::{ensure_directory, read_if_there, read_json, replace, write_json};
+use super::layout::{date_now, ensure_directory, read_if_there, read_json, replace, write_json};
 use super::lease::{Held, Lease};
 use super::{now, Store};
 use crate::digest::{bytes_of_hex, hex_id, random_bytes, text_serde, ParseError, SnapshotId};
@@ -186,14 +186,14 @@ impl Store {
             }
             return Ok(None);
         };
-        for snapshot in record.outputs.iter().filter_map(|output| output.snapshot.as_ref()) {
-            if !self.has_chain(snapshot, lease)? {
-                return Ok(None);
-            }
+        let mut chains = Vec::new();
+        for snapshot in record.outputs.iter().filter_map(|output| output.snapshot) {
+            let Some(found) = self.find_chain(&snapshot, lease)? else { return Ok(None) };
+            chains.push((snapshot, found));
         }
         lease.note(Held::Record(id), &no_collection)?;
-        for snapshot in record.outputs.iter().filter_map(|output| output.snapshot) {
-            lease.note_whole(snapshot, &no_collection)?;
+        for (snapshot, found) in chains {
+            lease.note_whole(snapshot, found, &no_collection)?;
         }
         touch(&pointer);
         Ok(Some(record))
@@ -307,9 +307,7 @@ fn touch(pointer: &std::path::Path) {
     if modified.elapsed().is_ok_and(|since| since < TOUCH_AFTER) {
         return;
     }
-    let now = rustix::fs::Timespec { tv_sec: now() / 1_000_000_000, tv_nsec: 0 };
-    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
-    let _ = rustix::fs::utimensat(rustix::fs::CWD, pointer, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    date_now(pointer);
 }
 
 #[cfg(test)]

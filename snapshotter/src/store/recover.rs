@@ -174,17 +174,6 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Moves something damaged where nobody finds it but a person.
-    pub(super) fn set_aside(&self, path: &Path) -> Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let random = hex::encode(crate::digest::random_bytes::<4>());
-        let target = self.layout().directory("quarantine").join(format!("{name}.{random}"));
-        match std::fs::rename(path, &target) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            other => other.doing("set aside", path),
-        }
-    }
 }
 
 /// Whether something is certain to be on disk. What claims to be of the future was made by another clock.
@@ -200,8 +189,12 @@ pub(super) fn age_of(path: &Path) -> i64 {
 
 /// Reads a whole file for its digest.
 pub(super) fn digest_of_file(path: &Path) -> Result<Digest> {
+    digest_of(&std::fs::File::open(path).doing("open", path)?, path)
+}
+
+/// Reads what is left of a file that is open for its digest.
+pub(super) fn digest_of(mut file: &std::fs::File, path: &Path) -> Result<Digest> {
     use sha2::Digest as _;
-    let mut file = std::fs::File::open(path).doing("open", path)?;
     let (mut hash, mut buffer) = (sha2::Sha256::new(), vec![0; 256 << 10]);
     loop {
         match std::io::Read::read(&mut file, &mut buffer) {

@@ -116,6 +116,70 @@ fn a_store_never_mixes_drivers() {
 }
 
 #[test]
+fn what_is_known_to_be_whole_is_not_looked_at_again() {
+    let (_dir, store) = scratch_store();
+    let made = store.lease().unwrap();
+    let base = snapshot(&store, &made, None, "base");
+    let middle = snapshot(&store, &made, Some(&base), "middle");
+    let top = snapshot(&store, &made, Some(&middle), "top");
+    // Nothing but a look at the disk would notice that they are gone.
+    let lose = |id: &SnapshotId| fs::remove_file(store.layout().snapshot(id).join("meta")).unwrap();
+    let (up, down) = (store.lease().unwrap(), store.lease().unwrap());
+    up.hold_snapshot(&base).unwrap();
+    down.hold_snapshot(&top).unwrap();
+    lose(&base);
+    up.hold_snapshot(&middle).unwrap();
+    lose(&middle);
+    up.hold_snapshot(&top).unwrap();
+    [top, middle, base].iter().for_each(|id| down.hold_snapshot(id).unwrap());
+    assert!(matches!(store.lease().unwrap().hold_snapshot(&top), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_snapshot_without_its_files_makes_room_for_its_like() {
+    let (_dir, store) = scratch_store();
+    let made = store.lease().unwrap();
+    let base = snapshot(&store, &made, None, "base");
+    let again = store.restack(&base, None, &made).unwrap().id;
+    fs::remove_dir_all(store.layout().snapshot(&base).join("fs")).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(store.lease().unwrap().hold_snapshot(&again), Err(Error::NotFound { .. })));
+    }
+    assert!(!store.layout().snapshot(&base).exists());
+    assert_eq!(store.take_damage(), [format!("snapshots/{base}: its files are gone")]);
+}
+
+#[test]
+fn a_damaged_blob_is_mended_by_who_has_it() {
+    let (_dir, store) = scratch_store();
+    let lease = store.lease().unwrap();
+    let digest = store.put_blob(&lease, b"right").unwrap();
+    let path = store.layout().blob(&digest);
+    let inode = fs::metadata(&path).unwrap().ino();
+    store.put_blob(&lease, b"right").unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "a sound one stays");
+    fs::write(&path, "wrong").unwrap();
+    store.put_blob(&lease, b"right").unwrap();
+    assert_eq!(store.read_blob(&digest, 100).unwrap(), b"right");
+    fs::write(&path, "wrong").unwrap();
+    for _ in 0..2 {
+        assert!(matches!(store.open_sound_blob(&lease, &digest), Err(Error::NotFound { .. })));
+        assert!(matches!(store.read_blob(&digest, 100), Err(Error::NotFound { .. })));
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_said_to_be_missing() {
+    let (_dir, store) = scratch_store();
+    let base = snapshot(&store, &store.lease().unwrap(), None, "base");
+    let meta = store.layout().snapshot(&base).join("meta");
+    fs::remove_file(&meta).unwrap();
+    fs::create_dir(&meta).unwrap();
+    let said = store.lease().unwrap().hold_snapshot(&base);
+    assert!(matches!(said, Err(Error::Io { .. })), "{said:?}");
+}
+
+#[test]
 fn many_may_make_the_same_store_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("store");
