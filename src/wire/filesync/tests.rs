@@ -287,7 +287,8 @@ async fn attributes_that_changed_alone_are_noticed() {
         return;
     }
     // Which values are set, how many files are asked for then, what is there in the end.
-    let cases: [(&[(&str, &str)], u32, [Option<&str>; 2]); 4] = [
+    type Case = (&'static [(&'static str, &'static str)], u32, [Option<&'static str>; 2]);
+    let cases: [Case; 4] = [
         (&[], 2, [None, None]),
         (&[("d/f", "1"), ("d", "1")], 1, [Some("1"), Some("1")]),
         (&[], 0, [Some("1"), Some("1")]),
