@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::{Output, Stdio};
 
 use support::served::{GitServer, Page, Web};
-use support::{can_build, have, Rbuild};
+use support::{can_build, have, mark, marks, Rbuild};
 
 /// Runs `rbuild` with something on standard input.
 fn fed(rbuild: &Rbuild, args: &[&str], input: &[u8]) -> Output {
@@ -41,6 +41,31 @@ fn a_named_directory_has_its_own_ignore_file() {
         rbuild.tree(&context, &["--build-context", &named, "--build-context", &replaced, "--build-context", images]);
     assert_eq!((tree.read("/b").as_str(), tree.read("/r").as_str()), ("of other", "of other"));
     assert!(tree.has("/bb"));
+}
+
+#[test]
+fn attributes_of_users_are_copied_into_images() {
+    if !can_build() {
+        return;
+    }
+    let rbuild = Rbuild::new();
+    let dockerfile = "FROM busybox\nCOPY page dir /w/\nCOPY dir /d\n";
+    let context =
+        rbuild.context("c", &[("Dockerfile", dockerfile), ("page", "<p>"), ("dir/in", "x"), ("dir/sub/y", "")]);
+    // Old enough for the cache to know it without.
+    rbuild.log(&context, &[]);
+    std::thread::sleep(std::time::Duration::from_millis(120));
+    rbuild.log(&context, &["--no-cache"]);
+    for (path, value) in [("page", "text/html"), ("dir/sub", "1")] {
+        if !mark(&context.join(path), "user.mime", value) {
+            return;
+        }
+    }
+    rbuild.ok(["build", "-o", "type=tar,dest=out.tar", context.to_str().unwrap()]);
+    let out = rbuild.path("out.tar");
+    assert_eq!(marks(&out, "w/page"), ["user.mime=text/html"]);
+    assert_eq!((marks(&out, "w/sub"), marks(&out, "d/sub")), (vec!["user.mime=1".into()], vec!["user.mime=1".into()]));
+    assert_eq!(marks(&out, "w/in"), [""; 0]);
 }
 
 #[test]

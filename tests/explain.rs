@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use support::served::{GitServer, Web};
-use support::{can_build, Rbuild};
+use support::{can_build, mark, Rbuild};
 
 /// The reasons that a build prints, in the order of its steps.
 fn misses(said: &str) -> Vec<String> {
@@ -52,6 +52,20 @@ fn a_changed_mode_is_named() {
     let told = after(&[], |_, context| fs::set_permissions(context.join("run.sh"), mode).unwrap());
     let step = "because step 2 ran again and its files changed: /src/run.sh (mode 644 → 755)";
     assert_eq!(told, ["mode of run.sh 644 → 755", step]);
+}
+
+#[test]
+fn a_changed_attribute_is_named() {
+    if !can_build() {
+        return;
+    }
+    let mut is_set = false;
+    let told = after(&[], |_, context| is_set = mark(&context.join("run.sh"), "user.mime", "text/x-sh"));
+    if !is_set {
+        return;
+    }
+    let step = "because step 2 ran again and its files changed: /src/run.sh (extended attributes)";
+    assert_eq!(told, ["extended attributes of run.sh changed", step]);
 }
 
 #[test]

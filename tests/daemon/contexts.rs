@@ -8,8 +8,8 @@ use rbuild::wire::proto::pb;
 
 use super::client::Buildx;
 use super::fixture::Daemon;
-use super::support::have;
 use super::support::served::{GitServer, Page, Web};
+use super::support::{have, mark, marks};
 
 fn definition(address: &str) -> pb::Definition {
     let git = GitRef::parse(address).unwrap().unwrap();
@@ -59,6 +59,28 @@ async fn repositories_and_inputs_are_contexts() {
         let error = solve(id, attrs, &[]).await.map(drop).unwrap_err();
         assert!(error.contains(why), "{id}: {error}");
     }
+}
+
+#[test]
+fn attributes_of_users_come_with_what_a_client_sends() {
+    let Some(daemon) = Daemon::start() else { return };
+    let address = daemon.address();
+    let context = daemon.rbuild.context("c", &[("Dockerfile", "FROM busybox\nCOPY dir /d\n"), ("dir/page", "<p>")]);
+    let built = || {
+        daemon.rbuild.ok(["build", "--addr", &address, "-o", "type=tar,dest=out.tar", "c"]);
+        marks(&daemon.rbuild.path("out.tar"), "d/page")
+    };
+    assert_eq!(built(), [""; 0]);
+    for value in ["text/html", "text/xml"] {
+        if !mark(&context.join("dir/page"), "user.mime", value) {
+            return;
+        }
+        assert_eq!(built(), [format!("user.mime={value}")]);
+    }
+    let Some(buildx) = Buildx::new(&daemon) else { return };
+    mark(&context.join("dir/page"), "user.mime", "buildx");
+    buildx.ok(&["build", "-o", "type=tar,dest=out.tar", "c"]);
+    assert_eq!(marks(&daemon.rbuild.path("out.tar"), "d/page"), ["user.mime=buildx"]);
 }
 
 /// An archive of some files, compressed.

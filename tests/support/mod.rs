@@ -203,6 +203,30 @@ impl Tree {
     }
 }
 
+/// Sets an attribute of a user; `false` where the file system has none.
+pub fn mark(path: &Path, name: &str, value: &str) -> bool {
+    let answer = rustix::fs::setxattr(path, name, value.as_bytes(), rustix::fs::XattrFlags::empty());
+    answer.inspect_err(|errno| eprintln!("skipped: cannot set {name} of {}: {errno}", path.display())).is_ok()
+}
+
+/// The attributes that a tar archive gives a file, as `name=value`.
+pub fn marks(archive: &Path, path: &str) -> Vec<String> {
+    let mut archive = tar::Archive::new(fs::File::open(archive).unwrap());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path_bytes().strip_suffix(b"/").unwrap_or(&entry.path_bytes()) != path.as_bytes() {
+            continue;
+        }
+        let Some(records) = entry.pax_extensions().unwrap() else { return Vec::new() };
+        let said = records.map(Result::unwrap).filter_map(|record| {
+            let name = record.key().unwrap().strip_prefix("SCHILY.xattr.")?;
+            Some(format!("{name}={}", record.value().unwrap()))
+        });
+        return said.collect();
+    }
+    panic!("{path} is not in the archive");
+}
+
 /// Bytes as text, whatever they are.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

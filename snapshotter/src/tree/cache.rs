@@ -3,6 +3,9 @@
 //! A file whose inode, size, mode and both times are as they were has not changed, provided that its times were already
 //! past when it was read: a write within the same tick of the clock leaves no trace. Files that young are not remembered.
 //!
+//! A file that is remembered has no extended attributes that count, so those need not be read either: setting one changes
+//! the time. Files that have some are read each time.
+//!
 //! One file holds it: sorted records of fixed size and a checksum. Whatever is wrong with it, it counts as empty.
 
 use std::collections::HashMap;
@@ -15,8 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::Stat;
 use rustix::time::{clock_gettime, ClockId};
 
-/// Changes with the records' form.
-const MAGIC: &[u8; 16] = b"rbuild stat 01\n\0";
+/// Changes with the records' form and with what they promise.
+const MAGIC: &[u8; 16] = b"rbuild stat 02\n\0";
 const RECORD: usize = 88;
 /// A record that so many builds in a row did not ask for is dropped.
 const MAX_AGE: u8 = 32;
@@ -77,7 +80,7 @@ pub(super) fn now() -> Time {
     (now.tv_sec as i64, now.tv_nsec as u32)
 }
 
-/// A file's content, read from `began` on.
+/// The content of a file without extended attributes that count, read from `began` on.
 pub(super) struct Learned {
     pub id: Identity,
     pub content: [u8; 32],

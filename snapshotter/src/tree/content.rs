@@ -16,30 +16,25 @@ const BUFFER: usize = 256 * 1024;
 const PART: usize = 64;
 
 /// Calls `each` in parallel for parts of a scan: with the first entry's number, and the place for the contents of them
-/// all. What it fills in is then known of the scan.
+/// all: zeros where it is not known yet. What it fills in is then known of the scan.
 pub(super) fn by_parts(
     scan: &mut Scan,
     each: impl Fn(&Scan, u32, &mut [[u8; 32]]) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
-    let mut contents = vec![[0; 32]; scan.nodes.len()];
+    let mut contents = std::mem::take(&mut scan.contents);
     let (parts, scanned) = (contents.par_chunks_mut(PART).enumerate(), &*scan);
     parts.try_for_each(|(part, contents)| each(scanned, (part * PART) as u32, contents))?;
     scan.contents = contents;
     Ok(())
 }
 
-/// Finds the content hash of every file of a scan, from the cache where the file did not change.
+/// Finds the content hash of every file of a scan that the cache did not know, and lets it know.
 pub(super) fn hash(scan: &mut Scan, cache: Option<&StatCache>) -> Result<(), Error> {
     by_parts(scan, |scan, first, contents| {
         let (mut holder, mut buffer, mut learned) = (Holder::default(), Vec::new(), Vec::new());
         for (index, content) in (first..).zip(contents) {
             let node = &scan.nodes[index as usize];
-            if node.kind != Kind::File || !node.kept || node.same_as().is_some() {
-                continue;
-            }
-            let id = scan.states[index as usize];
-            if let Some(known) = cache.and_then(|cache| cache.look_up(&id)) {
-                *content = known;
+            if node.kind != Kind::File || !node.kept || node.same_as().is_some() || *content != [0; 32] {
                 continue;
             }
             let began = now();
@@ -51,7 +46,9 @@ pub(super) fn hash(scan: &mut Scan, cache: Option<&StatCache>) -> Result<(), Err
                 Ok(())
             })?;
             *content = *hasher.finalize().as_bytes();
-            learned.push(Learned { id, content: *content, began });
+            if node.xattrs().is_empty() {
+                learned.push(Learned { id: scan.states[index as usize], content: *content, began });
+            }
         }
         if let Some(cache) = cache {
             cache.learn(learned);

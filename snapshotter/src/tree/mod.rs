@@ -45,18 +45,20 @@ pub struct Tree<'a> {
     pub root: BorrowedFd<'a>,
     /// What these match does not exist (a context's `.dockerignore`).
     pub filter: Option<&'a Patterns>,
-    /// Whether owners are part of the content.
+    /// Whether owners are part of the content, and which extended attributes.
     pub ownership: Ownership,
     /// Whether devices are part of the content.
     pub devices: Devices,
 }
 
-/// Whether owners and extended attributes are part of a tree's content.
+/// Whether owners are part of a tree's content, and which extended attributes. Those of the machine never are, nor
+/// those of overlayfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// They are: a snapshot.
+    /// They are, and `user.*` and `security.capability`: a snapshot.
     Kept,
-    /// All files count as root's, without extended attributes: a user's directory.
+    /// All files count as root's, and of attributes `user.*`: a user's directory. Its file capabilities are lost, as they
+    /// are in the reference.
     Reset,
 }
 
@@ -84,7 +86,7 @@ impl<'a> Tree<'a> {
 /// The digest of the selected part of a tree.
 ///
 /// It covers sorted names, types, modes, owners, device numbers, content, link texts and extended attributes (`user.*`
-/// and `security.capability`), and no times. Only what is selected is walked. The mode of a selected directory counts
+/// and, of snapshots, `security.capability`), and no times. Only what is selected is walked. The mode of a selected directory counts
 /// unless the path ends with a slash; the name of a path that is no pattern does not.
 ///
 /// # Errors
@@ -122,7 +124,7 @@ impl Survey {
 pub fn survey(tree: Tree<'_>, what: &SelectPath, cache: Option<&StatCache>) -> Result<Survey, Error> {
     // In the pool from the start: entering it for every directory would cost a switch of threads each time.
     rayon::scope(|_| {
-        let mut scans = select::scan(tree, what)?;
+        let mut scans = select::scan(tree, what, cache)?;
         for scan in &mut scans {
             content::hash(scan, cache)?;
         }

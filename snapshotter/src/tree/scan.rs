@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::pattern::{Matched, Patterns};
 
-use super::cache::Identity;
+use super::cache::{Identity, StatCache};
 use super::error::{rooted, Error};
 use super::resolve::{open_beneath, stat, Entry};
 use super::select::{join, visible};
@@ -169,7 +169,7 @@ pub(super) struct Scan {
     pub nodes: Vec<Node>,
     /// Of each node its size, times and mode, and where it is; until [`forget_states`](Scan::forget_states).
     pub states: Vec<Identity>,
-    /// Of each node the hash of its bytes, if it is a regular file that was read.
+    /// Of each node the hash of its bytes, if it is a regular file that was read or is known; zeros otherwise.
     pub contents: Vec<[u8; 32]>,
     names: Vec<u8>,
 }
@@ -200,11 +200,13 @@ struct Listed {
     name: Box<[u8]>,
     node: Node,
     state: Identity,
+    /// Of a file that the cache knows.
+    content: Option<[u8; 32]>,
     /// What the patterns said of it, if it is a directory that is entered.
     enter: Option<Box<State>>,
 }
 
-/// Lists what is wanted of `entry`; `None` if nothing is left of it.
+/// Lists what is wanted of `entry`; `None` if nothing is left of it. The contents that `cache` knows are in it.
 ///
 /// # Errors
 /// [`Error::Unreadable`] names the directory or file; [`Error::Special`] if the tree refuses such.
@@ -214,14 +216,16 @@ pub(super) fn walk(
     base: Vec<u8>,
     include: &Patterns,
     exclude: &Patterns,
+    cache: Option<&StatCache>,
 ) -> Result<Option<Scan>, Error> {
     let Some(kind) = Kind::of(FileType::from_raw_mode(entry.stat.st_mode)) else { return Ok(None) };
     let mut top = Node::new(kind, &entry.stat);
     top.selected = !entry.filter.is_match();
-    complete(tree, &mut top, entry.dir.as_fd(), &entry.name, &|| entry.real.clone())?;
+    let (id, names) = (Identity::of(&entry.stat), Vec::new());
+    let content = known(cache, kind, &id);
+    complete(tree, &mut top, content.is_some(), entry.dir.as_fd(), &entry.name, &|| entry.real.clone())?;
     let state = State { filter: entry.filter.clone(), ..State::default() };
-    let states = vec![Identity::of(&entry.stat)];
-    let (contents, names) = Default::default();
+    let (states, contents) = (vec![id], vec![content.unwrap_or_default()]);
     let mut scan = Scan { base, ownership: tree.ownership, nodes: vec![top], states, contents, names, entry };
     let mut level = Vec::new();
     if kind == Kind::Dir {
@@ -231,7 +235,7 @@ pub(super) fn walk(
         let mut next = Vec::new();
         for part in level.chunks(AT_ONCE) {
             let top = scan.entry.fd.as_fd();
-            let lists = part.par_iter().map(|dir| list(tree, top, dir, include, exclude));
+            let lists = part.par_iter().map(|dir| list(tree, top, dir, include, exclude, cache));
             let lists: Vec<_> = lists.collect::<Result<_, Error>>()?;
             for (dir, list) in part.iter().zip(lists) {
                 // Positions are 32 bits wide; nothing that a machine can hold fills them.
@@ -241,7 +245,7 @@ pub(super) fn walk(
                 }
                 scan.nodes[dir.node as usize].first = scan.nodes.len() as u32;
                 scan.nodes[dir.node as usize].count = list.len() as u32;
-                for Listed { name, mut node, state, enter } in list {
+                for Listed { name, mut node, state, content, enter } in list {
                     node.parent = dir.node;
                     node.name = scan.names.len() as u32;
                     node.name_length = name.len() as u16;
@@ -252,6 +256,7 @@ pub(super) fn walk(
                     }
                     scan.nodes.push(node);
                     scan.states.push(state);
+                    scan.contents.push(content.unwrap_or_default());
                 }
             }
         }
@@ -259,6 +264,7 @@ pub(super) fn walk(
     }
     scan.nodes.shrink_to_fit();
     scan.states.shrink_to_fit();
+    scan.contents.shrink_to_fit();
     scan.names.shrink_to_fit();
     scan.prune();
     scan.find_links();
@@ -271,6 +277,7 @@ fn list(
     dir: &Pending,
     include: &Patterns,
     exclude: &Patterns,
+    cache: Option<&StatCache>,
 ) -> Result<Vec<Listed>, Error> {
     let unreadable = |errno: Errno| Error::unreadable(&dir.path, errno);
     let fd = open_beneath(top, &dir.below).map_err(unreadable)?;
@@ -315,17 +322,26 @@ fn list(
         }
         let mut node = Node::new(kind, &stat);
         node.selected = selected;
-        complete(tree, &mut node, fd.as_fd(), &name, &path)?;
+        let id = Identity::of(&stat);
+        let content = known(cache, kind, &id);
+        complete(tree, &mut node, content.is_some(), fd.as_fd(), &name, &path)?;
         let enter = (kind == Kind::Dir).then(|| Box::new(state));
-        Ok(Some(Listed { name, node, state: Identity::of(&stat), enter }))
+        Ok(Some(Listed { name, node, state: id, content, enter }))
     };
     names.into_par_iter().with_min_len(128).filter_map(|name| judge(name).transpose()).collect()
 }
 
-/// Reads what stat(2) does not tell, and refuses what the tree refuses.
+/// The content of a file that the cache knows.
+fn known(cache: Option<&StatCache>, kind: Kind, id: &Identity) -> Option<[u8; 32]> {
+    cache.filter(|_| kind == Kind::File)?.look_up(id)
+}
+
+/// Reads what stat(2) does not tell, and refuses what the tree refuses. Of a file that the cache knows there is nothing
+/// to read in a user's directory: it has no attributes that count.
 fn complete(
     tree: Tree<'_>,
     node: &mut Node,
+    is_known: bool,
     dir: BorrowedFd<'_>,
     name: &[u8],
     path: &dyn Fn() -> Vec<u8>,
@@ -337,8 +353,17 @@ fn complete(
         let target = fs::readlinkat(dir, name, Vec::new()).map_err(|errno| Error::unreadable(&path(), errno))?;
         node.rare.get_or_insert_default().link = target.into_bytes().into();
     }
-    if tree.ownership == Ownership::Kept {
-        let xattrs = xattr::read(dir, name).map_err(|errno| Error::unreadable(&path(), errno))?;
+    let may_have_xattrs = match (tree.ownership, node.kind) {
+        (Ownership::Kept, _) | (Ownership::Reset, Kind::Dir) => true,
+        (Ownership::Reset, Kind::File) => !is_known,
+        // Users can set none on these.
+        (Ownership::Reset, _) => false,
+    };
+    if may_have_xattrs {
+        let xattrs = xattr::read(dir, name, tree.ownership).map_err(|errno| match errno {
+            Errno::NOENT => Error::changed(&path()),
+            other => Error::unreadable(&path(), other),
+        })?;
         if let Some(xattrs) = xattrs {
             node.rare.get_or_insert_default().xattrs = xattrs;
         }

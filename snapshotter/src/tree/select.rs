@@ -2,6 +2,7 @@
 
 use crate::pattern::{has_wildcards, Glob, Matched, Patterns};
 
+use super::cache::StatCache;
 use super::error::rooted;
 use super::resolve::{resolve, Found};
 use super::scan::{self, Scan};
@@ -46,8 +47,8 @@ impl SelectPath {
     }
 }
 
-/// Walks what a path selects: one scan for each match, in order.
-pub(super) fn scan(tree: Tree<'_>, what: &SelectPath) -> Result<Vec<Scan>, Error> {
+/// Walks what a path selects: one scan for each match, in order. The contents that `cache` knows are in them.
+pub(super) fn scan(tree: Tree<'_>, what: &SelectPath, cache: Option<&StatCache>) -> Result<Vec<Scan>, Error> {
     let include = Patterns::new(&what.include)?;
     let exclude = Patterns::new(&what.exclude)?;
     let mut scans = Vec::new();
@@ -58,7 +59,7 @@ pub(super) fn scan(tree: Tree<'_>, what: &SelectPath) -> Result<Vec<Scan>, Error
             other => other?,
         };
         let Found::Entry(entry) = found else { return Err(missing()) };
-        match scan::walk(tree, entry, base, &include, &exclude)? {
+        match scan::walk(tree, entry, base, &include, &exclude, cache)? {
             Some(scan) => scans.push(scan),
             // A pattern may have met a directory of which the filter leaves nothing.
             None if what.is_pattern() => {}

@@ -61,6 +61,23 @@ impl Dir {
         fs::symlink_metadata(self.path(path)).unwrap().mode() & 0o7777
     }
 
+    /// Sets an attribute; `false` where the file system takes none of this kind.
+    fn mark(&self, path: &str, name: &str, value: &[u8]) -> bool {
+        match rustix::fs::setxattr(self.path(path), name, value, rustix::fs::XattrFlags::empty()) {
+            Ok(()) => true,
+            Err(errno) => {
+                eprintln!("skipped: cannot set {name}: {errno}");
+                false
+            }
+        }
+    }
+
+    fn mark_of(&self, path: &str, name: &str) -> Option<Vec<u8>> {
+        let mut value = [0; 64];
+        let length = rustix::fs::getxattr(self.path(path), name, &mut value[..]).ok()?;
+        Some(value[..length].to_vec())
+    }
+
     fn root(&self) -> OwnedFd {
         fs::File::open(self.0.path()).unwrap().into()
     }
@@ -135,6 +152,16 @@ impl Copying {
     }
 
     fn run_tree(&self, from: Tree<'_>, to: &Dir, unpack: Option<Unpack<'_>>) -> Result<Copied, Error> {
+        self.run_cached(from, to, unpack, None)
+    }
+
+    fn run_cached(
+        &self,
+        from: Tree<'_>,
+        to: &Dir,
+        unpack: Option<Unpack<'_>>,
+        cache: Option<&StatCache>,
+    ) -> Result<Copied, Error> {
         let request = CopyRequest {
             what: &self.what,
             required: &self.required,
@@ -144,7 +171,7 @@ impl Copying {
             in_the_way: self.in_the_way,
             unpack,
         };
-        copy(from, to.root().as_fd(), &request, None)
+        copy(from, to.root().as_fd(), &request, cache)
     }
 }
 

@@ -3,10 +3,13 @@
 //! They are read and written by name through `/proc/self/fd`: the last component is not followed, and nothing has to be
 //! opened, so links, devices and FIFOs can have them too.
 
+use std::io::Write as _;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
+
+use super::Ownership;
 
 /// A name and its value.
 pub(super) type Xattr = (Box<[u8]>, Box<[u8]>);
@@ -14,27 +17,28 @@ pub(super) type Xattr = (Box<[u8]>, Box<[u8]>);
 /// All of a file, sorted by name.
 pub(super) type Xattrs = Box<[Xattr]>;
 
-/// Kept are file capabilities and what users set; all others belong to the machine.
-fn is_kept(name: &[u8]) -> bool {
-    name == b"security.capability" || name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+/// Kept is what users set, and of a snapshot file capabilities; all others belong to the machine.
+fn is_kept(name: &[u8], ownership: Ownership) -> bool {
+    name.starts_with(b"user.") && !name.starts_with(b"user.overlay.")
+        || name == b"security.capability" && ownership == Ownership::Kept
 }
 
-pub(super) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Xattrs>, Errno> {
+/// Reads what is kept. Most files have none: of those the names are read and nothing else.
+pub(super) fn read(dir: BorrowedFd<'_>, name: &[u8], ownership: Ownership) -> Result<Option<Xattrs>, Errno> {
     let path = proc_path(dir, name);
-    let mut list = [0; 1024];
-    let list = match fs::llistxattr(path.as_slice(), &mut list) {
+    let (mut short, mut long) = ([0; 1024], Vec::new());
+    let list = match fs::llistxattr(path.as_slice(), &mut short) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(None),
-        Ok(length) => list[..length].to_vec(),
+        Ok(length) => &short[..length],
         Err(Errno::RANGE) => {
-            let mut list = vec![0; 64 * 1024];
-            let length = fs::llistxattr(path.as_slice(), &mut list)?;
-            list.truncate(length);
-            list
+            long.resize(64 * 1024, 0);
+            let length = fs::llistxattr(path.as_slice(), &mut long)?;
+            &long[..length]
         }
         Err(errno) => return Err(errno),
     };
     let mut found = Vec::new();
-    for key in list.split(|byte| *byte == 0).filter(|key| is_kept(key)) {
+    for key in list.split(|byte| *byte == 0).filter(|key| is_kept(key, ownership)) {
         let mut value = vec![0; 64 * 1024];
         match fs::lgetxattr(path.as_slice(), key, &mut value) {
             Ok(length) => found.push((key.into(), value[..length].into())),
@@ -59,7 +63,10 @@ pub(super) fn write(dir: BorrowedFd<'_>, name: &[u8], xattrs: &[Xattr]) -> Resul
 }
 
 fn proc_path(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
-    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    path.extend_from_slice(if name.is_empty() { b"." } else { name });
+    let name: &[u8] = if name.is_empty() { b"." } else { name };
+    let mut path = Vec::with_capacity("/proc/self/fd/2147483647/".len() + name.len());
+    // Writing to memory does not fail.
+    let _ = write!(path, "/proc/self/fd/{}/", dir.as_raw_fd());
+    path.extend_from_slice(name);
     path
 }

@@ -8,12 +8,12 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::below::{self, split, DIRECTORY};
 use super::removal::{chmod, names, remove};
-use super::{Differ, Entry, Error, Kind, Owners, Receive, Specials, Stale, Violation, Xattrs};
+use super::{attributes, Differ, Entry, Error, Kind, Owners, Receive, Specials, Stale, Violation, Xattrs};
 
 /// Files that may be open at a time.
 const MOST_OPEN: usize = 64;
@@ -158,6 +158,10 @@ impl Directory {
         }
         let fd =
             fs::openat(self.here(), name, DIRECTORY, Mode::empty()).map_err(|e| Error::file("open", &entry.path, e))?;
+        if self.rules.stale == Stale::Remove {
+            attributes::remove_others(fd.as_fd(), &entry.xattrs, |name| self.takes(name))
+                .map_err(|e| Error::file("remove attributes of", &entry.path, e))?;
+        }
         self.enter(fd, entry.path.clone(), Some(entry))
     }
 
@@ -166,6 +170,7 @@ impl Directory {
             kind_of(&found) == FileType::RegularFile
                 && u64::try_from(found.st_size) == Ok(size)
                 && self.looks_like(&entry, &found)
+                && self.has_attributes_of(&entry)
                 // Two names of one file that were told of as two files.
                 && (found.st_nlink == 1 || self.kept.insert((found.st_dev, found.st_ino)))
         });
@@ -262,6 +267,12 @@ impl Directory {
             && nanos == i128::from(entry.mtime)
     }
 
+    /// Setting an attribute leaves the time of modification as it is.
+    fn has_attributes_of(&self, entry: &Entry) -> bool {
+        let there = || attributes::read(self.here(), split(&entry.path).1.as_bytes(), |name| self.takes(name));
+        self.rules.xattrs == Xattrs::Drop || there().is_none_or(|there| there == entry.xattrs)
+    }
+
     fn own_and_date(&self, entry: &Entry) -> Result<(), Error> {
         if self.rules.owners == Owners::AsSent {
             let (owner, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
@@ -278,6 +289,8 @@ impl Directory {
 
     /// Says of an open file or directory what was told of it; after this it looks the same, and not before.
     fn complete(&self, fd: &OwnedFd, entry: &Entry) -> Result<(), Error> {
+        // Before the mode, which may be one that its owner cannot write with.
+        attributes::set(fd, &entry.xattrs).map_err(|e| Error::file("set attributes of", &entry.path, e))?;
         if self.rules.owners == Owners::AsSent {
             fs::fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
                 .map_err(|e| Error::file("set owner of", &entry.path, e))?;
@@ -285,13 +298,6 @@ impl Directory {
         // After the owner, whose change takes setuid and capabilities away.
         fs::fchmod(fd, Mode::from_raw_mode(self.mode(entry)))
             .map_err(|e| Error::file("set mode of", &entry.path, e))?;
-        for (name, value) in &entry.xattrs {
-            match fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty()) {
-                // As the reference does: where the file system has none, there are none.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-                Err(errno) => return Err(Error::file("set attributes of", &entry.path, errno)),
-            }
-        }
         fs::futimens(fd, &times(entry)).map_err(|e| Error::file("set time of", &entry.path, e))
     }
 

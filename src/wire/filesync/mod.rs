@@ -11,6 +11,7 @@
 //!
 //! Start reading at [`Receiver`].
 
+mod attributes;
 mod below;
 mod directory;
 mod entry;

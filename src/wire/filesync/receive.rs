@@ -90,14 +90,15 @@ pub enum Xattrs {
 }
 
 impl Receive {
-    /// A client's directory on its way to a build: the copy becomes equal to it, but owned by us.
+    /// A client's directory on its way to a build: the copy becomes equal to it, but owned by us, and with the
+    /// attributes that users set.
     pub fn context() -> Receive {
         Receive {
             differ: Differ::Metadata,
             stale: Stale::Remove,
             owners: Owners::Ours,
             specials: Specials::Refuse,
-            xattrs: Xattrs::Drop,
+            xattrs: Xattrs::User,
             modes: 0o7777,
             only: None,
             limits: Limits::default(),
@@ -107,7 +108,7 @@ impl Receive {
 
     /// A result on its way to a user's directory: it is added to what is there. No file becomes setuid that way.
     pub fn export() -> Receive {
-        Receive { stale: Stale::Keep, modes: 0o1777, ..Receive::context() }
+        Receive { stale: Stale::Keep, xattrs: Xattrs::Drop, modes: 0o1777, ..Receive::context() }
     }
 }
 

@@ -266,6 +266,46 @@ async fn selections_are_sent_with_the_directories_around_them() {
     }
 }
 
+/// Attributes need a file system that has them.
+#[tokio::test]
+async fn attributes_that_changed_alone_are_noticed() {
+    let (from, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let set = |path: &str, value: &str| {
+        let at = from.path().join(path);
+        rustix::fs::setxattr(&at, "user.mine", value.as_bytes(), rustix::fs::XattrFlags::empty())
+    };
+    let has = |path: &str| {
+        let mut value = [0; 8];
+        let length = rustix::fs::getxattr(into.path().join(path), "user.mine", &mut value[..]).ok()?;
+        Some(String::from_utf8_lossy(&value[..length]).into_owned())
+    };
+    write(&from, "d/f", "x");
+    write(&from, "d/other", "y");
+    fs::set_permissions(from.path().join("d/f"), fs::Permissions::from_mode(0o444)).unwrap();
+    if let Err(errno) = set("d/other", "1") {
+        eprintln!("skipped: no attributes here: {errno}");
+        return;
+    }
+    // Which values are set, how many files are asked for then, what is there in the end.
+    type Case = (&'static [(&'static str, &'static str)], u32, [Option<&'static str>; 2]);
+    let cases: [Case; 4] = [
+        (&[], 2, [None, None]),
+        (&[("d/f", "1"), ("d", "1")], 1, [Some("1"), Some("1")]),
+        (&[], 0, [Some("1"), Some("1")]),
+        (&[("d/f", "2"), ("d", "2")], 1, [Some("2"), Some("2")]),
+    ];
+    for (marks, asked, there) in cases {
+        marks.iter().for_each(|(path, value)| set(path, value).unwrap());
+        let received = copy(from.path(), into.path(), Receive::context()).await;
+        assert_eq!((received.files, [has("d/f").as_deref(), has("d").as_deref()]), (asked, there));
+    }
+    for path in ["d", "d/f"] {
+        rustix::fs::removexattr(from.path().join(path), "user.mine").unwrap();
+    }
+    assert_eq!(copy(from.path(), into.path(), Receive::context()).await.files, 1);
+    assert_eq!((has("d/f"), has("d"), has("d/other").as_deref()), (None, None, Some("1")));
+}
+
 /// Paths that file `TOLD` tells of.
 fn told(path: &Path) -> Vec<String> {
     let (mut rest, mut paths) = (&fs::read(path.join(TOLD)).unwrap()[..], Vec::new());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, Stat};
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use snapshotter::pattern::{Matched, Patterns};
 use super::below::DIRECTORY;
 use super::follow::follow;
 use super::removal::names;
-use super::{Entry, Error, Kind};
+use super::{attributes, Entry, Error, Kind};
 
 /// A directory that is sent.
 #[derive(Debug)]
@@ -259,29 +259,11 @@ impl<F: FnMut(Entry, String) -> Result<(), Error>> Walk<'_, F> {
         let mtime = self.tree.clamp.map_or(mtime, |latest| mtime.min(latest));
         let xattrs = match self.tree.attributes {
             Attributes::Hidden => BTreeMap::new(),
-            Attributes::Told => attributes(directory, name),
+            Attributes::Told => {
+                let is_told = |key: &str| !key.starts_with("com.apple.");
+                attributes::read(directory.as_fd(), name.to_bytes(), is_told).unwrap_or_default()
+            }
         };
         Ok(Some(Entry { path, kind, mode: stat.st_mode & 0o7777, uid, gid, mtime, xattrs }))
     }
-}
-
-/// What attributes can be read: where there are none, or they are nobody's business, there are none.
-fn attributes(directory: &OwnedFd, name: &CStr) -> BTreeMap<String, Vec<u8>> {
-    // By name through the descriptor, so links and devices need not be opened, and are not followed.
-    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.to_bytes()].concat();
-    let mut list = vec![0; 1 << 16];
-    let Ok(length) = fs::llistxattr(path.as_slice(), &mut list) else { return BTreeMap::new() };
-    let mut found = BTreeMap::new();
-    for key in list.get(..length).unwrap_or_default().split(|byte| *byte == 0) {
-        let Ok(key) = std::str::from_utf8(key) else { continue };
-        if key.is_empty() || key.starts_with("com.apple.") {
-            continue;
-        }
-        let mut value = vec![0; 1 << 16];
-        if let Ok(length) = fs::lgetxattr(path.as_slice(), key, &mut value) {
-            value.truncate(length);
-            found.insert(key.to_owned(), value);
-        }
-    }
-    found
 }

@@ -39,7 +39,8 @@ pub(super) fn write(
             Kind::File if node.same_as().is_some() => {}
             Kind::File => {
                 let from = from.of(job.scan, index, || job.scan.open_holder(index))?;
-                let read = write_file(job, index, from, into, &mut buffer, cache)?;
+                let known = Some(*content).filter(|content| *content != [0; 32]);
+                let read = write_file(job, index, from, into, &mut buffer, known)?;
                 *content = read.content;
                 learned.extend(read.learned);
             }
@@ -65,7 +66,7 @@ pub(super) fn link_all(job: &Job<'_>, base: Option<&OwnedFd>) -> Result<(), Erro
 /// What a file contained.
 struct Read {
     content: [u8; 32],
-    /// For the cache, unless that knew it.
+    /// For the cache, unless that knew it or is not to.
     learned: Option<Learned>,
 }
 
@@ -83,7 +84,7 @@ fn write_file(
     from: BorrowedFd<'_>,
     into: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
-    cache: Option<&StatCache>,
+    known: Option<[u8; 32]>,
 ) -> Result<Read, Error> {
     let (node, id) = (&job.scan.nodes[index as usize], job.scan.states[index as usize]);
     let unwritable = |errno: Errno| job.unwritable(index, errno);
@@ -94,7 +95,6 @@ fn write_file(
         fs::openat(into, name, flags, Mode::RUSR | Mode::WUSR)
     })?;
     let holes = id.size >= SPARSE_FROM && node.is_sparse();
-    let known = cache.and_then(|cache| cache.look_up(&id));
     let (content, learned) = match known {
         Some(hash) => {
             copy_unread(job, index, &file, &out, holes)?;
@@ -118,19 +118,19 @@ fn write_file(
                 fs::ftruncate(&out, id.size).map_err(unwritable)?;
             }
             let hash = *hasher.finalize().as_bytes();
-            (hash, Some(Learned { id, content: hash, began }))
+            (hash, node.xattrs().is_empty().then_some(Learned { id, content: hash, began }))
         }
     };
-    complete(job, index, &out).map_err(unwritable)?;
-    xattr::write(into, job.name(index), node.xattrs()).map_err(unwritable)?;
+    complete(job, index, into, &out).map_err(unwritable)?;
     Ok(Read { content, learned })
 }
 
-fn complete(job: &Job<'_>, index: u32, out: &OwnedFd) -> Result<(), Errno> {
+fn complete(job: &Job<'_>, index: u32, into: BorrowedFd<'_>, out: &OwnedFd) -> Result<(), Errno> {
     let node = &job.scan.nodes[index as usize];
     let owner = job.owner(node);
     fs::fchown(out, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
-    // Changing the owner clears set-id bits.
+    // Changing the owner clears set-id bits and capabilities; the mode may be one that its owner cannot write with.
+    xattr::write(into, job.name(index), node.xattrs())?;
     fs::fchmod(out, Mode::from_raw_mode(job.mode(node)))?;
     fs::futimens(out, &times(mtime(job, index)))
 }

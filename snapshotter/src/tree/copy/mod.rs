@@ -122,7 +122,7 @@ fn copy_in_pool(
     request: &CopyRequest<'_>,
     cache: Option<&StatCache>,
 ) -> Result<Copied, Error> {
-    let mut scans = select::scan(source, request.what)?;
+    let mut scans = select::scan(source, request.what, cache)?;
     if scans.is_empty() && !request.may_be_empty {
         return Err(Error::NotFound { path: rooted(request.what.path.as_bytes()) });
     }

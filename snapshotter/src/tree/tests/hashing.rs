@@ -54,26 +54,77 @@ fn a_digest_tells_what_counts() {
     }
 }
 
+/// `cap_net_bind_service`, permitted and effective.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 #[test]
-fn owners_and_attributes_count_only_in_snapshots() {
+fn owners_and_capabilities_count_only_in_snapshots_and_attributes_of_users_always() {
     let none = Patterns::default();
     let dir = tree();
-    let (root, path) = (dir.root(), dir.path("src/main"));
+    let root = dir.root();
     let hashes = || {
         let of = |tree| hash_tree(tree, &Selection::all(), None).unwrap();
         (of(Tree::snapshot(root.as_fd())), of(Tree::context(root.as_fd(), &none)))
     };
-    let before = hashes();
-    rustix::fs::setxattr(&path, "user.rbuild-test", b"1", rustix::fs::XattrFlags::empty()).unwrap();
-    let after = hashes();
-    assert_ne!(before.0, after.0);
-    assert_eq!(before.1, after.1);
+    let mut before = hashes();
+    let mut marks =
+        vec![("src/main", "user.mime", &b"text"[..]), ("src/main", "user.mime", b"html"), ("src", "user.d", b"")];
     if geteuid().is_root() {
-        std::os::unix::fs::chown(&path, Some(7), Some(7)).unwrap();
-        let chowned = hashes();
-        assert_ne!(after.0, chowned.0);
-        assert_eq!(after.1, chowned.1);
+        marks.push(("src/main", "security.capability", &CAPABILITY));
+        marks.push(("src", "user.overlay.x", b"1"));
     }
+    for (path, name, value) in marks {
+        if !dir.mark(path, name, value) {
+            continue;
+        }
+        let after = hashes();
+        assert_eq!(before.0 != after.0, name != "user.overlay.x", "{name} of {path} in a snapshot");
+        assert_eq!(before.1 != after.1, ["user.mime", "user.d"].contains(&name), "{name} of {path} in a context");
+        before = after;
+    }
+    if geteuid().is_root() {
+        std::os::unix::fs::chown(dir.path("src/main"), Some(7), Some(7)).unwrap();
+        let chowned = hashes();
+        assert_ne!(before.0, chowned.0);
+        assert_eq!(before.1, chowned.1);
+    }
+}
+
+#[test]
+fn attributes_count_though_the_cache_knew_the_file() {
+    let (dir, file, none) = (tree(), Dir::new(), Patterns::default());
+    settle();
+    let (root, path) = (dir.root(), file.path("cache"));
+    let context = || Tree::context(root.as_fd(), &none);
+    let hash = |cache: Option<&StatCache>| hash_tree(context(), &Selection::all(), cache).unwrap();
+    let cache = StatCache::new();
+    let plain = hash(Some(&cache));
+    assert_eq!(cache.learned(), 4);
+    cache.save(&path).unwrap();
+    if !dir.mark("src/main", "user.mime", b"text") {
+        return;
+    }
+    let marked = hash(None);
+    assert_ne!(marked, plain);
+    assert_eq!(hash(Some(&StatCache::load(&path))), marked);
+    settle();
+    let cache = StatCache::load(&path);
+    assert_eq!((hash(Some(&cache)), hash(Some(&cache))), (marked, marked));
+    let to = Dir::new();
+    let copying = Copying { what: SelectPath::new("/"), ..Copying::new("/", "/") };
+    assert_eq!(copying.run_cached(context(), &to, None, Some(&cache)).unwrap().digest, marked);
+    assert_eq!(to.mark_of("src/main", "user.mime").unwrap(), b"text");
+    assert_eq!(cache.learned(), 0, "of a file with attributes nothing is remembered");
+
+    // A directory's count too, and a file without any is as before.
+    dir.mark("src/lib", "user.d", b"1");
+    assert_eq!(hash(Some(&cache)), hash(None));
+    assert_ne!(hash(Some(&cache)), marked);
+    rustix::fs::removexattr(dir.path("src/lib"), "user.d").unwrap();
+    rustix::fs::removexattr(dir.path("src/main"), "user.mime").unwrap();
+    settle();
+    assert_eq!(hash(Some(&cache)), plain);
+    assert_eq!(cache.learned(), 1);
 }
 
 #[test]

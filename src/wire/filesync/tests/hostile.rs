@@ -14,8 +14,7 @@ async fn attributes_of_others_are_set_only_where_allowed() {
     if !set(&file, "user.mine") {
         return;
     }
-    for (rules, taken) in [(Receive::context(), false), (Receive { xattrs: Xattrs::User, ..Receive::context() }, true)]
-    {
+    for (rules, taken) in [(Receive::export(), false), (Receive::context(), true)] {
         let into = tempfile::tempdir().unwrap();
         let stat = |path: &str, mode| Stat {
             path: path.into(),
@@ -38,7 +37,7 @@ async fn attributes_of_others_are_set_only_where_allowed() {
     }
     // and honest senders do tell of them
     let into = tempfile::tempdir().unwrap();
-    copy(from.path(), into.path(), Receive { xattrs: Xattrs::User, ..Receive::context() }).await;
+    copy(from.path(), into.path(), Receive::context()).await;
     assert!(has(&into.path().join("f"), "user.mine"));
 }
 
